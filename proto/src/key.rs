@@ -1,0 +1,106 @@
+//! Keys and ranges of keys, as the etcd API spells them.
+//!
+//! A range is `[key, range_end)`. An empty `range_end` is the one key, and the
+//! single byte 0 stands for "to the end of the key space".
+
+use bytes::Bytes;
+
+/// `range_end` that stands for "every key from `key` on".
+pub const TO_END: &[u8] = b"\0";
+
+/// A set of keys between two bounds.
+///
+/// `end: None` is the end of the key space. An `end` at or below `start` is an
+/// empty range, which the API allows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KeyRange {
+    pub start: Bytes,
+    pub end: Option<Bytes>,
+}
+
+impl KeyRange {
+    /// The range that a request's `key` and `range_end` name.
+    pub fn from_request(key: &Bytes, range_end: &Bytes) -> Self {
+        let end = match range_end.as_ref() {
+            [] => Some(successor(key)),
+            TO_END => None,
+            _ => Some(range_end.clone()),
+        };
+        // `\0` names every key, the empty one too, which can't exist.
+        Self { start: key.clone(), end }
+    }
+
+    /// Every key that starts with `prefix`; all keys for the empty prefix.
+    pub fn prefix(prefix: &Bytes) -> Self {
+        let end = prefix_end(prefix);
+        Self { start: prefix.clone(), end: (end != TO_END).then_some(end) }
+    }
+
+    pub fn contains(&self, key: &[u8]) -> bool {
+        self.start.as_ref() <= key && self.end.as_ref().is_none_or(|end| key < end.as_ref())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.end.as_ref().is_some_and(|end| *end <= self.start)
+    }
+
+    /// True iff the range was, or could have been, given as one key.
+    pub fn is_single(&self) -> bool {
+        self.end.as_ref().is_some_and(|end| {
+            end.len() == self.start.len() + 1 && end.starts_with(&self.start) && end.ends_with(&[0])
+        })
+    }
+}
+
+/// The key right after `key`: nothing sorts between the two.
+pub fn successor(key: &[u8]) -> Bytes {
+    let mut next = Vec::with_capacity(key.len() + 1);
+    next.extend_from_slice(key);
+    next.push(0);
+    next.into()
+}
+
+/// The `range_end` for all keys that start with `prefix`: the last byte below
+/// 0xff raised by one, what follows it dropped; [`TO_END`] where there is none.
+pub fn prefix_end(prefix: &[u8]) -> Bytes {
+    match prefix.iter().rposition(|&byte| byte < 0xff) {
+        Some(at) => {
+            let mut end = prefix[..=at].to_vec();
+            end[at] += 1;
+            end.into()
+        }
+        None => Bytes::from_static(TO_END),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn prefix_end_drops_trailing_ff() {
+        assert_eq!(prefix_end(b"a"), "b");
+        assert_eq!(prefix_end(b"a\xff\xff"), "b");
+        assert_eq!(prefix_end(b"\xff"), Bytes::from_static(TO_END));
+        assert_eq!(prefix_end(b""), Bytes::from_static(TO_END));
+    }
+
+    #[test]
+    fn one_key_is_single_and_its_children_are_not() {
+        let one = KeyRange::from_request(&"a".into(), &Bytes::new());
+        assert!(one.is_single() && one.contains(b"a") && !one.contains(b"a\0"));
+        assert!(!KeyRange::prefix(&"a".into()).is_single());
+        assert!(KeyRange::from_request(&"b".into(), &"a".into()).is_empty());
+        assert!(KeyRange::from_request(&"b".into(), &Bytes::from_static(TO_END)).contains(b"\xff\xff"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_prefix_range_holds_exactly_the_keys_with_that_prefix(prefix: Vec<u8>, key: Vec<u8>, tail: Vec<u8>) {
+            let range = KeyRange::prefix(&prefix.clone().into());
+            prop_assert_eq!(range.contains(&key), key.starts_with(&prefix));
+            prop_assert!(range.contains(&[prefix, tail].concat()));
+        }
+    }
+}
