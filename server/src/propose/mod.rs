@@ -1,0 +1,1 @@
+//! All that one may ask of the cluster. To come.

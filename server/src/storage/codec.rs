@@ -1,0 +1,16 @@
+//! Rows to messages and back, with the row named where that fails.
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::StorageError;
+
+/// The bytes that a row holds for `message`.
+pub fn encode<M: Message>(message: &M) -> Bytes {
+    message.encode_to_vec().into()
+}
+
+/// Reads a row; nested bytes fields share the row's buffer.
+pub fn decode<M: Message + Default>(row: &[u8], value: Bytes) -> Result<M, StorageError> {
+    M::decode(value).map_err(|source| StorageError::Decode { row: row.escape_ascii().to_string(), source })
+}

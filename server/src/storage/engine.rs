@@ -1,0 +1,30 @@
+//! The one thing asked of a storage engine: ordered rows, atomic batches.
+//!
+//! An engine is written by one thread at a time (the image's) and read by any.
+//! It may lose what was written since the last `flush`, but only whole batches
+//! from the newest back: a batch survives with all its rows or not at all, and
+//! never without the ones before it.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::{Batch, StorageError};
+
+/// Ordered rows of bytes.
+pub trait Engine: Send + Sync + fmt::Debug + 'static {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError>;
+
+    /// Rows of `[start, end)` in order, at most `limit` of them; for more, call
+    /// again from the successor of the last key.
+    fn range(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError>;
+
+    /// Stores all of the batch or nothing; survives a kill of the process, and
+    /// a power cut only after `flush`.
+    fn write(&self, batch: &Batch) -> Result<(), StorageError>;
+
+    /// Returns once everything written before is on disk.
+    fn flush(&self) -> Result<(), StorageError>;
+
+    fn size_on_disk(&self) -> Result<u64, StorageError>;
+}

@@ -1,0 +1,35 @@
+//! What can go wrong with stored rows.
+
+use std::{io, path::PathBuf};
+
+/// A failure of the image or of a row in it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    #[error("{doing} {}: {source}", path.display())]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    /// The engine's own words; an I/O error below it is kept as such.
+    #[error("storage engine cannot {doing}: {source}")]
+    Engine { doing: &'static str, source: io::Error },
+    #[error("row {row} cannot be decoded: {source}")]
+    Decode { row: String, source: prost::DecodeError },
+    #[error("{what} is corrupt: {reason}")]
+    Corrupt { what: String, reason: String },
+    /// The write-behind thread has ended; nothing more will be stored.
+    #[error("the image of the store is closed")]
+    Closed,
+}
+
+impl StorageError {
+    #[allow(dead_code, reason = "the data directory comes next")]
+    pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { doing, path, source }
+    }
+
+    /// True where freeing space on the disk would cure it.
+    pub fn is_no_space(&self) -> bool {
+        let (Self::Io { source, .. } | Self::Engine { source, .. }) = self else { return false };
+        source.kind() == io::ErrorKind::StorageFull || source.raw_os_error() == Some(libc::ENOSPC)
+    }
+}

@@ -1,0 +1,18 @@
+//! What lies on disk: the Raft log and the image of the state machine.
+//!
+//! The log ([`wal`]) is what an acknowledgement rests on. The image is rows in
+//! an [`Engine`], written behind the log by one thread ([`image`]) and always
+//! together with the applied index, so that a restart knows from where to
+//! replay. Nothing here knows what a row means beyond its key ([`keyspace`]).
+
+pub mod batch;
+pub mod codec;
+pub mod engine;
+pub mod error;
+pub mod keyspace;
+pub mod memory;
+
+pub use batch::Batch;
+pub use engine::Engine;
+pub use error::StorageError;
+pub use memory::MemoryEngine;
