@@ -1,1 +1,114 @@
-//! To be written.
+//! The etcd v3 client of etcfs, used by the mount and the command line.
+//!
+//! [`Client`] is cheap to clone and connects when first used. Requests and
+//! answers are the protocol's own messages; one file here per service.
+//!
+//! What it promises:
+//! - A write that may have reached a server is never sent again: the caller
+//!   gets [`ClientError::Unknown`] and has to look. A write that surely was
+//!   not sent is retried until its deadline, then fails as
+//!   [`ClientError::Unsent`]. Reads are retried over all endpoints.
+//! - A [`Watcher`] goes on over broken connections without a gap or a double.
+//!
+//! It must not print, read the environment, or keep state outside a [`Client`].
+
+mod backoff;
+mod call;
+mod cluster;
+mod connection;
+mod endpoint;
+mod error;
+mod failover;
+mod kv;
+mod lease;
+mod maintenance;
+mod task;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
+
+pub use cluster::Cluster;
+pub use endpoint::Endpoint;
+pub use error::{ClientError, Lost, Outcome, Unsent};
+pub use kv::Kv;
+pub use lease::{KeepAlive, Lease};
+pub use maintenance::Maintenance;
+pub use tonic::Code;
+pub use watch::{BatchKind, WatchBatch, WatchState, WatchStream, Watcher};
+
+use crate::failover::Failover;
+
+/// Where the servers are and how long to wait for them.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `host:port` or `http://host:port`, tried in this order.
+    pub endpoints: Vec<String>,
+    /// How long one attempt to connect to one endpoint may take.
+    pub connect_timeout: Duration,
+    /// How long a request may take, with all its retries.
+    pub request_timeout: Duration,
+    /// A connection silent for this long is asked for a sign of life. A server
+    /// of etcd's default settings hangs up on clients that ask more often than
+    /// every 5 s.
+    pub keepalive_interval: Duration,
+    /// A connection that gives no sign of life for this long is broken.
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            endpoints: vec!["127.0.0.1:2379".to_owned()],
+            connect_timeout: Duration::from_secs(2),
+            request_timeout: Duration::from_secs(5),
+            keepalive_interval: Duration::from_secs(10),
+            keepalive_timeout: Duration::from_secs(6),
+        }
+    }
+}
+
+/// A handle on a cluster; clones share one connection.
+#[derive(Clone, Debug)]
+pub struct Client {
+    failover: Arc<Failover>,
+    request_timeout: Duration,
+}
+
+impl Client {
+    /// Checks the endpoints' spelling; connects with the first request.
+    pub fn connect(config: Config) -> Result<Self, ClientError> {
+        let request_timeout = config.request_timeout;
+        Ok(Self { failover: Arc::new(Failover::new(config)?), request_timeout })
+    }
+
+    /// The same connection with another deadline for requests.
+    #[must_use]
+    pub fn with_request_timeout(&self, request_timeout: Duration) -> Self {
+        Self { failover: Arc::clone(&self.failover), request_timeout }
+    }
+
+    /// The endpoints as given, in order.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        self.failover.endpoints()
+    }
+
+    /// Keys: range, put, delete, transactions, compaction.
+    pub fn kv(&self) -> Kv<'_> {
+        Kv::new(self)
+    }
+
+    /// Leases.
+    pub fn lease(&self) -> Lease<'_> {
+        Lease::new(self)
+    }
+
+    /// Members.
+    pub fn cluster(&self) -> Cluster<'_> {
+        Cluster::new(self)
+    }
+
+    /// Status, hashes and alarms of the member that the client is connected to.
+    pub fn maintenance(&self) -> Maintenance<'_> {
+        Maintenance::new(self)
+    }
+}
