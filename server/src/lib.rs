@@ -7,6 +7,10 @@
 //! through `watch`. A linearizable read waits at `propose` for the read barrier
 //! and then reads `mvcc`; a serializable one reads at once.
 
+pub mod apply;
+pub mod lease;
+pub mod mvcc;
 pub mod propose;
 pub mod raft;
 pub mod storage;
+pub mod watch;
