@@ -1,0 +1,86 @@
+//! What the machine must offer, and the words for what it lacks.
+//!
+//! A test that drives a program asks for it here first. A missing one fails the
+//! test with the Debian package's name and the way to get it; nothing is skipped.
+
+use std::{env, fs, os::unix::fs::PermissionsExt, path::PathBuf};
+
+/// The Debian package that holds each program the tests drive.
+const PACKAGES: [(&str, &str); 16] = [
+    ("etcd", "etcd-server"),
+    ("etcdctl", "etcd-client"),
+    ("fusermount3", "fuse3"),
+    ("getfattr", "attr"),
+    ("setfattr", "attr"),
+    ("git", "git"),
+    ("inotifywait", "inotify-tools"),
+    ("losetup", "mount"),
+    ("mandoc", "mandoc"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("mount", "mount"),
+    ("ps", "procps"),
+    ("python3", "python3"),
+    ("strace", "strace"),
+    ("umount", "mount"),
+    ("vim", "vim"),
+];
+
+/// Finds `program`; panics with its package's name where it is missing.
+pub fn program(program: &str) -> PathBuf {
+    let Some(found) = find(program) else {
+        match PACKAGES.iter().find(|(name, _)| *name == program) {
+            Some((_, package)) => panic!(
+                "`{program}` is not installed: it is in the Debian package `{package}`, \
+                 which `tests/run` installs (or: apt-get install {package})"
+            ),
+            None => panic!("`{program}` is not installed"),
+        }
+    };
+    found
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    // Administrators' programs are not on every user's PATH.
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|dir| dir.join(program))
+        .find(|file| fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0))
+}
+
+/// Panics where file systems can't be mounted here, with what to do about it.
+pub fn needs_fuse() {
+    if let Err(error) = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse") {
+        panic!(
+            "/dev/fuse is not usable ({error}), so nothing can be mounted here: load the module `fuse`, \
+             or give the container the device and CAP_SYS_ADMIN; `tests/run` runs all that does not mount"
+        );
+    }
+    if !is_root() {
+        program("fusermount3");
+    }
+}
+
+/// Panics where the test's user may not make and mount loop devices.
+pub fn needs_loop_devices() {
+    assert!(is_root(), "loop devices need root: run this test as root");
+    assert!(
+        fs::metadata("/dev/loop-control").is_ok(),
+        "there is no /dev/loop-control: load the module `loop`, or run this test on a machine that has it"
+    );
+    for name in ["losetup", "mkfs.ext4", "mount", "umount"] {
+        program(name);
+    }
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// The number in the environment variable `name`, or `default`.
+pub fn setting(name: &str, default: u64) -> u64 {
+    match env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")),
+        Err(_) => default,
+    }
+}

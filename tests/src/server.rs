@@ -1,0 +1,212 @@
+//! A one-node server as a process: ours, or Debian's etcd as the reference.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::{api::Api, binary, machine, port::Port, process::Process, wait};
+
+/// Which server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `etcfsd`, as cargo built it with the tests.
+    Etcfs,
+    /// Debian's `etcd`: what a client expects, from the thing itself.
+    Etcd,
+}
+
+/// How to start a server, beyond ports and directories.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub args: Vec<String>,
+    pub env: Vec<(String, String)>,
+    /// Where its data lies; a temporary directory of its own by default.
+    pub data_dir: Option<PathBuf>,
+}
+
+/// A server of one test; killed when dropped.
+#[derive(Debug)]
+pub struct Server {
+    kind: Kind,
+    options: Options,
+    client: Port,
+    peer: Port,
+    dir: TempDir,
+    process: Option<Process>,
+}
+
+impl Server {
+    /// A running `etcfsd`.
+    pub fn etcfs() -> Self {
+        Self::start(Kind::Etcfs)
+    }
+
+    /// A running etcd of Debian's.
+    pub fn etcd() -> Self {
+        Self::start(Kind::Etcd)
+    }
+
+    pub fn start(kind: Kind) -> Self {
+        Self::with(kind, Options::default())
+    }
+
+    pub fn with(kind: Kind, options: Options) -> Self {
+        let dir = tempfile::Builder::new().prefix("etcfs-tests-").tempdir().expect("a temporary directory");
+        let mut server = Self { kind, options, client: Port::take(), peer: Port::take(), dir, process: None };
+        server.run();
+        server
+    }
+
+    /// Starts it, again after its end too, on the same ports and data.
+    pub fn run(&mut self) {
+        self.launch();
+        self.wait_until_ready();
+    }
+
+    /// Starts it without waiting until it serves.
+    pub fn launch(&mut self) {
+        let program = match self.kind {
+            Kind::Etcfs => binary::etcfsd(),
+            Kind::Etcd => machine::program("etcd"),
+        };
+        let client = format!("http://{}", self.client.address());
+        let peer = format!("http://{}", self.peer.address());
+        let mut command = Command::new(program);
+        // The tests' own environment must not configure a server; Debian's arm64 build asks for the last one.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("ETCD_") {
+                command.env_remove(name);
+            }
+        }
+        if self.kind == Kind::Etcd {
+            let machine = if cfg!(target_arch = "aarch64") { "arm64" } else { std::env::consts::ARCH };
+            command.env("ETCD_UNSUPPORTED_ARCH", machine);
+        }
+        command
+            .args(["--name", "default", "--data-dir"])
+            .arg(self.data_dir())
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("default={peer}")])
+            .args(&self.options.args)
+            .envs(self.options.env.iter().map(|(name, value)| (name, value)));
+        let name = format!("{:?} on {}", self.kind, self.client.address());
+        self.process = Some(Process::start(&name, &mut command, &self.dir.path().join("log")));
+    }
+
+    /// Returns once it answers that it is healthy.
+    pub fn wait_until_ready(&mut self) {
+        let process = self.process.as_mut().expect("it was launched");
+        let address = self.client.address();
+        wait::until("the server is healthy (its log is below)", || {
+            if let Some(status) = process.has_ended() {
+                panic!("the server ended with {status} before it served\n{}", process.log_tail());
+            }
+            http_get(&address, "/health").filter(|body| body.contains("\"true\"")).map(drop)
+        });
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// `127.0.0.1:PORT`, where clients are served.
+    pub fn endpoint(&self) -> String {
+        self.client.address()
+    }
+
+    pub fn api(&self) -> Api {
+        Api::to(&self.endpoint())
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.options.data_dir.clone().unwrap_or_else(|| self.dir.path().join("data"))
+    }
+
+    /// A directory of this test's own, beside the data.
+    pub fn scratch(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.running().pid()
+    }
+
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the server runs")
+    }
+
+    fn running(&self) -> &Process {
+        self.process.as_ref().expect("the server runs")
+    }
+
+    /// Changes the environment of the next start.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.options.env.retain(|(had, _)| had != name);
+        self.options.env.push((name.into(), value.into()));
+    }
+
+    /// Ends it as a power loss of the process does: SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.take().expect("the server runs").kill();
+    }
+
+    /// Ends it in order, with SIGTERM.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.process.take().expect("the server runs").stop()
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait_for_end(&mut self, patience: Duration) -> ExitStatus {
+        self.process.take().expect("the server runs").wait_for_end(patience)
+    }
+
+    pub fn pause(&self) {
+        self.running().signal(Signal::STOP);
+    }
+
+    pub fn resume(&self) {
+        self.running().signal(Signal::CONT);
+    }
+
+    pub fn log(&self) -> String {
+        self.running().log()
+    }
+
+    /// The value of a metric, summed over its labels; `None` where it is missing.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let text = http_get(&self.endpoint(), "/metrics")?;
+        let values: Vec<f64> = text
+            .lines()
+            .filter(|line| line.split(['{', ' ']).next() == Some(name))
+            .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+            .collect();
+        (!values.is_empty()).then(|| values.iter().sum())
+    }
+
+    /// Waits until the server holds `count` watchers: for clients that don't say when theirs is set.
+    #[track_caller]
+    pub fn wait_for_watchers(&self, count: f64) {
+        wait::until_true("the watch is registered", || {
+            self.metric("etcd_debugging_mvcc_watcher_total").is_some_and(|watchers| watchers >= count)
+        });
+    }
+}
+
+/// The body of a plain HTTP answer, whatever its status; `None` while nobody listens.
+pub fn http_get(address: &str, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+}
