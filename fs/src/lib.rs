@@ -1,1 +1,12 @@
-//! To be written.
+//! `mount.etcfs`: the key space of an etcd v3 server as a file system.
+//!
+//! A file operation's way: `kernel` (fuser's calls) -> `ops` -> `node`, [`map`] (path <-> key), `cache`
+//! -> [`remote`] (the server, in keys) and back; a change's way: [`remote`] watch -> `sync` -> `cache` -> the
+//! notifier thread. SEMANTICS.md says what it promises.
+//!
+//! This crate uses the etcd v3 API alone, so that it mounts any etcd of version 3.4 or later.
+
+pub mod config;
+pub mod errno;
+pub mod map;
+pub mod remote;

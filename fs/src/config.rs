@@ -1,0 +1,96 @@
+//! What a mount was asked to be: plain data, checked by `args`, read everywhere.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::map::{Percent, Rel};
+use crate::remote::Patience;
+
+/// Largest value by default: what etcd takes in one request by default, less what the rest of it needs.
+pub const VALUE_BYTES_MAX: u64 = 3 * 512 * 1024 - 4096;
+
+/// Names of scratch files by default: sed's and emacs's.
+pub const SCRATCH: &[&str] = &["sed??????", "#*#", ".#*"];
+
+/// Cached values and names, by default.
+pub const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// One mount.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub source: Source,
+    pub mount_point: PathBuf,
+    pub view: View,
+    pub percent: Percent,
+    pub rel: Rel,
+    pub patience: Patience,
+    /// Goes on trying for so long where the server is not there at the start.
+    pub retry: Duration,
+    pub foreground: bool,
+    /// Other users may look, each as mode and owner say.
+    pub allow_other: bool,
+}
+
+/// Which keys of which server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// As given, for the mount table.
+    pub text: String,
+    /// As URLs.
+    pub endpoints: Vec<String>,
+    /// Raw key bytes; empty or ending in a slash.
+    pub prefix: Bytes,
+}
+
+/// How the tree shows and takes files: all that `ops` needs to know of the options.
+#[derive(Clone, Debug)]
+pub struct View {
+    pub read_only: bool,
+    pub uid: u32,
+    pub gid: u32,
+    /// Permission bits of files and of directories, umask applied.
+    pub file_mode: u16,
+    pub dir_mode: u16,
+    /// A reader that has come to the end gets each later value.
+    pub follow: bool,
+    pub put: Put,
+    /// File name patterns (`*`, `?`) whose files are not put before they are renamed or outlive their writer.
+    pub scratch: Vec<String>,
+    pub value_bytes_max: u64,
+    /// Changes of mode, owner and times that can't be kept are ignored, not refused.
+    pub quiet: bool,
+    /// Every open and lookup asks the server.
+    pub strict: bool,
+    pub cache_bytes: u64,
+}
+
+/// When a small write of a fresh handle is put.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Put {
+    /// In write(2), so that its error is seen.
+    #[default]
+    Write,
+    /// At close(2).
+    Close,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self {
+            read_only: false,
+            uid: 0,
+            gid: 0,
+            file_mode: 0o644,
+            dir_mode: 0o755,
+            follow: true,
+            put: Put::Write,
+            scratch: SCRATCH.iter().map(|&pattern| pattern.to_owned()).collect(),
+            value_bytes_max: VALUE_BYTES_MAX,
+            quiet: false,
+            strict: false,
+            cache_bytes: CACHE_BYTES,
+        }
+    }
+}
