@@ -213,6 +213,7 @@ impl WatchStream {
     }
 
     /// The next response.
+    #[expect(clippy::should_implement_trait, reason = "a stream that ends fails the test")]
     #[track_caller]
     pub fn next(&mut self) -> WatchResponse {
         self.next_within(PATIENCE).expect("a response comes")

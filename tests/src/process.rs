@@ -2,8 +2,13 @@
 
 use std::{
     fs::{self, File},
+    io,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Mutex, OnceLock,
+        mpsc::{Sender, channel},
+    },
     time::Duration,
 };
 
@@ -27,12 +32,9 @@ impl Process {
     pub fn start(name: &str, command: &mut Command, log: &Path) -> Self {
         let out = File::options().create(true).append(true).open(log).expect("a log in the test's directory");
         let err = out.try_clone().expect("a second handle on the log");
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(err)
-            .spawn()
-            .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+        let mut bound = bound(command);
+        bound.stdin(Stdio::null()).stdout(out).stderr(err);
+        let child = spawn(bound).unwrap_or_else(|error| panic!("{name} does not start: {error}"));
         Self { name: name.into(), child, log: log.into() }
     }
 
@@ -88,6 +90,45 @@ impl Drop for Process {
         }
         self.kill();
     }
+}
+
+/// The same command, killed by the kernel when the test process ends, however it ends.
+fn bound(command: &Command) -> Command {
+    let mut bound = Command::new("setpriv");
+    bound.args(["--pdeathsig", "KILL"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => bound.env(name, value),
+            None => bound.env_remove(name),
+        };
+    }
+    if let Some(dir) = command.get_current_dir() {
+        bound.current_dir(dir);
+    }
+    bound
+}
+
+/// Spawns from a thread that lives as long as the test process.
+///
+/// The kernel takes the end of the thread that spawned for the parent's death,
+/// and a server may outlive the test, and so the thread, that started it.
+fn spawn(command: Command) -> io::Result<Child> {
+    type Order = (Command, Sender<io::Result<Child>>);
+    static SPAWNER: OnceLock<Mutex<Sender<Order>>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (orders, queue) = channel::<Order>();
+        std::thread::spawn(move || {
+            for (mut command, reply) in queue {
+                let _asker_gone = reply.send(command.spawn());
+            }
+        });
+        Mutex::new(orders)
+    });
+    let (reply, child) = channel();
+    let orders = spawner.lock().expect("no holder of this lock panics");
+    orders.send((command, reply)).expect("the spawner never ends");
+    drop(orders);
+    child.recv().expect("the spawner answers each order")
 }
 
 /// Prints to what the test runner captures and shows with a failure.

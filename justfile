@@ -1,0 +1,26 @@
+# `just check` is what CI runs; `just fix` writes.
+
+# Formatting, lints, documentation, manual pages, every test. Changes nothing.
+check:
+    .ci/run
+
+# Every test; with names, those that have one of them in theirs.
+test *names:
+    tests/run {{names}}
+
+# Formats, and applies what clippy can.
+fix:
+    cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+    cargo fmt --all
+
+# Serves and mounts ./keys.
+up *options:
+    cargo run --release -- up ./keys {{options}}
+
+# Licences, advisories and sources of the dependencies (needs cargo-deny).
+deny:
+    cargo deny check
+
+# What the README's performance section shows, against etcd at ENDPOINT.
+bench endpoint="127.0.0.1:2379":
+    cargo run --release -- bench compare 127.0.0.1:2379 {{endpoint}}

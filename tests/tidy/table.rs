@@ -1,0 +1,145 @@
+//! Who may import whom: ARCHITECTURE.md's table as data.
+//!
+//! A module is named by its path below the crate; the longest name that fits
+//! counts, so `lease::table` has rules of its own beside `lease`. A module may
+//! always use itself and what lies below it.
+
+/// What one module of a crate may use of the same crate.
+pub(crate) struct Module {
+    pub(crate) name: &'static str,
+    pub(crate) may: &'static [&'static str],
+}
+
+const fn module(name: &'static str, may: &'static [&'static str]) -> Module {
+    Module { name, may }
+}
+
+/// The files that assemble a crate: they may use all of it, and nobody uses them.
+pub(crate) const ASSEMBLY: &[(&str, &[&str])] =
+    &[("server", &["run"]), ("fs", &["run"]), ("cli", &["commands"])];
+
+pub(crate) const SERVER: &[Module] = &[
+    module("config", &[]),
+    module("telemetry", &["config"]),
+    module("metrics", &[]),
+    module("version", &[]),
+    module("net", &["service", "metrics", "version", "config"]),
+    module(
+        "service",
+        &["propose", "maintain", "watch", "auth", "lease::lessor", "mvcc", "metrics", "version"],
+    ),
+    module("propose", &["raft", "metrics"]),
+    module("maintain", &["storage::engine", "mvcc", "propose"]),
+    module("background", &["propose", "maintain", "mvcc"]),
+    module("lease::lessor", &["lease::table", "propose", "maintain", "mvcc"]),
+    module("raft", &["apply", "storage", "watch", "metrics"]),
+    module("apply", &["mvcc", "lease::table", "auth", "storage"]),
+    module("watch", &["mvcc"]),
+    module("mvcc", &["storage"]),
+    module("lease::table", &["storage"]),
+    module("lease", &[]),
+    module("auth", &["storage"]),
+    module("storage", &[]),
+];
+
+pub(crate) const FS: &[Module] = &[
+    module("args", &["config", "map"]),
+    module("config", &["map", "remote"]),
+    module("telemetry", &["config"]),
+    module("metrics", &[]),
+    module("mount", &["args", "config", "kernel", "telemetry"]),
+    module("kernel", &["ops", "errno"]),
+    module("notify", &["metrics"]),
+    module("ops", &["node", "map", "cache", "remote", "virtual", "errno", "config", "metrics"]),
+    module("virtual", &["map", "cache", "remote"]),
+    module("sync", &["cache", "node", "remote", "notify", "map", "metrics"]),
+    module("node", &["map", "cache", "remote", "config"]),
+    module("cache", &["map", "remote"]),
+    module("errno", &["ops", "map", "remote"]),
+    module("remote", &["map"]),
+    module("map", &[]),
+];
+
+pub(crate) const CLI: &[Module] = &[
+    module("args", &["connect", "output"]),
+    module("connect", &["error"]),
+    module("output", &["error"]),
+    module("error", &[]),
+    module("bench", &["connect", "error", "output"]),
+];
+
+pub(crate) const CLIENT: &[Module] = &[];
+pub(crate) const PROTO: &[Module] = &[];
+
+/// A path that only some places of a crate may name.
+pub(crate) struct Door {
+    pub(crate) krate: &'static str,
+    /// A crate, or a path in one.
+    pub(crate) path: &'static str,
+    /// Modules that may; none for nobody.
+    pub(crate) only: &'static [&'static str],
+}
+
+const fn door(krate: &'static str, path: &'static str, only: &'static [&'static str]) -> Door {
+    Door { krate, path, only }
+}
+
+pub(crate) const DOORS: &[Door] = &[
+    // Third-party names stay behind one door each.
+    door("server", "openraft", &["raft"]),
+    door("server", "sled", &["storage::sled"]),
+    door("server", "hyper", &["net"]),
+    door("server", "hyper_util", &["net"]),
+    door("server", "axum", &["net"]),
+    door("server", "rustls", &["net"]),
+    door("server", "clap", &["config"]),
+    door("server", "anyhow", &["run"]),
+    door("fs", "fuser", &["kernel", "notify", "mount", "run"]),
+    door("fs", "etcfs_client", &["remote", "run", "config", "mount"]),
+    door("fs", "clap", &["args"]),
+    door("fs", "anyhow", &["run", "mount"]),
+    // What crosses a wire has no behaviour; peers speak the generated stubs.
+    door("server", "etcfs_client", &[]),
+    door("server", "etcfs_fs", &[]),
+    door("server", "etcfs_cli", &[]),
+    door("fs", "etcfs_server", &[]),
+    door("fs", "etcfs_cli", &[]),
+    door("client", "etcfs_server", &[]),
+    door("client", "etcfs_fs", &[]),
+    door("client", "etcfs_cli", &[]),
+    door("proto", "etcfs_client", &[]),
+    door("proto", "etcfs_server", &[]),
+    door("proto", "etcfs_fs", &[]),
+    door("proto", "etcfs_cli", &[]),
+    door("cli", "etcfs_server", &["commands::up"]),
+    door("cli", "etcfs_fs", &["commands::up", "commands::mount"]),
+];
+
+/// A path that one module of a crate must not name.
+pub(crate) struct Ban {
+    pub(crate) krate: &'static str,
+    pub(crate) module: &'static str,
+    pub(crate) paths: &'static [&'static str],
+}
+
+const fn ban(krate: &'static str, module: &'static str, paths: &'static [&'static str]) -> Ban {
+    Ban { krate, module, paths }
+}
+
+/// The clock, which the log's replay would read at another time.
+const CLOCK: [&str; 3] = ["std::time::Instant", "std::time::SystemTime", "tokio::time"];
+
+pub(crate) const BANS: &[Ban] = &[
+    // Applying an entry gives the same on every member and at every replay.
+    ban("server", "apply", &["tokio", "tonic", "rand", CLOCK[0], CLOCK[1]]),
+    ban("server", "mvcc", &["tokio", "tonic", "rand", CLOCK[0], CLOCK[1]]),
+    ban("server", "lease::table", &["tokio", "tonic", "rand", CLOCK[0], CLOCK[1]]),
+    ban("server", "auth", &["tokio", "tonic", CLOCK[0], CLOCK[1]]),
+    ban("server", "watch", &["tonic", "rand", CLOCK[0], CLOCK[1], CLOCK[2]]),
+    ban("server", "storage", &["tonic", "rand"]),
+    // What decides a file operation is no kernel's business and knows no RPC.
+    ban("fs", "ops", &["tonic", "etcfs_proto::etcdserverpb"]),
+    ban("fs", "map", &["tokio", "tonic", "etcfs_proto::etcdserverpb", "std::fs"]),
+    ban("fs", "node", &["tonic"]),
+    ban("client", "", &["std::println", "std::eprintln", "std::process"]),
+];
