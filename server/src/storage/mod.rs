@@ -9,8 +9,10 @@ pub mod batch;
 pub mod codec;
 pub mod engine;
 pub mod error;
+pub mod failpoint;
 pub mod keyspace;
 pub mod memory;
+pub mod wal;
 
 pub use batch::Batch;
 pub use engine::Engine;

@@ -1,0 +1,152 @@
+//! Files of the log: made of zeros beforehand, so that a sync of a record moves
+//! no metadata, and used again once nobody needs their entries.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use super::{WalError, record};
+
+const SUFFIX: &str = ".wal";
+const SPARE: &str = "spare.tmp";
+const ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+
+/// One open segment. Reads may go on while the writer appends.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) number: u64,
+    pub(super) path: PathBuf,
+    pub(super) file: File,
+}
+
+impl Segment {
+    pub(super) fn open(dir: &Path, number: u64) -> Result<Self, WalError> {
+        let path = path_of(dir, number);
+        let file =
+            OpenOptions::new().read(true).write(true).open(&path).map_err(WalError::io("open", &path))?;
+        Ok(Self { number, path, file })
+    }
+
+    /// Makes `spare` the segment `number`, with `head` as its first bytes; on
+    /// disk under its name when this returns.
+    pub(super) fn create(dir: &Path, spare: Spare, number: u64, head: &[u8]) -> Result<Self, WalError> {
+        let path = path_of(dir, number);
+        spare.file.write_all_at(head, 0).map_err(WalError::io("write", &spare.path))?;
+        spare.file.sync_data().map_err(WalError::io("sync", &spare.path))?;
+        fs::rename(&spare.path, &path).map_err(WalError::io("rename", &spare.path))?;
+        sync_dir(dir)?;
+        Ok(Self { number, path, file: spare.file })
+    }
+
+    pub(super) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), WalError> {
+        self.file.write_all_at(bytes, offset).map_err(WalError::io("write", &self.path))
+    }
+
+    pub(super) fn read_at(&self, offset: u32, bytes: usize) -> Result<Vec<u8>, WalError> {
+        let mut buffer = vec![0; bytes];
+        self.file.read_exact_at(&mut buffer, u64::from(offset)).map_err(WalError::io("read", &self.path))?;
+        Ok(buffer)
+    }
+
+    /// Takes its name away; who has it open goes on reading.
+    pub(super) fn remove(&self) -> Result<(), WalError> {
+        fs::remove_file(&self.path).map_err(WalError::io("remove", &self.path))
+    }
+
+    pub(super) fn corrupt(&self, offset: usize, reason: &'static str) -> WalError {
+        WalError::Corrupt { path: self.path.clone(), offset: offset as u64, reason }
+    }
+}
+
+/// A file of zeros on disk, waiting to become a segment. One exists at a time.
+#[derive(Debug)]
+pub(super) struct Spare {
+    path: PathBuf,
+    file: File,
+}
+
+impl Spare {
+    /// Makes one from nothing.
+    pub(super) fn create(dir: &Path, bytes: usize) -> Result<Self, WalError> {
+        let path = dir.join(SPARE);
+        let open =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path);
+        Self { file: open.map_err(WalError::io("create", &path))?, path }.fill(bytes)
+    }
+
+    /// Takes a segment that nobody reads any more; it still must be filled. Its blocks stay.
+    pub(super) fn recycle(dir: &Path, old: Segment) -> Result<Self, WalError> {
+        let path = dir.join(SPARE);
+        fs::rename(&old.path, &path).map_err(WalError::io("rename", &old.path))?;
+        Ok(Self { file: old.file, path })
+    }
+
+    /// Overwrites it with zeros, on disk.
+    pub(super) fn fill(self, bytes: usize) -> Result<Self, WalError> {
+        zero(&self.file, 0, bytes as u64).map_err(WalError::io("write", &self.path))?;
+        self.file.sync_all().map_err(WalError::io("sync", &self.path))?;
+        Ok(self)
+    }
+}
+
+/// Writes zeros over `[start, end)`.
+pub(super) fn zero(file: &File, mut start: u64, end: u64) -> io::Result<()> {
+    while start < end {
+        let chunk = ZEROS.len().min(usize::try_from(end - start).unwrap_or(usize::MAX));
+        file.write_all_at(&ZEROS[..chunk], start)?;
+        start += chunk as u64;
+    }
+    Ok(())
+}
+
+/// Removes a spare that a former process left, made or half-made.
+pub(super) fn remove_spare(dir: &Path) -> Result<(), WalError> {
+    let path = dir.join(SPARE);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(WalError::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Numbers of the segments in `dir`, lowest first.
+pub(super) fn list(dir: &Path) -> Result<Vec<u64>, WalError> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(dir).map_err(WalError::io("list", dir))? {
+        let entry = entry.map_err(WalError::io("list", dir))?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if let Some(number) = name.strip_suffix(SUFFIX).and_then(|hex| u64::from_str_radix(hex, 16).ok()) {
+            numbers.push(number);
+        }
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+pub(super) fn path_of(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:016x}{SUFFIX}"))
+}
+
+/// Makes names in `dir` durable.
+pub(super) fn sync_dir(dir: &Path) -> Result<(), WalError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(WalError::io("sync", dir))
+}
+
+/// Whether the unread rest `file[offset..=last]` is what a power cut leaves of
+/// records that were never synced. Such a rest lacks its end or has a hole, a
+/// sector that was never written; damage to what was whole has neither.
+pub(super) fn looks_torn(file: &[u8], offset: usize, last: usize) -> bool {
+    const SECTOR: usize = 512;
+    let end = last + 1;
+    if !end.is_multiple_of(record::ALIGN) || !record::ends_whole(&file[offset..end]) {
+        return true;
+    }
+    let first_sector = offset.next_multiple_of(SECTOR);
+    (first_sector..end)
+        .step_by(SECTOR)
+        .filter(|start| start + SECTOR <= end)
+        .any(|start| file[start..start + SECTOR].iter().all(|&byte| byte == 0))
+}

@@ -1,0 +1,415 @@
+//! The thread that alone writes the log.
+//!
+//! It takes everything that waits, writes it in one piece, syncs once, and only
+//! then tells everyone. Orders keep their order. A failed write or sync is the
+//! end: it reports to `on_failure`, which by default ends the process, and
+//! acknowledges nothing from then on.
+
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use etcfs_proto::etcfs::record::{LogId, Vote};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::{
+    Done, FORMAT, Shared, WalEntry, WalError, WalOptions,
+    index::Position,
+    record::{self, Record},
+    segment::{Segment, Spare},
+};
+use crate::storage::failpoint;
+
+/// Most bytes written before a sync; more waits for the next one.
+const FLUSH_BYTES_MAX: usize = 8 << 20;
+/// A commit hint is written without a sync if no other write takes it along by then.
+const HINT_DELAY: Duration = Duration::from_millis(500);
+
+/// What the writer is asked to do, in order.
+pub(super) enum Order {
+    Append { entries: Vec<WalEntry>, done: Done },
+    Vote { vote: Vote, done: Done },
+    Truncate(Option<LogId>),
+    Purge(LogId),
+    Close,
+}
+
+/// Orders that wait; held for a push or a take alone.
+#[derive(Default)]
+pub(super) struct Queue {
+    pub(super) orders: VecDeque<Order>,
+    pub(super) bytes: usize,
+    /// Newest commit, to be written with whatever is written next.
+    pub(super) hint: Option<Option<LogId>>,
+    pub(super) closed: bool,
+}
+
+/// What to do to the index once the bytes are on disk.
+enum Effect {
+    Put(Position),
+    Vote(Vote),
+    Truncate(Option<LogId>),
+    Purge(LogId),
+}
+
+/// State of the log including what is not yet on disk: what the head of a new
+/// segment must say.
+#[derive(Default)]
+pub(super) struct Staged {
+    pub(super) last: Option<LogId>,
+    pub(super) purged: Option<LogId>,
+    pub(super) vote: Option<Vote>,
+    pub(super) committed: Option<LogId>,
+}
+
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) dir: PathBuf,
+    pub(super) options: WalOptions,
+    pub(super) staged: Staged,
+    /// Each with the newest index in it; the last is being written.
+    pub(super) segments: VecDeque<(Arc<Segment>, Option<u64>)>,
+    /// End of what was written of the last segment.
+    pub(super) tail: usize,
+    /// How much of it was synced.
+    pub(super) synced: usize,
+    pub(super) spare: Arc<SpareSlot>,
+    pub(super) buffer: Vec<u8>,
+}
+
+impl Writer {
+    /// Serves orders until told to close.
+    pub(super) fn run(mut self) {
+        loop {
+            let (orders, hint) = self.wait();
+            let closing = orders.iter().any(|order| matches!(order, Order::Close));
+            let mut dones = Vec::with_capacity(orders.len());
+            let written = self.execute(orders, hint, &mut dones);
+            if let Err(error) = written {
+                tracing::error!(%error, "the log cannot be written");
+                self.shared.queue.lock().closed = true;
+                (self.options.on_failure)(&error);
+                let left = std::mem::take(&mut self.shared.queue.lock().orders);
+                for order in left {
+                    if let Order::Append { done, .. } | Order::Vote { done, .. } = order {
+                        dones.push(done);
+                    }
+                }
+                dones.into_iter().for_each(|done| done(Err(WalError::Closed)));
+                return;
+            }
+            dones.into_iter().for_each(|done| done(Ok(())));
+            if closing {
+                // Its file is in the directory that the next opener will tidy.
+                drop(self.spare.settle());
+                return;
+            }
+        }
+    }
+
+    /// Sleeps until there is something to do, and takes it.
+    fn wait(&self) -> (Vec<Order>, Option<Option<LogId>>) {
+        let mut queue = self.shared.queue.lock();
+        while queue.orders.is_empty() {
+            if queue.hint.is_none() {
+                self.shared.wake.wait(&mut queue);
+            } else if self.shared.wake.wait_for(&mut queue, HINT_DELAY).timed_out() {
+                break;
+            }
+        }
+        let mut taken = Vec::with_capacity(queue.orders.len());
+        let mut bytes = 0;
+        while bytes < FLUSH_BYTES_MAX {
+            let Some(order) = queue.orders.pop_front() else { break };
+            bytes += order.bytes();
+            taken.push(order);
+        }
+        queue.bytes -= bytes;
+        drop(queue);
+        self.shared.room.notify_waiters();
+        let hint = self.shared.queue.lock().hint.take();
+        (taken, hint)
+    }
+
+    fn execute(
+        &mut self,
+        orders: Vec<Order>,
+        hint: Option<Option<LogId>>,
+        dones: &mut Vec<Done>,
+    ) -> Result<(), WalError> {
+        let mut effects = Vec::new();
+        let mut purged = false;
+        let sync = !orders.is_empty();
+        if let Some(committed) = hint {
+            self.staged.committed = committed;
+            self.put(&Record::Committed(committed))?;
+        }
+        // Every callback is collected first, so that a failure reaches all of them.
+        let mut records = Vec::with_capacity(orders.len());
+        for order in orders {
+            match order {
+                Order::Append { entries, done } => {
+                    dones.push(done);
+                    records.extend(entries.into_iter().map(|WalEntry { id, kind, payload }| Record::Entry {
+                        id,
+                        kind,
+                        payload,
+                    }));
+                }
+                Order::Vote { vote, done } => {
+                    dones.push(done);
+                    records.push(Record::Vote(vote));
+                }
+                Order::Truncate(after) => records.push(Record::Truncate(after)),
+                Order::Purge(id) => records.push(Record::Purge(id)),
+                Order::Close => {}
+            }
+        }
+        for record in &records {
+            let at = self.put(record)?;
+            match record {
+                Record::Entry { id, payload, .. } => {
+                    self.staged.last = Some(*id);
+                    let (segment, newest) = self.segments.back_mut().expect("one is being written");
+                    *newest = (*newest).max(Some(id.index));
+                    effects.push(Effect::Put(Position {
+                        id: *id,
+                        segment: segment.clone(),
+                        offset: u32::try_from(at).expect("a segment is below 4 GiB"),
+                        bytes: u32::try_from(record::framed_bytes(payload.len())).expect("as the segment"),
+                    }));
+                }
+                Record::Vote(vote) => {
+                    self.staged.vote = Some(*vote);
+                    effects.push(Effect::Vote(*vote));
+                }
+                Record::Truncate(after) => {
+                    let next = after.map_or(0, |id| id.index + 1);
+                    if self.staged.last.is_some_and(|last| last.index >= next) {
+                        self.staged.last = *after;
+                    }
+                    effects.push(Effect::Truncate(*after));
+                }
+                Record::Purge(id) => {
+                    purged = true;
+                    self.staged.purged = Some(*id);
+                    if self.staged.last.is_none_or(|last| last.index <= id.index) {
+                        self.staged.last = Some(*id);
+                    }
+                    effects.push(Effect::Purge(*id));
+                }
+                _ => unreachable!("no order makes another record"),
+            }
+        }
+        self.write_out(sync)?;
+        self.take_effect(effects, hint);
+        if purged {
+            self.drop_purged()?;
+        }
+        Ok(())
+    }
+
+    fn take_effect(&self, effects: Vec<Effect>, hint: Option<Option<LogId>>) {
+        let mut index = self.shared.index.lock();
+        if let Some(committed) = hint {
+            index.committed = committed;
+        }
+        for effect in effects {
+            match effect {
+                Effect::Put(position) => {
+                    let at = position.id.index;
+                    assert!(index.put(position), "log entry {at} does not follow the last one");
+                }
+                Effect::Vote(vote) => index.vote = Some(vote),
+                Effect::Truncate(after) => index.truncate(after),
+                Effect::Purge(id) => index.purge(id),
+            }
+        }
+    }
+
+    /// Puts `record` into the buffer; returns its offset in the segment.
+    fn put(&mut self, record: &Record) -> Result<usize, WalError> {
+        let seal = record::framed_bytes(0);
+        let bytes = match record {
+            Record::Entry { payload, .. } => record::framed_bytes(payload.len()),
+            _ => record::framed_bytes(0),
+        };
+        if self.tail + self.buffer.len() + bytes + seal > self.options.segment_bytes {
+            self.rotate()?;
+            if self.tail + bytes + seal > self.options.segment_bytes {
+                let Record::Entry { id, .. } = record else { unreachable!("heads and votes are small") };
+                return Err(WalError::TooLarge { index: id.index, bytes });
+            }
+        }
+        let at = self.tail + self.buffer.len();
+        let (segment, _) = self.segments.back().expect("one is being written");
+        let synced = u32::try_from(self.synced).expect("a segment is below 4 GiB");
+        record::encode(record, segment.number, at, synced, &mut self.buffer);
+        Ok(at)
+    }
+
+    fn write_out(&mut self, sync: bool) -> Result<(), WalError> {
+        let (segment, _) = self.segments.back().expect("one is being written");
+        if !self.buffer.is_empty() {
+            segment.write_at(&self.buffer, self.tail as u64)?;
+            self.tail += self.buffer.len();
+            self.buffer.clear();
+        }
+        failpoint::kill("wal-before-sync");
+        if sync && self.synced < self.tail {
+            let start = Instant::now();
+            (self.options.fdatasync)(&segment.file).map_err(WalError::io("sync", &segment.path))?;
+            (self.options.on_sync)(start.elapsed());
+            self.synced = self.tail;
+            failpoint::kill("wal-after-append");
+        }
+        Ok(())
+    }
+
+    /// Ends the segment and begins the next. The next exists before the seal says so.
+    fn rotate(&mut self) -> Result<(), WalError> {
+        let (old, _) = self.segments.back().expect("one is being written");
+        let old = old.clone();
+        let spare = match self.spare.take() {
+            Some(spare) => spare,
+            None => Spare::create(&self.dir, self.options.segment_bytes)?,
+        };
+        let number = old.number + 1;
+        let head = head(number, &self.staged);
+        let next = Segment::create(&self.dir, spare, number, &head)?;
+        failpoint::kill("wal-in-rotate");
+        let at = self.tail + self.buffer.len();
+        let synced = u32::try_from(self.synced).expect("a segment is below 4 GiB");
+        record::encode(&Record::Seal, old.number, at, synced, &mut self.buffer);
+        old.write_at(&self.buffer, self.tail as u64)?;
+        (self.options.fdatasync)(&old.file).map_err(WalError::io("sync", &old.path))?;
+        self.buffer.clear();
+        self.tail = head.len();
+        self.synced = head.len();
+        self.segments.push_back((Arc::new(next), None));
+        let (dir, bytes) = (self.dir.clone(), self.options.segment_bytes);
+        self.spare.make(move || Spare::create(&dir, bytes));
+        Ok(())
+    }
+
+    /// Lets go of the segments whose entries were all purged, oldest first.
+    fn drop_purged(&mut self) -> Result<(), WalError> {
+        failpoint::kill("raft-in-purge");
+        let purged = self.staged.purged.map(|id| id.index);
+        while self.segments.len() > 1 && self.segments[0].1 <= purged {
+            let (old, _) = self.segments.pop_front().expect("more than one");
+            // A reader that still has it open finds its bytes, as the file is gone only by name.
+            match Arc::try_unwrap(old) {
+                Ok(old) if self.spare.is_empty() => {
+                    let spare = Spare::recycle(&self.dir, old)?;
+                    let bytes = self.options.segment_bytes;
+                    self.spare.make(move || spare.fill(bytes));
+                }
+                Ok(old) => old.remove()?,
+                Err(old) => old.remove()?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Order {
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Append { entries, .. } => {
+                entries.iter().map(|entry| record::framed_bytes(entry.payload.len())).sum()
+            }
+            _ => record::framed_bytes(0),
+        }
+    }
+}
+
+/// The first bytes of a segment: all one must know of the segments before it.
+pub(super) fn head(number: u64, staged: &Staged) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut put = |record: Record| {
+        let at = bytes.len();
+        record::encode(&record, number, at, 0, &mut bytes);
+    };
+    put(Record::Head { format: FORMAT, segment: number });
+    put(Record::Last(staged.last));
+    if let Some(vote) = staged.vote {
+        put(Record::Vote(vote));
+    }
+    put(Record::Committed(staged.committed));
+    if let Some(id) = staged.purged {
+        put(Record::Purge(id));
+    }
+    bytes
+}
+
+/// The next segment's file, made ahead on a thread of its own.
+#[derive(Debug, Default)]
+pub(super) struct SpareSlot {
+    state: Mutex<SpareState>,
+    made: Condvar,
+}
+
+#[derive(Debug, Default)]
+enum SpareState {
+    #[default]
+    Empty,
+    Making,
+    Ready(Spare),
+}
+
+impl SpareSlot {
+    fn is_empty(&self) -> bool {
+        matches!(*self.state.lock(), SpareState::Empty)
+    }
+
+    /// Makes a spare unless there is one.
+    pub(super) fn make(self: &Arc<Self>, make: impl FnOnce() -> Result<Spare, WalError> + Send + 'static) {
+        {
+            let mut state = self.state.lock();
+            if !matches!(*state, SpareState::Empty) {
+                return;
+            }
+            *state = SpareState::Making;
+        }
+        let slot = self.clone();
+        let job = move || {
+            let made = match make() {
+                Ok(spare) => SpareState::Ready(spare),
+                Err(error) => {
+                    // The writer will try itself when it needs one, and fail if it must.
+                    tracing::warn!(%error, "cannot make a log segment ahead");
+                    SpareState::Empty
+                }
+            };
+            *slot.state.lock() = made;
+            slot.made.notify_all();
+        };
+        if let Err(error) = thread::Builder::new().name("wal-spare".into()).spawn(job) {
+            tracing::warn!(%error, "cannot start a thread to make a log segment ahead");
+            *self.state.lock() = SpareState::Empty;
+        }
+    }
+
+    /// Waits until none is in the making.
+    fn settle(&self) -> MutexGuard<'_, SpareState> {
+        let mut state = self.state.lock();
+        while matches!(*state, SpareState::Making) {
+            self.made.wait(&mut state);
+        }
+        state
+    }
+
+    /// The spare, waited for if it is in the making; `None` if there is none.
+    fn take(&self) -> Option<Spare> {
+        let mut state = self.settle();
+        match std::mem::take(&mut *state) {
+            SpareState::Ready(spare) => Some(spare),
+            SpareState::Empty | SpareState::Making => None,
+        }
+    }
+}
