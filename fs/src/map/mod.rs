@@ -99,6 +99,11 @@ pub struct Dir {
 }
 
 impl Dir {
+    /// The raw prefix of all keys below it; none in a `...%more` directory, which shares it with its siblings.
+    pub fn prefix(&self) -> Option<&Bytes> {
+        (!self.is_more()).then_some(&self.at)
+    }
+
     /// True inside a `...%more` directory: it always looks up, has no record, no `%value`, can't be removed.
     pub fn is_more(&self) -> bool {
         !self.part.is_empty()

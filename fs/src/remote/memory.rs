@@ -1,1 +1,632 @@
+//! A store in this process with the server's rules: revisions, history, compaction, leases, whole transactions,
+//! watches from the past. It stands in for a server wherever a test is about the mount.
+//!
+//! Beside [`Remote`] it has what a test does behind the mount's back: other clients' changes, compaction, a lease
+//! that ends, a server that goes away, an answer that is an error.
 
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use etcfs_proto::key::KeyRange;
+use futures_util::FutureExt;
+use futures_util::stream::{self, StreamExt};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::times::Times;
+use super::{
+    Answer, At, Call, Change, Changed, Committed, Compare, Event, Freshness, KeyValue, Lease, LeaseFacts,
+    LeaseId, Lookup, Op, Page, PageRequest, Probe, Remote, RemoteError, Renewal, Revision, Usage, Watch,
+    Watched,
+};
+use crate::map::Key;
+
+/// What one transaction may carry, as etcd has it by default.
+const REQUEST_BYTES_MAX: usize = 3 * 512 * 1024;
+
+/// A store in memory.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    state: Arc<Mutex<State>>,
+    /// Counts what a waiting watch or call has to look at again.
+    moved: watch::Sender<u64>,
+    times: Arc<Times>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Newest; the store begins at 1.
+    head: i64,
+    compacted: i64,
+    keys: BTreeMap<Key, Vec<(i64, Option<KeyValue>)>>,
+    log: Vec<Changed>,
+    leases: HashMap<i64, Held>,
+    next_lease: i64,
+    away: bool,
+    failures: VecDeque<RemoteError>,
+    commits: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    granted_seconds: i64,
+    ends: Instant,
+    renewals: usize,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Memory {
+    pub fn new() -> Self {
+        let state = State { head: 1, next_lease: 0x7000, ..State::default() };
+        Self { state: Arc::new(Mutex::new(state)), moved: watch::Sender::new(0), times: Arc::default() }
+    }
+
+    /// Another client's put.
+    pub fn put(&self, key: &str, value: &str) -> Revision {
+        let key = Key::from(Bytes::copy_from_slice(key.as_bytes()));
+        self.change(Change {
+            then: vec![Op::put(key, Bytes::copy_from_slice(value.as_bytes()))],
+            ..Change::default()
+        })
+        .expect("a put without compares is done")
+        .revision
+    }
+
+    /// Another client's delete.
+    pub fn delete(&self, key: &str) -> Revision {
+        let key = Key::from(Bytes::copy_from_slice(key.as_bytes()));
+        self.change(Change { then: vec![Op::Delete(key)], ..Change::default() })
+            .expect("a delete without compares is done")
+            .revision
+    }
+
+    /// Another client's transaction, also while the server is away for the mount.
+    pub fn change(&self, change: Change) -> Result<Committed, RemoteError> {
+        let done = self.state.lock().commit(change);
+        self.wake();
+        done
+    }
+
+    pub fn value(&self, key: &str) -> Option<Bytes> {
+        Some(self.key_value(key)?.value)
+    }
+
+    pub fn key_value(&self, key: &str) -> Option<KeyValue> {
+        let state = self.state.lock();
+        state.at(&Key::from(Bytes::copy_from_slice(key.as_bytes())), state.head).cloned()
+    }
+
+    pub fn revision(&self) -> Revision {
+        Revision(self.state.lock().head)
+    }
+
+    /// Transactions that the mount has sent.
+    pub fn commits(&self) -> u64 {
+        self.state.lock().commits
+    }
+
+    /// Every key with its value, the mount's records too.
+    pub fn dump(&self) -> BTreeMap<Key, Bytes> {
+        let state = self.state.lock();
+        state
+            .range(&KeyRange::prefix(&Bytes::new()), state.head)
+            .map(|kv| (kv.key.clone(), kv.value.clone()))
+            .collect()
+    }
+
+    pub fn compact(&self, revision: Revision) {
+        let mut state = self.state.lock();
+        state.compacted = state.compacted.max(revision.0);
+        state.log.retain(|changed| changed.revision > revision);
+    }
+
+    /// Ends a lease as its expiry does.
+    pub fn expire(&self, lease: LeaseId) {
+        self.state.lock().end_lease(lease);
+        self.wake();
+    }
+
+    /// Ends every lease whose time is over by tokio's clock.
+    pub fn expire_due(&self) {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        let due: Vec<i64> = state
+            .leases
+            .iter()
+            .filter(|(_, held)| held.ends <= now && held.renewals == 0)
+            .map(|(&id, _)| id)
+            .collect();
+        for id in due {
+            state.end_lease(LeaseId(id));
+        }
+        drop(state);
+        self.wake();
+    }
+
+    pub fn is_renewed(&self, lease: LeaseId) -> bool {
+        self.state.lock().leases.get(&lease.0).is_some_and(|held| held.renewals > 0)
+    }
+
+    /// From now on no call is answered, until [`Memory::come_back`].
+    pub fn go_away(&self) {
+        self.state.lock().away = true;
+        self.wake();
+    }
+
+    pub fn come_back(&self) {
+        self.state.lock().away = false;
+        self.wake();
+    }
+
+    /// The next call of the mount is answered with this.
+    pub fn fail_next(&self, error: RemoteError) {
+        self.state.lock().failures.push_back(error);
+    }
+
+    fn wake(&self) {
+        self.moved.send_modify(|count| *count += 1);
+    }
+
+    fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut State) -> Result<T, RemoteError> + Send + 'static,
+    ) -> Call<'_, T> {
+        let mut moved = self.moved.subscribe();
+        async move {
+            // As a test's other tasks would see it: a call to a server gives up the thread.
+            tokio::task::yield_now().await;
+            loop {
+                moved.borrow_and_update();
+                if !self.state.lock().away {
+                    break;
+                }
+                moved.changed().await.map_err(|_| RemoteError::Closed)?;
+            }
+            let (done, head) = {
+                let mut state = self.state.lock();
+                let done = match state.failures.pop_front() {
+                    Some(error) => Err(error),
+                    None => work(&mut state),
+                };
+                (done, state.head)
+            };
+            self.times.note(Revision(head), SystemTime::now());
+            self.wake();
+            done
+        }
+        .boxed()
+    }
+}
+
+impl State {
+    fn at(&self, key: &Key, revision: i64) -> Option<&KeyValue> {
+        let versions = self.keys.get(key)?;
+        let past = versions.partition_point(|(made, _)| *made <= revision);
+        versions[..past].last()?.1.as_ref()
+    }
+
+    fn range(&self, range: &KeyRange, revision: i64) -> impl Iterator<Item = &KeyValue> {
+        let end = range.end.clone().map_or(Bound::Unbounded, |end| Bound::Excluded(Key::from(end)));
+        let bounds = (Bound::Included(Key::from(range.start.clone())), end);
+        let keys = (!range.is_empty()).then(|| self.keys.range(bounds));
+        keys.into_iter().flatten().filter_map(move |(key, _)| self.at(key, revision))
+    }
+
+    fn revision(&self, how: Freshness) -> Result<i64, RemoteError> {
+        match how {
+            Freshness::Linearizable => Ok(self.head),
+            Freshness::AtLeast(revision) | Freshness::Exactly(revision) if revision.0 > self.head => {
+                Err(RemoteError::FutureRevision)
+            }
+            Freshness::AtLeast(_) => Ok(self.head),
+            Freshness::Exactly(revision) if revision.0 < self.compacted => {
+                Err(RemoteError::Compacted(Revision(self.compacted)))
+            }
+            Freshness::Exactly(revision) => Ok(revision.0),
+        }
+    }
+
+    fn holds(&self, compare: &Compare) -> bool {
+        let now = |key| self.at(key, self.head);
+        match compare {
+            Compare::Unchanged(key, revision) => now(key).is_some_and(|kv| kv.mod_revision == *revision),
+            Compare::Absent(key) => now(key).is_none(),
+            Compare::Present(key) => now(key).is_some(),
+            Compare::SameSince(key, revision) => now(key).is_some_and(|kv| kv.create_revision == *revision),
+            Compare::NothingIn(range) => self.range(range, self.head).next().is_none(),
+        }
+    }
+
+    fn commit(&mut self, change: Change) -> Result<Committed, RemoteError> {
+        let succeeded = change.compares.iter().all(|compare| self.holds(compare));
+        let ops = if succeeded { change.then } else { change.otherwise };
+        let mut made = Made { revision: self.head + 1, events: Vec::new() };
+        self.admit(&ops)?;
+        let answers = ops.into_iter().map(|op| self.apply(op, &mut made)).collect();
+        if !made.events.is_empty() {
+            self.head = made.revision;
+            self.log.push(Changed { revision: Revision(made.revision), events: made.events });
+        }
+        Ok(Committed { revision: Revision(self.head), succeeded, answers })
+    }
+
+    /// What the server refuses, it refuses whole.
+    fn admit(&self, ops: &[Op]) -> Result<(), RemoteError> {
+        let mut written = Vec::new();
+        let mut size = 0;
+        for op in ops {
+            let lease = match op {
+                Op::Put { lease: Lease::To(lease), .. } => Some(*lease),
+                Op::Attach { lease, .. } => *lease,
+                _ => None,
+            };
+            if lease.is_some_and(|lease| !self.leases.contains_key(&lease.0)) {
+                return Err(RemoteError::NoSuchLease);
+            }
+            match op {
+                Op::Put { key, lease: Lease::Keep, .. } | Op::Attach { key, .. }
+                    if self.at(key, self.head).is_none() =>
+                {
+                    return Err(RemoteError::Invalid("etcdserver: key not found".to_owned()));
+                }
+                Op::Put { key, value, .. } => size += key.len() + value.len(),
+                _ => {}
+            }
+            if let Op::Put { key, .. } | Op::Attach { key, .. } = op {
+                if key.is_empty() {
+                    return Err(RemoteError::Invalid("etcdserver: key is not provided".to_owned()));
+                }
+                if written.contains(&key) {
+                    return Err(RemoteError::Invalid(
+                        "etcdserver: duplicate key given in txn request".to_owned(),
+                    ));
+                }
+                written.push(key);
+            }
+        }
+        if size > REQUEST_BYTES_MAX { Err(RemoteError::TooLarge) } else { Ok(()) }
+    }
+
+    fn apply(&mut self, op: Op, made: &mut Made) -> Answer {
+        let now = made.revision;
+        match op {
+            Op::Put { key, value, lease } => {
+                let lease = match lease {
+                    Lease::None => None,
+                    Lease::Keep => self.at(&key, now).and_then(|kv| kv.lease),
+                    Lease::To(lease) => Some(lease),
+                };
+                self.write(key, value, lease, made);
+            }
+            Op::Attach { key, lease } => {
+                let value = self.at(&key, now).map(|kv| kv.value.clone()).unwrap_or_default();
+                self.write(key, value, lease, made);
+            }
+            Op::Delete(key) => self.remove(key, made),
+            Op::DeleteRange(range) => {
+                let keys: Vec<Key> = self.range(&range, now).map(|kv| kv.key.clone()).collect();
+                for key in keys {
+                    self.remove(key, made);
+                }
+            }
+            Op::Get(key) => return Answer::Got(self.at(&key, now).cloned()),
+            Op::Keys { range, limit } => {
+                let keys = self.range(&range, now).take(limit as usize).map(|kv| kv.key.clone());
+                return Answer::Keys(keys.collect());
+            }
+        }
+        Answer::Done
+    }
+
+    fn write(&mut self, key: Key, value: Bytes, lease: Option<LeaseId>, made: &mut Made) {
+        let revision = Revision(made.revision);
+        let (create_revision, version) = match self.at(&key, made.revision) {
+            Some(old) => (old.create_revision, old.version + 1),
+            None => (revision, 1),
+        };
+        let kv =
+            KeyValue { key: key.clone(), value, create_revision, mod_revision: revision, version, lease };
+        made.events.push(Event::Put(kv.clone()));
+        self.keys.entry(key).or_default().push((made.revision, Some(kv)));
+    }
+
+    fn remove(&mut self, key: Key, made: &mut Made) {
+        if self.at(&key, made.revision).is_some() {
+            made.events.push(Event::Delete(key.clone()));
+            self.keys.entry(key).or_default().push((made.revision, None));
+        }
+    }
+
+    fn end_lease(&mut self, lease: LeaseId) {
+        if self.leases.remove(&lease.0).is_none() {
+            return;
+        }
+        let all = KeyRange::prefix(&Bytes::new());
+        let attached = self.range(&all, self.head).filter(|kv| kv.lease == Some(lease));
+        let then: Vec<Op> = attached.map(|kv| Op::Delete(kv.key.clone())).collect();
+        self.commit(Change { then, ..Change::default() }).expect("deletes are never refused");
+    }
+}
+
+/// A revision in the making.
+struct Made {
+    revision: i64,
+    events: Vec<Event>,
+}
+
+impl Remote for Memory {
+    fn get(&self, key: Key, how: Freshness) -> Call<'_, At<Option<KeyValue>>> {
+        self.call(move |state| {
+            let revision = state.revision(how)?;
+            Ok(At { revision: Revision(revision), found: state.at(&key, revision).cloned() })
+        })
+    }
+
+    fn lookup(&self, probes: Vec<Probe>, how: Freshness) -> Call<'_, At<Vec<Lookup>>> {
+        self.call(move |state| {
+            let revision = state.revision(how)?;
+            let found = probes.iter().map(|probe| Lookup {
+                kv: state.at(&probe.key, revision).cloned(),
+                below: state.range(&probe.below, revision).next().map(|kv| kv.key.clone()),
+                record: state.range(&probe.records, revision).next().map(|kv| kv.key.clone()),
+            });
+            Ok(At { revision: Revision(revision), found: found.collect() })
+        })
+    }
+
+    fn page(&self, page: PageRequest) -> Call<'_, At<Page>> {
+        self.call(move |state| {
+            let revision = state.revision(page.how)?;
+            let limit = page.limit.max(1) as usize;
+            let mut kvs: Vec<KeyValue> =
+                state.range(&page.range, revision).take(limit + 1).cloned().collect();
+            let more = kvs.len() > limit;
+            kvs.truncate(limit);
+            if page.keys_only {
+                kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
+            }
+            Ok(At { revision: Revision(revision), found: Page { kvs, more } })
+        })
+    }
+
+    fn commit(&self, change: Change) -> Call<'_, Committed> {
+        debug_assert!(!change.otherwise.iter().any(Op::writes), "the other branch only reads");
+        self.call(move |state| {
+            state.commits += 1;
+            state.commit(change)
+        })
+    }
+
+    fn watch(&self, ranges: Vec<KeyRange>, from: Revision) -> Watch {
+        let watcher = Watcher {
+            memory: self.clone(),
+            moved: self.moved.subscribe(),
+            ranges,
+            next: from.0,
+            told: 0,
+            lost: false,
+            ended: false,
+        };
+        stream::unfold(watcher, |mut watcher| async move {
+            let watched = watcher.next().await?;
+            Some((watched, watcher))
+        })
+        .boxed()
+    }
+
+    fn lease_grant(&self, ttl_seconds: i64) -> Call<'_, LeaseId> {
+        self.call(move |state| {
+            if ttl_seconds > 9_000_000_000 {
+                return Err(RemoteError::LeaseTooLong);
+            }
+            let id = state.next_lease;
+            state.next_lease += 1;
+            let ends = Instant::now() + Duration::from_secs(ttl_seconds.max(1).unsigned_abs());
+            state.leases.insert(id, Held { granted_seconds: ttl_seconds, ends, renewals: 0 });
+            Ok(LeaseId(id))
+        })
+    }
+
+    fn lease_facts(&self, lease: LeaseId) -> Call<'_, Option<LeaseFacts>> {
+        self.call(move |state| {
+            Ok(state.leases.get(&lease.0).map(|held| LeaseFacts {
+                granted_seconds: held.granted_seconds,
+                left_seconds: held.ends.saturating_duration_since(Instant::now()).as_secs() as i64,
+            }))
+        })
+    }
+
+    fn lease_revoke(&self, lease: LeaseId) -> Call<'_, ()> {
+        self.call(move |state| {
+            if !state.leases.contains_key(&lease.0) {
+                return Err(RemoteError::NoSuchLease);
+            }
+            state.end_lease(lease);
+            Ok(())
+        })
+    }
+
+    fn keep_alive(&self, lease: LeaseId) -> Renewal {
+        struct Ends(Arc<Mutex<State>>, LeaseId);
+        impl Drop for Ends {
+            fn drop(&mut self) {
+                if let Some(held) = self.0.lock().leases.get_mut(&self.1.0) {
+                    held.renewals -= 1;
+                    held.ends = Instant::now() + Duration::from_secs(held.granted_seconds.unsigned_abs());
+                }
+            }
+        }
+        if let Some(held) = self.state.lock().leases.get_mut(&lease.0) {
+            held.renewals += 1;
+        }
+        Renewal::new(Ends(self.state.clone(), lease))
+    }
+
+    fn usage(&self, ranges: Vec<KeyRange>) -> Call<'_, Usage> {
+        self.call(move |state| {
+            let all = KeyRange::prefix(&Bytes::new());
+            let in_use = state.range(&all, state.head).map(|kv| kv.key.len() + kv.value.len()).sum::<usize>();
+            let keys = ranges.iter().map(|range| state.range(range, state.head).count()).sum::<usize>();
+            Ok(Usage { quota_bytes: Some(2 << 30), in_use_bytes: in_use as u64, keys: keys as u64 })
+        })
+    }
+
+    fn time_of(&self, revision: Revision) -> SystemTime {
+        self.times.time_of(revision, SystemTime::now())
+    }
+
+    fn close(&self) -> Call<'_, ()> {
+        async { Ok(()) }.boxed()
+    }
+}
+
+struct Watcher {
+    memory: Memory,
+    moved: watch::Receiver<u64>,
+    ranges: Vec<KeyRange>,
+    /// First revision not brought yet.
+    next: i64,
+    /// Newest that `UpTo` has told.
+    told: i64,
+    lost: bool,
+    ended: bool,
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Option<Result<Watched, RemoteError>> {
+        while !self.ended {
+            self.moved.borrow_and_update();
+            if let Some(watched) = self.look() {
+                return Some(watched);
+            }
+            self.moved.changed().await.ok()?;
+        }
+        None
+    }
+
+    fn look(&mut self) -> Option<Result<Watched, RemoteError>> {
+        let state = self.memory.state.lock();
+        if state.away != self.lost {
+            self.lost = state.away;
+            return Some(Ok(if self.lost { Watched::Lost } else { Watched::Back }));
+        }
+        if self.lost {
+            return None;
+        }
+        if self.next <= state.compacted {
+            self.ended = true;
+            return Some(Err(RemoteError::Compacted(Revision(state.compacted))));
+        }
+        let from = state.log.partition_point(|changed| changed.revision.0 < self.next);
+        for changed in &state.log[from..] {
+            self.next = changed.revision.0 + 1;
+            let events: Vec<Event> =
+                changed.events.iter().filter(|event| self.watches(event)).cloned().collect();
+            if !events.is_empty() {
+                self.told = changed.revision.0;
+                return Some(Ok(Watched::Changed(Changed { revision: changed.revision, events })));
+            }
+        }
+        if state.head > self.told && state.head >= self.next - 1 {
+            self.told = state.head;
+            return Some(Ok(Watched::UpTo(Revision(state.head))));
+        }
+        None
+    }
+
+    fn watches(&self, event: &Event) -> bool {
+        let key = match event {
+            Event::Put(kv) => &kv.key,
+            Event::Delete(key) => key,
+        };
+        self.ranges.iter().any(|range| range.contains(key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &'static str) -> Key {
+        Key::from(text)
+    }
+
+    #[tokio::test]
+    async fn a_change_whose_compare_fails_changes_nothing_and_reads_what_is_there() {
+        let memory = Memory::new();
+        let made = memory.put("/a", "1");
+        let change = Change {
+            compares: vec![Compare::Absent(key("/a"))],
+            then: vec![Op::put(key("/a"), "2".into())],
+            otherwise: vec![Op::Get(key("/a"))],
+        };
+        let done = memory.commit(change).await.unwrap();
+        assert!(!done.succeeded && done.revision == made);
+        assert!(matches!(&done.answers[..], [Answer::Got(Some(kv))] if kv.value == "1"));
+        assert_eq!(memory.revision(), made);
+    }
+
+    #[tokio::test]
+    async fn versions_and_creation_start_again_after_a_delete() {
+        let memory = Memory::new();
+        memory.put("/a", "1");
+        memory.put("/a", "2");
+        let before = memory.key_value("/a").unwrap();
+        memory.delete("/a");
+        memory.put("/a", "3");
+        let after = memory.key_value("/a").unwrap();
+        assert_eq!((before.version, after.version), (2, 1));
+        assert!(after.create_revision > before.mod_revision);
+        let old = memory.get(key("/a"), Freshness::Exactly(before.mod_revision)).await.unwrap();
+        assert_eq!(old.found, Some(before));
+    }
+
+    #[tokio::test]
+    async fn a_watch_brings_whole_revisions_from_the_past_and_survives_an_absence() {
+        let memory = Memory::new();
+        let first = memory.put("/a", "1");
+        memory.put("other", "x");
+        let ranges = vec![KeyRange::prefix(&"/".into())];
+        let mut watch = memory.watch(ranges.clone(), first);
+        let Some(Ok(Watched::Changed(changed))) = watch.next().await else { panic!("the put of /a") };
+        assert_eq!(changed.revision, first);
+        assert_eq!(watch.next().await, Some(Ok(Watched::UpTo(memory.revision()))));
+        memory.go_away();
+        assert_eq!(watch.next().await, Some(Ok(Watched::Lost)));
+        memory.put("/b", "2");
+        memory.come_back();
+        assert_eq!(watch.next().await, Some(Ok(Watched::Back)));
+        assert!(matches!(watch.next().await, Some(Ok(Watched::Changed(_)))));
+        memory.compact(memory.revision());
+        let mut late = memory.watch(ranges, first);
+        assert_eq!(late.next().await, Some(Err(RemoteError::Compacted(memory.revision()))));
+        assert_eq!(late.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn keys_go_with_their_lease_and_keep_it_over_a_put_that_says_so() {
+        let memory = Memory::new();
+        let lease = memory.lease_grant(20).await.unwrap();
+        let put = |lease| Op::Put { key: key("/a"), value: "1".into(), lease };
+        memory.change(Change { then: vec![put(Lease::To(lease))], ..Change::default() }).unwrap();
+        memory.change(Change { then: vec![put(Lease::Keep)], ..Change::default() }).unwrap();
+        assert_eq!(memory.key_value("/a").unwrap().lease, Some(lease));
+        let renewal = memory.keep_alive(lease);
+        assert!(memory.is_renewed(lease));
+        drop(renewal);
+        assert!(!memory.is_renewed(lease));
+        memory.expire(lease);
+        assert_eq!(memory.value("/a"), None);
+        let refused = memory.change(Change { then: vec![put(Lease::To(lease))], ..Change::default() });
+        assert_eq!(refused, Err(RemoteError::NoSuchLease));
+    }
+}

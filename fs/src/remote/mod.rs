@@ -91,8 +91,10 @@ pub struct Probe {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lookup {
     pub kv: Option<KeyValue>,
-    pub below: bool,
-    pub record: bool,
+    /// The first key below.
+    pub below: Option<Key>,
+    /// The first record.
+    pub record: Option<Key>,
 }
 
 /// Which keys of a range to read.
