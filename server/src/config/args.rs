@@ -1,0 +1,265 @@
+//! The command line and the environment, with etcd's names and defaults.
+//!
+//! `--some-flag` is also `ETCFSD_SOME_FLAG` and `ETCD_SOME_FLAG`. As with
+//! etcd, a flag whose variable is set as well is refused rather than decided,
+//! single-dash flags work, and an empty variable counts as unset. The doc
+//! comments here are the `--help` text.
+
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, ValueEnum, parser::ValueSource};
+
+use super::{Config, ConfigError, LogFormat, LogLevel, check, unsupported};
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq)]
+pub enum Invocation {
+    Serve(Box<Config>),
+    Version,
+    /// The text to print.
+    Help(String),
+}
+
+/// A key-value server that speaks the etcd v3 API.
+#[derive(Debug, Parser)]
+#[command(name = "etcfsd", disable_version_flag = true, max_term_width = 100)]
+pub(super) struct Args {
+    /// Print the version and exit.
+    #[arg(long)]
+    pub(super) version: bool,
+
+    /// Name of this member.
+    #[arg(long, default_value = "default", help_heading = "Member")]
+    pub(super) name: String,
+    /// Directory of this member's data [default: NAME.etcd].
+    #[arg(long, help_heading = "Member")]
+    pub(super) data_dir: Option<PathBuf>,
+    /// URLs to serve clients on, comma separated.
+    #[arg(long, default_value = "http://localhost:2379", help_heading = "Member")]
+    pub(super) listen_client_urls: String,
+    /// URLs to serve peers on, comma separated.
+    #[arg(long, default_value = "http://localhost:2380", help_heading = "Member")]
+    pub(super) listen_peer_urls: String,
+    /// Time between two heartbeats of a leader, in milliseconds.
+    #[arg(long, default_value_t = 100, allow_negative_numbers = true, help_heading = "Member")]
+    pub(super) heartbeat_interval: i64,
+    /// Time without a leader before an election, in milliseconds.
+    #[arg(long, default_value_t = 1000, allow_negative_numbers = true, help_heading = "Member")]
+    pub(super) election_timeout: i64,
+    /// Applied entries between two snapshots.
+    #[arg(long, default_value_t = 10_000, help_heading = "Member")]
+    pub(super) snapshot_count: u64,
+    /// Bytes that keys and history may take; 0 is 2 GiB, negative is no limit.
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true, help_heading = "Member")]
+    pub(super) quota_backend_bytes: i64,
+    /// Bytes of values kept in memory; the others are read from disk.
+    #[arg(long, default_value_t = 256 * 1024 * 1024, help_heading = "Member")]
+    pub(super) value_cache_bytes: u64,
+
+    /// Operations in one transaction.
+    #[arg(long, default_value_t = 128, help_heading = "Limits")]
+    pub(super) max_txn_ops: u32,
+    /// Bytes of one request.
+    #[arg(long, default_value_t = 1_572_864, help_heading = "Limits")]
+    pub(super) max_request_bytes: u32,
+    /// Calls in flight on one connection.
+    #[arg(long, default_value_t = u32::MAX, help_heading = "Limits")]
+    pub(super) max_concurrent_streams: u32,
+    /// Client connections; further ones wait to be accepted.
+    #[arg(long, default_value_t = 50_000, help_heading = "Limits")]
+    pub(super) max_client_connections: u32,
+    /// Silence of a client after which the server pings it.
+    #[arg(long, default_value = "2h", value_parser = duration, help_heading = "Limits")]
+    pub(super) grpc_keepalive_interval: Duration,
+    /// Time to answer that ping in before the connection is dropped.
+    #[arg(long, default_value = "20s", value_parser = duration, help_heading = "Limits")]
+    pub(super) grpc_keepalive_timeout: Duration,
+
+    /// Client URLs that other members and clients are told, comma separated.
+    #[arg(long, default_value = "http://localhost:2379", help_heading = "Cluster")]
+    pub(super) advertise_client_urls: String,
+    /// Peer URLs that other members are told, comma separated.
+    #[arg(long, default_value = "http://localhost:2380", help_heading = "Cluster")]
+    pub(super) initial_advertise_peer_urls: String,
+    /// Members at the first start, NAME=URL comma separated [default: this one].
+    #[arg(long, help_heading = "Cluster")]
+    pub(super) initial_cluster: Option<String>,
+    /// What the first start is of.
+    #[arg(long, value_enum, default_value = "new", help_heading = "Cluster")]
+    pub(super) initial_cluster_state: ClusterState,
+    /// Tells clusters with the same URLs apart.
+    #[arg(long, default_value = "etcd-cluster", help_heading = "Cluster")]
+    pub(super) initial_cluster_token: String,
+
+    /// How --auto-compaction-retention is meant.
+    #[arg(long, value_enum, default_value = "periodic", help_heading = "Compaction")]
+    pub(super) auto_compaction_mode: CompactionMode,
+    /// History to keep: a duration (a bare number is hours) or a number of revisions; 0 keeps all.
+    #[arg(long, default_value = "0", allow_negative_numbers = true, help_heading = "Compaction")]
+    pub(super) auto_compaction_retention: String,
+
+    /// Silence after which a watcher that asked for it is told the revision.
+    #[arg(long, default_value = "10m", value_parser = duration,
+          alias = "experimental-watch-progress-notify-interval", help_heading = "Observation")]
+    pub(super) watch_progress_notify_interval: Duration,
+    /// How much to measure.
+    #[arg(long, value_enum, default_value = "basic", help_heading = "Observation")]
+    pub(super) metrics: MetricsLevel,
+    /// URLs to serve /metrics, /health, /livez, /readyz and /version on as well, comma separated.
+    #[arg(long, default_value = "", help_heading = "Observation")]
+    pub(super) listen_metrics_urls: String,
+    /// What to log.
+    #[arg(long, value_enum, default_value = "info", help_heading = "Observation")]
+    pub(super) log_level: LogLevel,
+    /// How to log it.
+    #[arg(long, value_enum, default_value = "json", help_heading = "Observation")]
+    pub(super) log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ClusterState {
+    New,
+    Existing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum CompactionMode {
+    Periodic,
+    Revision,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum MetricsLevel {
+    Basic,
+    Extensive,
+}
+
+/// Which flags were set by hand rather than left at their default.
+pub(super) type Given = BTreeMap<String, String>;
+
+/// Reads a command line (with the program's name in front) and an environment.
+pub fn parse(
+    argv: impl IntoIterator<Item = OsString>,
+    env: impl IntoIterator<Item = (String, String)>,
+) -> Result<Invocation, ConfigError> {
+    let mut argv: Vec<OsString> = argv.into_iter().map(with_two_dashes).collect();
+    let mut command = Args::command();
+    refuse_unsupported_flags(&argv)?;
+    let matches = match command.try_get_matches_from_mut(&argv) {
+        Ok(matches) => matches,
+        Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelp => {
+            return Ok(Invocation::Help(error.to_string()));
+        }
+        Err(error) => return Err(usage(&error)),
+    };
+    if matches.get_flag("version") {
+        return Ok(Invocation::Version);
+    }
+
+    let mut given = Given::new();
+    let mut flags = BTreeMap::new();
+    for arg in command.get_arguments() {
+        let (Some(long), id) = (arg.get_long(), arg.get_id().as_str()) else { continue };
+        if matches!(long, "help" | "version") {
+            continue;
+        }
+        if matches.value_source(id) == Some(ValueSource::CommandLine) {
+            let raw = matches.get_raw(id).and_then(|mut raw| raw.next()).unwrap_or_default();
+            given.insert(long.to_owned(), raw.to_string_lossy().into_owned());
+        }
+        for name in std::iter::once(long).chain(arg.get_all_aliases().unwrap_or_default()) {
+            flags.insert(name.to_owned(), long.to_owned());
+        }
+    }
+    let (from_env, warnings) = read_environment(env, &flags, &given)?;
+    argv.extend(from_env.iter().map(|(flag, value)| format!("--{flag}={value}").into()));
+    given.extend(from_env);
+
+    let matches = command.try_get_matches_from_mut(&argv).map_err(|error| usage(&error))?;
+    let args = Args::from_arg_matches(&matches).map_err(|error| usage(&error))?;
+    let mut config = check::config(args, &given)?;
+    config.warnings.extend(warnings);
+    Ok(Invocation::Serve(Box::new(config)))
+}
+
+/// The flags that the environment sets, and what it says that nobody asked for.
+fn read_environment(
+    env: impl IntoIterator<Item = (String, String)>,
+    flags: &BTreeMap<String, String>,
+    given: &Given,
+) -> Result<(Given, Vec<String>), ConfigError> {
+    let mut found: BTreeMap<String, (String, String)> = BTreeMap::new();
+    let mut warnings = Vec::new();
+    let mut env: Vec<_> = env.into_iter().collect();
+    env.sort();
+    for (variable, value) in env {
+        let own = variable.strip_prefix("ETCFSD_");
+        let Some(name) = own.or_else(|| variable.strip_prefix("ETCD_")) else { continue };
+        if value.is_empty() {
+            continue;
+        }
+        let name = name.to_ascii_lowercase().replace('_', "-");
+        let Some(flag) = flags.get(&name) else {
+            if let Some(reason) = unsupported::reason(&name) {
+                return Err(ConfigError::NotSupported { setting: format!("{variable}={value}"), reason });
+            }
+            if own.is_some() {
+                let remedy = "there is no such setting; see etcfsd --help".to_owned();
+                return Err(ConfigError::Refused { setting: variable, value, remedy });
+            }
+            // A machine may well have ETCD_ variables that are not etcd's own.
+            warnings.push(format!("unrecognized environment variable {variable}={value}"));
+            continue;
+        };
+        if given.contains_key(flag) {
+            return Err(ConfigError::Shadowed { variable, value, flag: flag.clone() });
+        }
+        match found.get(flag) {
+            Some((first, other)) if *other != value => {
+                return Err(ConfigError::Contradiction {
+                    first: format!("{first}={other}"),
+                    second: format!("{variable}={value}"),
+                    flag: flag.clone(),
+                });
+            }
+            _ => found.insert(flag.clone(), (variable, value)),
+        };
+    }
+    Ok((found.into_iter().map(|(flag, (_, value))| (flag, value)).collect(), warnings))
+}
+
+/// `-data-dir` is how etcd's own documents often write `--data-dir`.
+fn with_two_dashes(arg: OsString) -> OsString {
+    match arg.to_str() {
+        Some(text) if text.len() > 2 && text.starts_with('-') && text.as_bytes()[1].is_ascii_lowercase() => {
+            format!("-{text}").into()
+        }
+        _ => arg,
+    }
+}
+
+fn refuse_unsupported_flags(argv: &[OsString]) -> Result<(), ConfigError> {
+    for arg in argv.iter().skip(1).filter_map(|arg| arg.to_str()) {
+        let Some(flag) = arg.strip_prefix("--") else { continue };
+        let name = flag.split_once('=').map_or(flag, |(name, _)| name);
+        // The one old spelling that is taken.
+        if name == "experimental-watch-progress-notify-interval" {
+            continue;
+        }
+        if let Some(reason) = unsupported::reason(name) {
+            return Err(ConfigError::NotSupported { setting: arg.to_owned(), reason });
+        }
+    }
+    Ok(())
+}
+
+fn usage(error: &clap::Error) -> ConfigError {
+    let text = error.to_string();
+    ConfigError::Usage(text.trim_start_matches("error: ").trim_end().to_owned())
+}
+
+/// A Go duration: "500ms", "1m30s", "2h".
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| format!("'{text}' is no duration; write it like 500ms, 10s, 5m or 2h"))
+}

@@ -1,0 +1,219 @@
+//! The rules of single settings and between settings: flags in, `Config` out.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{
+    AutoCompaction, Config, ConfigError, Limits, ListenUrl, Log, Quota,
+    args::{Args, ClusterState, CompactionMode, Given, MetricsLevel},
+};
+
+/// etcd's quota where none is given.
+const QUOTA_DEFAULT_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+/// Above it etcd itself warns: memory and restarts suffer.
+const QUOTA_ADVISED_BYTES: u64 = 8 * 1024 * 1024 * 1024;
+const REQUEST_ADVISED_BYTES: u32 = 10 * 1024 * 1024;
+const REQUEST_MAX_BYTES: u32 = 512 * 1024 * 1024;
+const ELECTION_MAX_MILLIS: i64 = 50_000;
+const PROGRESS_MIN: Duration = Duration::from_millis(100);
+
+pub(super) fn config(args: Args, given: &Given) -> Result<Config, ConfigError> {
+    let mut warnings = Vec::new();
+
+    if args.name.is_empty() {
+        return Err(refuse("--name", "", "a member needs a name"));
+    }
+    let listen_client = listen_urls("--listen-client-urls", &args.listen_client_urls)?;
+    let listen_peer = listen_urls("--listen-peer-urls", &args.listen_peer_urls)?;
+    let listen_metrics = match args.listen_metrics_urls.as_str() {
+        "" => Vec::new(),
+        urls => listen_urls("--listen-metrics-urls", urls)?,
+    };
+    if given.contains_key("listen-client-urls") && !given.contains_key("advertise-client-urls") {
+        return Err(refuse(
+            "--listen-client-urls",
+            &args.listen_client_urls,
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+        ));
+    }
+    let advertise_client = advertise_urls("--advertise-client-urls", &args.advertise_client_urls)?;
+    let advertise_peer = advertise_urls("--initial-advertise-peer-urls", &args.initial_advertise_peer_urls)?;
+    check_cluster(&args, &advertise_peer)?;
+
+    let (heartbeat, election) = (args.heartbeat_interval, args.election_timeout);
+    if heartbeat <= 0 {
+        return Err(refuse("--heartbeat-interval", heartbeat, "must be at least 1 (milliseconds)"));
+    }
+    if election <= 0 || election > ELECTION_MAX_MILLIS {
+        return Err(refuse("--election-timeout", election, "must be between 1 and 50000 (milliseconds)"));
+    }
+    if heartbeat.saturating_mul(5) > election {
+        let remedy = format!(
+            "must be at least 5 times --heartbeat-interval={heartbeat}; raise it to {}",
+            heartbeat.saturating_mul(5)
+        );
+        return Err(refuse("--election-timeout", election, &remedy));
+    }
+    if args.snapshot_count == 0 {
+        return Err(refuse("--snapshot-count", 0, "must be at least 1"));
+    }
+
+    let quota = match args.quota_backend_bytes {
+        0 => Quota::Bytes(QUOTA_DEFAULT_BYTES),
+        bytes => u64::try_from(bytes).map_or(Quota::Unlimited, Quota::Bytes),
+    };
+    if let Quota::Bytes(bytes) = quota
+        && bytes > QUOTA_ADVISED_BYTES
+    {
+        warnings.push(format!("--quota-backend-bytes={bytes} exceeds the advised 8 GiB"));
+    }
+    if args.max_txn_ops == 0 {
+        return Err(refuse("--max-txn-ops", 0, "must be at least 1"));
+    }
+    if args.max_request_bytes == 0 || args.max_request_bytes > REQUEST_MAX_BYTES {
+        return Err(refuse("--max-request-bytes", args.max_request_bytes, "must be between 1 and 536870912"));
+    }
+    if args.max_request_bytes > REQUEST_ADVISED_BYTES {
+        warnings.push(format!("--max-request-bytes={} exceeds the advised 10 MiB", args.max_request_bytes));
+    }
+    if args.max_concurrent_streams == 0 {
+        return Err(refuse("--max-concurrent-streams", 0, "must be at least 1"));
+    }
+    if args.max_client_connections == 0 {
+        return Err(refuse("--max-client-connections", 0, "must be at least 1"));
+    }
+    for (flag, value) in [
+        ("--grpc-keepalive-interval", args.grpc_keepalive_interval),
+        ("--grpc-keepalive-timeout", args.grpc_keepalive_timeout),
+    ] {
+        if value < Duration::from_secs(1) {
+            return Err(refuse(flag, humantime::format_duration(value), "must be at least 1s"));
+        }
+    }
+    if args.watch_progress_notify_interval < PROGRESS_MIN {
+        let value = humantime::format_duration(args.watch_progress_notify_interval);
+        return Err(refuse("--watch-progress-notify-interval", value, "must be at least 100ms"));
+    }
+
+    let auto_compaction = auto_compaction(args.auto_compaction_mode, &args.auto_compaction_retention)?;
+    let data_dir = args.data_dir.unwrap_or_else(|| format!("{}.etcd", args.name).into());
+    let millis = |millis: i64| Duration::from_millis(millis.unsigned_abs());
+    Ok(Config {
+        data_dir,
+        name: args.name,
+        listen_client,
+        advertise_client,
+        listen_peer,
+        advertise_peer,
+        cluster_token: args.initial_cluster_token,
+        heartbeat_interval: millis(heartbeat),
+        election_timeout: millis(election),
+        snapshot_count: args.snapshot_count,
+        quota,
+        value_cache_bytes: usize::try_from(args.value_cache_bytes).unwrap_or(usize::MAX),
+        limits: Limits {
+            max_txn_ops: args.max_txn_ops as usize,
+            max_request_bytes: args.max_request_bytes as usize,
+            max_concurrent_streams: args.max_concurrent_streams,
+            max_client_connections: args.max_client_connections as usize,
+            keepalive_interval: args.grpc_keepalive_interval,
+            keepalive_timeout: args.grpc_keepalive_timeout,
+        },
+        auto_compaction,
+        watch_progress_notify_interval: args.watch_progress_notify_interval,
+        listen_metrics,
+        metrics_extensive: args.metrics == MetricsLevel::Extensive,
+        log: Log { level: args.log_level, format: args.log_format },
+        warnings,
+    })
+}
+
+/// One member, and it is this one.
+fn check_cluster(args: &Args, advertise_peer: &[String]) -> Result<(), ConfigError> {
+    if args.initial_cluster_state == ClusterState::Existing {
+        return Err(refuse(
+            "--initial-cluster-state",
+            "existing",
+            "clusters of more than one member are not supported yet; use new",
+        ));
+    }
+    let Some(cluster) = &args.initial_cluster else { return Ok(()) };
+    let refuse = |remedy: &str| Err(refuse("--initial-cluster", cluster, remedy));
+    let mut names = BTreeSet::new();
+    let mut own = BTreeSet::new();
+    for member in cluster.split(',').filter(|member| !member.is_empty()) {
+        let Some((name, url)) = member.split_once('=') else {
+            return refuse("write each member as NAME=URL");
+        };
+        names.insert(name);
+        if name == args.name {
+            own.insert(url);
+        }
+    }
+    if names.len() > 1 {
+        return refuse("clusters of more than one member are not supported yet; name one member");
+    }
+    if own.is_empty() {
+        return refuse(&format!("must name this member (--name={})", args.name));
+    }
+    if own != advertise_peer.iter().map(String::as_str).collect() {
+        return refuse(&format!(
+            "this member's URLs must equal --initial-advertise-peer-urls={}",
+            advertise_peer.join(",")
+        ));
+    }
+    Ok(())
+}
+
+fn auto_compaction(mode: CompactionMode, retention: &str) -> Result<Option<AutoCompaction>, ConfigError> {
+    let refuse = |remedy| Err(refuse("--auto-compaction-retention", retention, remedy));
+    match (mode, retention.parse::<i64>()) {
+        (_, Ok(0)) => Ok(None),
+        (_, Ok(..0)) => refuse("must not be negative; 0 keeps all history"),
+        (CompactionMode::Revision, Ok(keep)) => Ok(Some(AutoCompaction::Revisions(keep))),
+        (CompactionMode::Revision, Err(_)) => refuse("must be a number of revisions"),
+        (CompactionMode::Periodic, Ok(hours)) => {
+            let seconds = hours.unsigned_abs().saturating_mul(3600);
+            Ok(Some(AutoCompaction::Periodic(Duration::from_secs(seconds))))
+        }
+        (CompactionMode::Periodic, Err(_)) => match humantime::parse_duration(retention) {
+            Ok(Duration::ZERO) => Ok(None),
+            Ok(keep) if keep < Duration::from_secs(1) => refuse("must be at least 1s; 0 keeps all history"),
+            Ok(keep) => Ok(Some(AutoCompaction::Periodic(keep))),
+            Err(_) => refuse("must be a number of hours or a duration like 10m or 72h"),
+        },
+    }
+}
+
+fn listen_urls(flag: &str, text: &str) -> Result<Vec<ListenUrl>, ConfigError> {
+    let urls: Result<Vec<_>, _> = split(text)
+        .map(|url| ListenUrl::parse(url).map_err(|remedy| refuse(flag, url, remedy)))
+        .collect();
+    non_empty(flag, text, urls?)
+}
+
+fn advertise_urls(flag: &str, text: &str) -> Result<Vec<String>, ConfigError> {
+    let mut urls = Vec::new();
+    for url in split(text) {
+        let parsed = ListenUrl::parse(url).map_err(|remedy| refuse(flag, url, remedy))?;
+        if parsed.is_port_chosen_by_system() {
+            return Err(refuse(flag, url, "port 0 can't be told to others; name the port"));
+        }
+        urls.push(parsed.to_string());
+    }
+    non_empty(flag, text, urls)
+}
+
+fn split(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|url| !url.is_empty())
+}
+
+fn non_empty<T>(flag: &str, text: &str, urls: Vec<T>) -> Result<Vec<T>, ConfigError> {
+    if urls.is_empty() {
+        return Err(refuse(flag, text, "needs at least one URL like http://localhost:2379"));
+    }
+    Ok(urls)
+}
+
+fn refuse(setting: &str, value: impl ToString, remedy: &str) -> ConfigError {
+    ConfigError::Refused { setting: setting.to_owned(), value: value.to_string(), remedy: remedy.to_owned() }
+}

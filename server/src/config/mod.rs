@@ -1,0 +1,159 @@
+//! What a server is told to be: one plain [`Config`], checked before it exists.
+//!
+//! Flags and environment carry etcd's names and defaults (`args`), the rules
+//! between them stand in `check`. Whoever holds a `Config` may trust it: no
+//! other module looks at a flag, an environment variable or a default again.
+//! What is unknown, contradictory or not supported yet is refused by name,
+//! value and remedy; nothing is ignored in silence.
+
+mod args;
+mod check;
+mod unsupported;
+mod url;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+pub use args::{Invocation, parse};
+pub use url::ListenUrl;
+
+/// Everything a server is told at start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub name: String,
+    pub data_dir: PathBuf,
+    pub listen_client: Vec<ListenUrl>,
+    pub advertise_client: Vec<String>,
+    pub listen_peer: Vec<ListenUrl>,
+    /// This member's peer URLs; its ID derives from them and from the token.
+    pub advertise_peer: Vec<String>,
+    pub cluster_token: String,
+    pub heartbeat_interval: Duration,
+    pub election_timeout: Duration,
+    /// Applied entries between two snapshots.
+    pub snapshot_count: u64,
+    pub quota: Quota,
+    /// Bytes of recent values kept in memory; older ones are read from disk.
+    pub value_cache_bytes: usize,
+    pub limits: Limits,
+    pub auto_compaction: Option<AutoCompaction>,
+    pub watch_progress_notify_interval: Duration,
+    /// Also listeners for the plain HTTP endpoints alone.
+    pub listen_metrics: Vec<ListenUrl>,
+    /// Adds the histograms of request times to the metrics.
+    pub metrics_extensive: bool,
+    pub log: Log,
+    /// Said once the log is open.
+    pub warnings: Vec<String>,
+}
+
+/// The named limits of what one request or client may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub max_txn_ops: usize,
+    pub max_request_bytes: usize,
+    pub max_concurrent_streams: u32,
+    pub max_client_connections: usize,
+    /// The server pings a silent client after this long ...
+    pub keepalive_interval: Duration,
+    /// ... and drops it when no answer came within this.
+    pub keepalive_timeout: Duration,
+}
+
+impl Limits {
+    /// Room for gRPC's own framing above the largest request.
+    pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
+
+    /// The largest message that is read from a client at all.
+    pub fn max_receive_bytes(&self) -> usize {
+        self.max_request_bytes + Self::GRPC_OVERHEAD_BYTES
+    }
+}
+
+/// How much the keys and their history may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quota {
+    Bytes(u64),
+    Unlimited,
+}
+
+/// What the server compacts by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoCompaction {
+    /// Keeps the history of this long.
+    Periodic(Duration),
+    /// Keeps this many revisions.
+    Revisions(i64),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub level: LogLevel,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogLevel {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    Json,
+    Console,
+}
+
+impl Config {
+    /// A server of one member inside another program, serving at `client`.
+    pub fn embedded(data_dir: PathBuf, client: SocketAddr) -> Self {
+        let url = format!("http://{client}");
+        let argv = [
+            "etcfsd".into(),
+            "--listen-client-urls".into(),
+            url.clone(),
+            "--advertise-client-urls".into(),
+            url,
+            "--log-format=console".into(),
+        ];
+        match parse(argv, std::iter::empty()) {
+            Ok(Invocation::Serve(config)) => Self { data_dir, ..*config },
+            _ => unreachable!("defaults with a loopback address are a valid configuration"),
+        }
+    }
+
+    /// The shortest lease: a leader must have been lost for longer than an
+    /// election takes before a lease may end for want of a keep-alive.
+    pub fn min_lease_ttl(&self) -> i64 {
+        let election_millis = i64::try_from(self.election_timeout.as_millis()).unwrap_or(i64::MAX);
+        // Rounded up to a whole second.
+        (election_millis.saturating_mul(3) + 1999) / 2000
+    }
+
+    /// How long a request may wait inside the server.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_secs(5) + 2 * self.election_timeout
+    }
+}
+
+/// Why the settings were refused; each message says what to do.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    #[error("{0}")]
+    Usage(String),
+    #[error("{setting}={value}: {remedy}")]
+    Refused { setting: String, value: String, remedy: String },
+    #[error(
+        "{variable}={value}: --{flag} is given on the command line too; \
+         unset the environment variable or drop the flag"
+    )]
+    Shadowed { variable: String, value: String, flag: String },
+    #[error("{first} and {second} say different things for --{flag}; unset one of them")]
+    Contradiction { first: String, second: String, flag: String },
+    #[error("{setting}: {reason}; remove it")]
+    NotSupported { setting: String, reason: &'static str },
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+use super::*;
+
+fn serve(args: &[&str], env: &[(&str, &str)]) -> Result<Config, String> {
+    let argv = std::iter::once("etcfsd").chain(args.iter().copied()).map(Into::into);
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    match parse(argv, env) {
+        Ok(Invocation::Serve(config)) => Ok(*config),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn refused(args: &[&str], wanted: &[&str]) {
+    let text = serve(args, &[]).expect_err(&format!("{args:?} was taken"));
+    for part in wanted {
+        assert!(text.contains(part), "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn defaults_are_etcds() {
+    let config = serve(&[], &[]).unwrap();
+    assert_eq!(config.name, "default");
+    assert_eq!(config.data_dir, PathBuf::from("default.etcd"));
+    assert_eq!(config.listen_client[0].to_string(), "http://localhost:2379");
+    assert_eq!(config.advertise_peer, ["http://localhost:2380"]);
+    assert_eq!(config.quota, Quota::Bytes(2 << 30));
+    assert_eq!(config.limits.max_receive_bytes(), 1_572_864 + 524_288);
+    assert_eq!(config.min_lease_ttl(), 2);
+    assert_eq!(config.request_timeout(), Duration::from_secs(7));
+    assert_eq!(config.auto_compaction, None);
+    assert_eq!(config.watch_progress_notify_interval, Duration::from_secs(600));
+}
+
+#[test]
+fn the_shortest_lease_is_one_and_a_half_elections_rounded_up() {
+    for (election, ttl) in [("500", 1), ("1000", 2), ("1400", 3), ("2000", 3), ("50000", 75)] {
+        let config = serve(&["--election-timeout", election], &[]).unwrap();
+        assert_eq!(config.min_lease_ttl(), ttl, "{election}");
+    }
+}
+
+#[test]
+fn a_flag_is_taken_with_one_dash_or_two_and_from_both_environments() {
+    assert_eq!(serve(&["-name", "a"], &[]).unwrap().name, "a");
+    assert_eq!(serve(&["--name=a"], &[]).unwrap().name, "a");
+    assert_eq!(serve(&[], &[("ETCD_NAME", "a")]).unwrap().name, "a");
+    assert_eq!(serve(&[], &[("ETCFSD_NAME", "a"), ("ETCD_NAME", "")]).unwrap().name, "a");
+    let config = serve(&["--experimental-watch-progress-notify-interval=5s"], &[]).unwrap();
+    assert_eq!(config.watch_progress_notify_interval, Duration::from_secs(5));
+    let config = serve(&[], &[("ETCD_EXPERIMENTAL_WATCH_PROGRESS_NOTIFY_INTERVAL", "5s")]).unwrap();
+    assert_eq!(config.watch_progress_notify_interval, Duration::from_secs(5));
+}
+
+#[test]
+fn a_flag_and_its_variable_together_are_refused() {
+    let text = serve(&["--name", "a"], &[("ETCD_NAME", "b")]).unwrap_err();
+    assert!(text.contains("ETCD_NAME=b") && text.contains("--name"), "{text}");
+    let text = serve(&[], &[("ETCD_NAME", "b"), ("ETCFSD_NAME", "c")]).unwrap_err();
+    assert!(text.contains("ETCD_NAME=b") && text.contains("ETCFSD_NAME=c"), "{text}");
+}
+
+#[test]
+fn unknown_settings_are_refused_and_foreign_variables_mentioned() {
+    refused(&["--naem", "x"], &["--naem"]);
+    refused(&["stray"], &["stray"]);
+    assert!(serve(&[], &[("ETCFSD_NAEM", "x")]).unwrap_err().contains("ETCFSD_NAEM=x"));
+    assert!(serve(&[], &[("ETCD_CERT_FILE", "x")]).unwrap_err().contains("TLS is not supported yet"));
+    let config = serve(&[], &[("ETCD_OF_SOMEONE", "x"), ("ETCDCTL_API", "3")]).unwrap();
+    assert_eq!(config.warnings, ["unrecognized environment variable ETCD_OF_SOMEONE=x"]);
+}
+
+#[test]
+fn settings_of_etcd_that_are_not_here_yet_are_refused_with_the_reason() {
+    refused(&["--cert-file=/x"], &["--cert-file=/x", "TLS is not supported yet", "remove it"]);
+    refused(&["--experimental-initial-corrupt-check=true"], &["--experimental-initial-corrupt-check"]);
+    refused(&["--pre-vote"], &["--pre-vote", "more than one member"]);
+}
+
+#[test]
+fn contradictory_settings_are_refused_by_name_value_and_remedy() {
+    refused(&["--listen-client-urls=http://0.0.0.0:1"], &["--advertise-client-urls is required"]);
+    refused(&["--heartbeat-interval=0"], &["--heartbeat-interval=0", "at least 1"]);
+    refused(&["--heartbeat-interval=-1"], &["--heartbeat-interval=-1"]);
+    refused(&["--heartbeat-interval=300"], &["--election-timeout=1000", "raise it to 1500"]);
+    refused(&["--election-timeout=50001"], &["--election-timeout=50001", "50000"]);
+    refused(&["--snapshot-count=0"], &["--snapshot-count=0"]);
+    refused(&["--max-txn-ops=0"], &["--max-txn-ops=0"]);
+    refused(&["--max-txn-ops=-1"], &["--max-txn-ops"]);
+    refused(&["--max-request-bytes=0"], &["--max-request-bytes=0"]);
+    refused(&["--auto-compaction-retention=-1"], &["--auto-compaction-retention=-1"]);
+    refused(&["--auto-compaction-mode=revision", "--auto-compaction-retention=1h"], &["revisions"]);
+    refused(&["--watch-progress-notify-interval=1ms"], &["100ms"]);
+    refused(&["--advertise-client-urls=http://localhost:0"], &["port 0"]);
+    refused(&["--listen-peer-urls="], &["at least one URL"]);
+}
+
+#[test]
+fn one_member_may_be_spelled_out_and_more_are_refused() {
+    let cluster = "a=http://localhost:2380";
+    assert!(serve(&["--name=a", "--initial-cluster", cluster], &[]).is_ok());
+    refused(&["--initial-cluster", cluster], &["--name=default"]);
+    refused(
+        &["--name=a", "--initial-cluster", "a=http://h:1,b=http://h:2"],
+        &["clusters of more than one member are not supported yet"],
+    );
+    refused(&["--name=a", "--initial-cluster", "a=http://h:1"], &["--initial-advertise-peer-urls"]);
+    refused(&["--initial-cluster-state=existing"], &["clusters of more than one member"]);
+}
+
+#[test]
+fn retention_is_hours_a_duration_or_revisions() {
+    let retention = |mode: &str, text: &str| {
+        serve(&["--auto-compaction-mode", mode, "--auto-compaction-retention", text], &[])
+            .unwrap()
+            .auto_compaction
+    };
+    let periodic = |seconds| Some(AutoCompaction::Periodic(Duration::from_secs(seconds)));
+    assert_eq!(retention("periodic", "1"), periodic(3600));
+    assert_eq!(retention("periodic", "10m"), periodic(600));
+    assert_eq!(retention("periodic", "1h30m"), periodic(5400));
+    assert_eq!(retention("periodic", "0s"), None);
+    assert_eq!(retention("revision", "1000"), Some(AutoCompaction::Revisions(1000)));
+    assert_eq!(retention("revision", "0"), None);
+}
+
+#[test]
+fn a_negative_quota_is_none_and_zero_the_default() {
+    let quota = |text: &str| serve(&["--quota-backend-bytes", text], &[]).unwrap().quota;
+    assert_eq!(quota("-1"), Quota::Unlimited);
+    assert_eq!(quota("0"), Quota::Bytes(2 << 30));
+    assert_eq!(quota("1"), Quota::Bytes(1));
+}
+
+#[test]
+fn an_embedded_server_is_a_valid_configuration() {
+    let config = Config::embedded("/data".into(), "127.0.0.1:4001".parse().unwrap());
+    assert_eq!(config.data_dir, PathBuf::from("/data"));
+    assert_eq!(config.advertise_client, ["http://127.0.0.1:4001"]);
+}
+
+#[test]
+fn help_and_version_are_invocations() {
+    let parse = |arg: &str| parse(["etcfsd".into(), arg.into()], []).unwrap();
+    assert_eq!(parse("--version"), Invocation::Version);
+    assert_eq!(parse("-version"), Invocation::Version);
+    assert!(matches!(parse("--help"), Invocation::Help(text) if text.contains("--listen-client-urls")));
+    assert!(matches!(parse("-h"), Invocation::Help(_)));
+}

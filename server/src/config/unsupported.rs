@@ -1,0 +1,101 @@
+//! etcd's settings that this server does not have yet.
+//!
+//! A start script written for etcd may carry any of them. Taking one in
+//! silence could drop a protection that its author counts on, so each is
+//! refused with its reason.
+
+const TLS: &str = "TLS is not supported yet";
+const CLUSTER: &str = "clusters of more than one member are not supported yet";
+const AUTH: &str = "authentication is not supported yet";
+const GATEWAY: &str = "the JSON gateway is not supported yet";
+const ELSEWHERE: &str = "there is nothing to tune here: the storage is not etcd's";
+
+/// Names without dashes in front, with the reason.
+const SETTINGS: &[(&str, &str)] = &[
+    ("config-file", "a configuration file is not supported yet; use flags or the environment"),
+    ("wal-dir", "the log lives in the data directory"),
+    ("cert-file", TLS),
+    ("key-file", TLS),
+    ("client-cert-auth", TLS),
+    ("trusted-ca-file", TLS),
+    ("client-cert-file", TLS),
+    ("client-key-file", TLS),
+    ("client-crl-file", TLS),
+    ("client-cert-allowed-hostname", TLS),
+    ("auto-tls", TLS),
+    ("self-signed-cert-validity", TLS),
+    ("cipher-suites", TLS),
+    ("tls-min-version", TLS),
+    ("tls-max-version", TLS),
+    ("peer-cert-file", TLS),
+    ("peer-key-file", TLS),
+    ("peer-client-cert-auth", TLS),
+    ("peer-trusted-ca-file", TLS),
+    ("peer-cert-allowed-cn", TLS),
+    ("peer-cert-allowed-hostname", TLS),
+    ("peer-auto-tls", TLS),
+    ("peer-crl-file", TLS),
+    ("peer-skip-client-san-verification", TLS),
+    ("auth-token", AUTH),
+    ("auth-token-ttl", AUTH),
+    ("bcrypt-cost", AUTH),
+    ("discovery", CLUSTER),
+    ("discovery-srv", CLUSTER),
+    ("discovery-srv-name", CLUSTER),
+    ("discovery-token", CLUSTER),
+    ("discovery-endpoints", CLUSTER),
+    ("strict-reconfig-check", CLUSTER),
+    ("pre-vote", CLUSTER),
+    ("force-new-cluster", CLUSTER),
+    ("max-learners", CLUSTER),
+    ("initial-election-tick-advance", CLUSTER),
+    ("snapshot-catchup-entries", CLUSTER),
+    ("listen-client-http-urls", "gRPC and HTTP share one port"),
+    ("enable-grpc-gateway", GATEWAY),
+    ("cors", GATEWAY),
+    ("host-whitelist", GATEWAY),
+    ("grpc-keepalive-min-time", "client pings are limited by the HTTP/2 library alone"),
+    ("max-snapshots", ELSEWHERE),
+    ("max-wals", ELSEWHERE),
+    ("backend-batch-interval", ELSEWHERE),
+    ("backend-batch-limit", ELSEWHERE),
+    ("backend-bbolt-freelist-type", ELSEWHERE),
+    ("compaction-batch-limit", ELSEWHERE),
+    ("compaction-sleep-interval", ELSEWHERE),
+    ("bootstrap-defrag-threshold-megabytes", ELSEWHERE),
+    ("memory-mlock", ELSEWHERE),
+    ("unsafe-no-fsync", "what is acknowledged is on disk, always"),
+    ("initial-corrupt-check", "corruption checks are not supported yet"),
+    ("corrupt-check-time", "periodic corruption checks are not supported yet"),
+    ("compact-hash-check-time", "periodic corruption checks are not supported yet"),
+    ("feature-gates", "there are no feature gates"),
+    ("enable-pprof", "there is no profiling endpoint"),
+    ("logger", "there is one logger"),
+    ("log-outputs", "the log goes to standard error; redirect it"),
+    ("enable-log-rotation", "the log goes to standard error; redirect it"),
+    ("log-rotation-config-json", "the log goes to standard error; redirect it"),
+    ("socket-reuse-port", "sockets are not shared"),
+    ("socket-reuse-address", "sockets are always opened with SO_REUSEADDR"),
+    ("warning-apply-duration", "slow requests are not logged; see the metrics"),
+    ("warning-unary-request-duration", "slow requests are not logged; see the metrics"),
+    ("enable-distributed-tracing", "tracing is not supported yet"),
+];
+
+/// Why etcd's setting `name` is not available, if it is one of etcd's.
+pub(super) fn reason(name: &str) -> Option<&'static str> {
+    let name = name.strip_prefix("experimental-").unwrap_or(name);
+    SETTINGS.iter().find(|(known, _)| *known == name).map(|(_, reason)| *reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn no_setting_is_both_supported_and_unsupported() {
+        for arg in super::super::args::Args::command().get_arguments() {
+            assert_eq!(arg.get_long().and_then(reason), None);
+        }
+    }
+}
