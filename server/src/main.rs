@@ -1,2 +1,7 @@
-//! To be written.
-fn main() {}
+//! etcfsd: parses and calls `run`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    etcfs_server::process::main()
+}

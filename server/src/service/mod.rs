@@ -6,17 +6,45 @@
 //! sockets, the log or the disk: whether a call came by gRPC or through some
 //! other door is `net`'s affair.
 
+mod auth;
 mod check;
+mod cluster;
 mod header;
+mod health;
+mod kv;
+mod lease;
+mod maintenance;
 mod status;
+mod watch;
 
-pub mod auth;
-pub mod cluster;
-pub mod health;
-pub mod kv;
-pub mod lease;
-pub mod maintenance;
-pub mod watch;
-
+pub use auth::Auth;
+pub use cluster::Cluster;
 pub use header::Headers;
+pub use health::{Check, Health};
+pub use kv::Kv;
+pub use lease::Lease;
+pub use maintenance::Maintenance;
 pub use status::Refusal;
+pub use watch::Watch;
+
+/// Everything that can be called.
+#[derive(Clone, Debug)]
+pub struct Services {
+    pub kv: Kv,
+    pub watch: Watch,
+    pub lease: Lease,
+    pub cluster: Cluster,
+    pub maintenance: Maintenance,
+    pub auth: Auth,
+    pub health: Health,
+}
+
+impl Services {
+    /// Refuses what must not be served without a leader.
+    pub fn require_leader(&self) -> Result<(), Refusal> {
+        match self.health.members.status().leader {
+            Some(_) => Ok(()),
+            None => Err(Refusal::NoLeader),
+        }
+    }
+}

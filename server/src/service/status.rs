@@ -6,6 +6,7 @@
 use tonic::{Code, Status};
 
 use crate::{
+    maintain::StorageError,
     mvcc::ReadError,
     propose::{ApplyError, ProposeError},
 };
@@ -53,6 +54,7 @@ refusals! {
     NoSpace = ResourceExhausted "etcdserver: mvcc: database space exceeded",
     TooManyRequests = ResourceExhausted "etcdserver: too many requests",
     LeaseNotFound = NotFound "etcdserver: requested lease not found",
+    MemberNotFound = NotFound "etcdserver: member not found",
     LeaseExists = FailedPrecondition "etcdserver: lease already exists",
     AuthNotEnabled = FailedPrecondition "etcdserver: authentication is not enabled",
     NoLeader = Unavailable "etcdserver: no leader",
@@ -60,6 +62,8 @@ refusals! {
     Stopped = Unavailable "etcdserver: server stopped",
     Timeout = Unavailable "etcdserver: request timed out",
     Corrupt = DataLoss "etcdserver: corrupt cluster",
+    /// This member is older than the one that proposed the request.
+    UnknownCommand = Unimplemented "etcdserver: request is of a newer version",
     /// etcd has no such text: its process ends where ours can still answer.
     Storage = Internal "etcdserver: storage failed",
     NoMembershipChange = Unimplemented "etcdserver: changing members is not supported yet",
@@ -83,11 +87,15 @@ impl From<ReadError> for Refusal {
         match error {
             ReadError::Compacted => Self::Compacted,
             ReadError::FutureRevision => Self::FutureRevision,
-            ReadError::Storage(cause) => {
-                tracing::error!(%cause, "a read from storage failed");
-                Self::Storage
-            }
+            ReadError::Storage(cause) => cause.into(),
         }
+    }
+}
+
+impl From<StorageError> for Refusal {
+    fn from(cause: StorageError) -> Self {
+        tracing::error!(%cause, "storage failed");
+        Self::Storage
     }
 }
 
@@ -101,6 +109,9 @@ impl From<ApplyError> for Refusal {
             ApplyError::KeyNotFound => Self::KeyNotFound,
             ApplyError::NoSpace => Self::NoSpace,
             ApplyError::Corrupt => Self::Corrupt,
+            ApplyError::LeaseTtlTooLarge => Self::LeaseTtlTooLarge,
+            ApplyError::MemberNotFound => Self::MemberNotFound,
+            ApplyError::UnknownCommand => Self::UnknownCommand,
             // Decided under a leader that is none any more.
             ApplyError::StaleTerm => Self::LeaderChanged,
         }

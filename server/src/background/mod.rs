@@ -1,0 +1,5 @@
+//! Work that nobody asks for: it goes on as long as the server runs.
+
+mod compactor;
+
+pub use compactor::Compactor;

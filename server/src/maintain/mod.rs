@@ -1,0 +1,9 @@
+//! Long or disk-bound work on the store, asked for by `service` and `background`.
+
+mod hash;
+mod sizes;
+
+pub use hash::Hash;
+pub use sizes::Sizes;
+// The error of its work; `service` does not know storage itself.
+pub use crate::storage::StorageError;

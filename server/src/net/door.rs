@@ -1,0 +1,31 @@
+//! Tells gRPC from plain HTTP, request by request.
+
+use std::sync::Arc;
+
+use http::{Request, Response, header::CONTENT_TYPE};
+use hyper::body::Incoming;
+
+use super::{Http, Rpc, body::Body};
+
+/// What a listener serves.
+#[derive(Clone, Debug)]
+pub enum Door {
+    /// gRPC and the plain endpoints.
+    Clients(Arc<Rpc>, Arc<Http>),
+    /// The plain endpoints alone.
+    Metrics(Arc<Http>),
+}
+
+impl Door {
+    pub(super) async fn serve(&self, request: Request<Incoming>) -> Response<Body> {
+        match self {
+            Self::Clients(rpc, _) if is_grpc(&request) => rpc.call(request).await,
+            Self::Clients(_, http) | Self::Metrics(http) => http.serve(request).await,
+        }
+    }
+}
+
+fn is_grpc(request: &Request<Incoming>) -> bool {
+    let content = request.headers().get(CONTENT_TYPE);
+    content.is_some_and(|content| content.as_bytes().starts_with(b"application/grpc"))
+}

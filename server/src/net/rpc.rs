@@ -1,0 +1,307 @@
+//! gRPC: from a path to a call of `service`, and back to bytes.
+
+use std::{sync::Arc, time::Instant};
+
+use etcfs_proto::etcdserverpb::{
+    AuthStatusRequest, HashRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
+    StatusRequest, WatchRequest, WatchResponse,
+};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::BoxStream};
+use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
+use hyper::body::Incoming;
+use prost::Message;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Code, Status, Streaming,
+    server::{Grpc, StreamingService},
+};
+use tonic_prost::ProstCodec;
+use tower::Service as _;
+
+use super::{
+    body::Body,
+    methods::{METHODS, Method},
+    unary,
+};
+use crate::{
+    config::Limits,
+    metrics::Metrics,
+    service::{Refusal, Services},
+};
+
+type Answer = Response<Body>;
+type Foreign = tower::util::BoxCloneSyncService<Request<Incoming>, Response<tonic::body::Body>, std::convert::Infallible>;
+
+/// All RPCs.
+pub struct Rpc {
+    services: Services,
+    metrics: Arc<Metrics>,
+    max_receive_bytes: usize,
+    shutdown: CancellationToken,
+    health: Foreign,
+    reflection: Foreign,
+    reflection_alpha: Foreign,
+}
+
+impl std::fmt::Debug for Rpc {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rpc").field("services", &self.services).finish_non_exhaustive()
+    }
+}
+
+impl Rpc {
+    pub async fn new(
+        services: Services,
+        metrics: Arc<Metrics>,
+        limits: &Limits,
+        shutdown: CancellationToken,
+    ) -> Self {
+        // Its own status for "" is SERVING from the start; it is built when that is true.
+        let (_reporter, health) = tonic_health::server::health_reporter();
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(etcfs_proto::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        const VALID: &str = "the descriptors are compiled in, and a test reads them";
+        Self {
+            services,
+            metrics,
+            max_receive_bytes: limits.max_receive_bytes(),
+            shutdown,
+            health: Foreign::new(health),
+            reflection: Foreign::new(reflection().build_v1().expect(VALID)),
+            reflection_alpha: Foreign::new(reflection().build_v1alpha().expect(VALID)),
+        }
+    }
+
+    pub(super) async fn call(&self, request: Request<Incoming>) -> Answer {
+        let Some(method) = Method::of(request.uri().path()) else {
+            return refused(&unknown(request.uri().path()));
+        };
+        let metrics = &self.metrics.methods[method as usize];
+        metrics.started.inc();
+        let began = metrics.is_timed().then(Instant::now);
+        let answer = match self.check_metadata(&request) {
+            Ok(()) => self.dispatch(method, request).await,
+            Err(refusal) => Err(refusal.into()),
+        };
+        if let Some(began) = began {
+            metrics.took(began.elapsed());
+        }
+        match answer {
+            Ok(answer) => {
+                metrics.handled(Code::Ok);
+                answer
+            }
+            Err(status) => {
+                metrics.handled(status.code());
+                refused(&status)
+            }
+        }
+    }
+
+    fn check_metadata(&self, request: &Request<Incoming>) -> Result<(), Refusal> {
+        let headers = request.headers();
+        if headers.get("hasleader").is_some_and(|value| value == "true") {
+            self.services.require_leader()?;
+        }
+        match headers.get("client-api-version") {
+            Some(version) if std::str::from_utf8(version.as_bytes()).is_err() => {
+                Err(Refusal::InvalidClientApiVersion)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn dispatch(&self, method: Method, request: Request<Incoming>) -> Result<Answer, Status> {
+        let Services { kv, lease, cluster, maintenance, auth, .. } = &self.services;
+        let metrics = &self.metrics;
+        match method {
+            Method::Range => {
+                metrics.ranges.inc();
+                self.unary(request, |message| kv.range(message)).await
+            }
+            Method::Put => {
+                metrics.puts.inc();
+                self.unary(request, |message| kv.put(message)).await
+            }
+            Method::Txn => {
+                metrics.txns.inc();
+                self.unary(request, |message| kv.txn(message)).await
+            }
+            Method::DeleteRange => {
+                metrics.deletes.inc();
+                self.unary(request, |message| kv.delete_range(message)).await
+            }
+            Method::Compact => self.unary(request, |message| kv.compact(message)).await,
+            Method::Watch => Ok(self.watch(request).await),
+            Method::LeaseGrant => {
+                metrics.lease_granted.inc();
+                self.unary(request, |message| lease.grant(message)).await
+            }
+            Method::LeaseRevoke => {
+                metrics.lease_revoked.inc();
+                self.unary(request, |message| lease.revoke(message)).await
+            }
+            Method::LeaseKeepAlive => Ok(self.keep_alive(request).await),
+            Method::LeaseTimeToLive => self.unary(request, |message| lease.time_to_live(message)).await,
+            Method::LeaseLeases => {
+                self.unary(request, |LeaseLeasesRequest {}| lease.leases()).await
+            }
+            Method::MemberList => self.unary(request, |message| cluster.member_list(message)).await,
+            Method::Status => {
+                self.unary(request, async |StatusRequest {}| maintenance.status()).await
+            }
+            Method::Alarm => self.unary(request, |message| maintenance.alarm(message)).await,
+            Method::Hash => self.unary(request, |HashRequest {}| maintenance.hash()).await,
+            Method::HashKv => self.unary(request, |message| maintenance.hash_kv(message)).await,
+            Method::AuthStatus => {
+                self.unary(request, async |AuthStatusRequest {}| Ok(auth.status())).await
+            }
+            Method::HealthCheck | Method::HealthWatch => Ok(foreign(&self.health, request).await),
+            Method::Reflection => Ok(foreign(&self.reflection, request).await),
+            Method::ReflectionAlpha => Ok(foreign(&self.reflection_alpha, request).await),
+            Method::MemberAdd | Method::MemberRemove | Method::MemberUpdate | Method::MemberPromote => {
+                Err(Refusal::NoMembershipChange.into())
+            }
+            Method::Defragment => Err(Refusal::NoDefragment.into()),
+            Method::Snapshot => Err(Refusal::NoSnapshot.into()),
+            Method::MoveLeader => Err(Refusal::NoMoveLeader.into()),
+            Method::Downgrade => Err(Refusal::NoDowngrade.into()),
+            // With authentication off, etcd answers a login just so.
+            Method::Authenticate => Err(Refusal::AuthNotEnabled.into()),
+            Method::AuthEnable
+            | Method::AuthDisable
+            | Method::UserAdd
+            | Method::UserGet
+            | Method::UserList
+            | Method::UserDelete
+            | Method::UserChangePassword
+            | Method::UserGrantRole
+            | Method::UserRevokeRole
+            | Method::RoleAdd
+            | Method::RoleGet
+            | Method::RoleList
+            | Method::RoleDelete
+            | Method::RoleGrantPermission
+            | Method::RoleRevokePermission => Err(Refusal::NoAuth.into()),
+            Method::Lock | Method::Unlock => Err(Refusal::NoLock.into()),
+            Method::Campaign | Method::Proclaim | Method::Leader | Method::Observe | Method::Resign => {
+                Err(Refusal::NoElection.into())
+            }
+        }
+    }
+
+    async fn unary<Q, A>(
+        &self,
+        request: Request<Incoming>,
+        call: impl AsyncFnOnce(Q) -> Result<A, Refusal>,
+    ) -> Result<Answer, Status>
+    where
+        Q: Message + Default,
+        A: Message,
+    {
+        let (message, length) = unary::read(request.into_body(), self.max_receive_bytes).await?;
+        self.metrics.received_bytes.inc_by(length as u64);
+        let answer = unary::write(&call(message).await?)?;
+        self.metrics.sent_bytes.inc_by(answer.len() as u64);
+        Ok(grpc(Body::Message(Some(answer))))
+    }
+
+    async fn watch(&self, request: Request<Incoming>) -> Answer {
+        let watch = self.services.watch.clone();
+        let max = self.max_receive_bytes;
+        let call = Call(move |requests: Streaming<WatchRequest>| -> BoxStream<'static, _> {
+            watch.serve(requests.map(move |request| request.map_err(|status| etcd_words(status, max)))).boxed()
+        });
+        self.stream::<WatchRequest, WatchResponse, _>(call, request).await
+    }
+
+    /// One answer for each request, in their order.
+    async fn keep_alive(&self, request: Request<Incoming>) -> Answer {
+        let lease = self.services.lease.clone();
+        let shutdown = self.shutdown.clone();
+        let call = Call(move |requests: Streaming<LeaseKeepAliveRequest>| -> BoxStream<'static, _> {
+            let answers = requests.then(move |request| {
+                let lease = lease.clone();
+                async move { Ok(lease.keep_alive(request?).await?) }
+            });
+            answers.take_until(shutdown.cancelled_owned()).boxed()
+        });
+        self.stream::<LeaseKeepAliveRequest, LeaseKeepAliveResponse, _>(call, request).await
+    }
+
+    async fn stream<Q, A, C>(&self, call: C, request: Request<Incoming>) -> Answer
+    where
+        Q: Message + Default + 'static,
+        A: Message + 'static,
+        C: StreamingService<Q, Response = A> + Send,
+        C::ResponseStream: Send + 'static,
+    {
+        let mut grpc = Grpc::new(ProstCodec::<A, Q>::default())
+            .max_decoding_message_size(self.max_receive_bytes)
+            .max_encoding_message_size(usize::MAX);
+        grpc.streaming(call, request).await.map(Body::Stream)
+    }
+}
+
+/// A function from a stream of requests to one of answers, as tonic wants it.
+struct Call<F>(F);
+
+impl<F, Q, A> StreamingService<Q> for Call<F>
+where
+    F: FnMut(Streaming<Q>) -> BoxStream<'static, Result<A, Status>>,
+{
+    type Response = A;
+    type ResponseStream = BoxStream<'static, Result<A, Status>>;
+    type Future = BoxFuture<'static, Result<tonic::Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: tonic::Request<Streaming<Q>>) -> Self::Future {
+        let answers = (self.0)(request.into_inner());
+        std::future::ready(Ok(tonic::Response::new(answers))).boxed()
+    }
+}
+
+async fn foreign(service: &Foreign, request: Request<Incoming>) -> Answer {
+    match service.clone().call(request).await {
+        Ok(answer) => answer.map(Body::Stream),
+        Err(never) => match never {},
+    }
+}
+
+/// tonic has its own words for a message above the limit.
+fn etcd_words(status: Status, max_bytes: usize) -> Status {
+    if status.code() == Code::OutOfRange && status.message().contains("message length too large") {
+        let length = status.message().split_whitespace().find_map(|word| word.parse().ok());
+        return unary::too_large(length.unwrap_or(max_bytes + 1), max_bytes);
+    }
+    status
+}
+
+fn grpc(body: Body) -> Answer {
+    let mut answer = Response::new(body);
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    answer
+}
+
+/// An error needs no body: its status stands in the headers.
+fn refused(status: &Status) -> Answer {
+    let mut answer = grpc(Body::Empty);
+    if let Err(status) = status.add_header(answer.headers_mut()) {
+        unreachable!("a status without metadata always fits into headers: {status}");
+    }
+    answer
+}
+
+/// grpc-go's words for a path that names nothing.
+fn unknown(path: &str) -> Status {
+    let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/')) else {
+        return Status::unimplemented(format!("malformed method name: {path:?}"));
+    };
+    if METHODS.iter().any(|(known, _, _)| *known == service) {
+        Status::unimplemented(format!("unknown method {method} for service {service}"))
+    } else {
+        Status::unimplemented(format!("unknown service {service}"))
+    }
+}

@@ -1,0 +1,268 @@
+//! Assembly: which part gets which, and in what order they end.
+//!
+//! The only file that knows every part; nobody but `process` imports it.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use etcfs_proto::etcfs::command::{ClusterVersion, MemberAttributes, Request, request::Body};
+use tokio::{sync::Semaphore, time};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    background::Compactor,
+    config::{Config, Quota},
+    lease::Lessor,
+    maintain::{Hash, Sizes},
+    metrics::{Metrics, Readings},
+    net::{self, Door, Http, Listener, METHODS, Rpc},
+    propose::{Members, Proposer, ReadBarrier},
+    raft::{self, Node},
+    service::{Auth, Cluster, Headers, Health, Kv, Lease, Maintenance, Services, Watch},
+    version,
+};
+
+/// Pause before something that must happen at the start is tried again.
+const START_RETRY: Duration = Duration::from_millis(100);
+
+/// Serves until `shutdown` is cancelled; what was acknowledged is on disk.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    tracing::info!(version = version::OWN, api = version::API, name = config.name, "starting");
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    raise_descriptor_limit();
+    // Before the data is opened: a port that is taken should be told at once.
+    let clients = open_all("--listen-client-urls", &config.listen_client).await?;
+    let plain = open_all("--listen-metrics-urls", &config.listen_metrics).await?;
+
+    let metrics = Arc::new(Metrics::new(METHODS, config.metrics_extensive));
+    let node = raft::start(raft_options(&config, &metrics)).await.context("the server could not start")?;
+    let served = serve(&config, &node, metrics, clients, plain, shutdown).await;
+    // Last: applies what is committed, and flushes the image.
+    node.shutdown().await;
+    if served.is_ok() {
+        tracing::info!("stopped");
+    }
+    served
+}
+
+async fn serve(
+    config: &Config,
+    node: &Node,
+    metrics: Arc<Metrics>,
+    clients: Vec<Listener>,
+    plain: Vec<Listener>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let proposer = Proposer::new(node, config.request_timeout(), config.limits.max_request_bytes);
+    let barrier = ReadBarrier::new(node, config.request_timeout());
+    let members = Members::new(node);
+    let state = node.state();
+    let hub = node.hub();
+    let sizes = Sizes::new(state.store.clone(), node.engine());
+    let lessor = Lessor::new(
+        state.leases.clone(),
+        metrics.lease_renewed.clone(),
+        metrics.lease_expired.clone(),
+    );
+
+    // Ends with `shutdown`, in no order: each only asks things of the node.
+    let tasks = TaskTracker::new();
+    tasks.spawn(lessor.clone().run(proposer.clone(), members.watch(), shutdown.clone()));
+    if let Some(rule) = config.auto_compaction {
+        let compactor = Compactor {
+            rule,
+            store: state.store.clone(),
+            members: members.clone(),
+            proposer: proposer.clone(),
+        };
+        tasks.spawn(compactor.run(shutdown.clone()));
+    }
+
+    let headers = Headers::new(members.clone());
+    let kv = Kv {
+        store: state.store.clone(),
+        alarms: state.alarms.clone(),
+        proposer: proposer.clone(),
+        barrier: barrier.clone(),
+        headers: headers.clone(),
+        max_txn_ops: config.limits.max_txn_ops,
+    };
+    let watch = Watch { hub: hub.clone(), headers: headers.clone() };
+    tasks.spawn(watch.clone().tell_progress(config.watch_progress_notify_interval, shutdown.clone()));
+    let services = Services {
+        watch,
+        lease: Lease {
+            store: state.store.clone(),
+            table: state.leases.clone(),
+            lessor,
+            proposer: proposer.clone(),
+            barrier: barrier.clone(),
+            headers: headers.clone(),
+            min_ttl: config.min_lease_ttl(),
+        },
+        cluster: Cluster { members: members.clone(), barrier, headers: headers.clone() },
+        maintenance: Maintenance {
+            members: members.clone(),
+            alarms: state.alarms.clone(),
+            sizes: sizes.clone(),
+            hash: Hash::new(state.store.clone()),
+            proposer: proposer.clone(),
+            headers: headers.clone(),
+            quota: config.quota,
+        },
+        auth: Auth { store: state.store.clone(), headers },
+        health: Health { kv: kv.clone(), alarms: state.alarms.clone(), members: members.clone() },
+        kv,
+    };
+    describe(&metrics, node, &members, &sizes, config);
+
+    let published = shutdown.run_until_cancelled(publish(config, &members, &proposer)).await;
+    if published.is_some() {
+        let http = Arc::new(Http::new(services.health.clone(), metrics.clone()));
+        let rpc = Arc::new(Rpc::new(services, metrics.clone(), &config.limits, shutdown.clone()));
+        let slots = Arc::new(Semaphore::new(config.limits.max_client_connections));
+        tracing::info!("ready to serve client requests");
+        for listener in clients {
+            let address = listener.address().context("a listener lost its address")?;
+            tracing::info!(%address, "serving client traffic insecurely; this is strongly discouraged!");
+            let door = Door::Clients(rpc.clone(), http.clone());
+            let slots = slots.clone();
+            tasks.spawn(net::serve(
+                listener,
+                door,
+                config.limits,
+                slots,
+                metrics.clone(),
+                shutdown.clone(),
+            ));
+        }
+        for listener in plain {
+            let address = listener.address().context("a listener lost its address")?;
+            tracing::info!(%address, "serving metrics and health");
+            let (door, slots) = (Door::Metrics(http.clone()), slots.clone());
+            tasks.spawn(net::serve(
+                listener,
+                door,
+                config.limits,
+                slots,
+                metrics.clone(),
+                shutdown.clone(),
+            ));
+        }
+        notify_supervisor(&[sd_notify::NotifyState::Ready]);
+        shutdown.cancelled().await;
+        notify_supervisor(&[sd_notify::NotifyState::Stopping]);
+    }
+    // Watch streams end only when told to; the other calls finish by themselves.
+    hub.shutdown();
+    tasks.close();
+    tasks.wait().await;
+    Ok(())
+}
+
+async fn open_all(flag: &str, urls: &[crate::config::ListenUrl]) -> anyhow::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for url in urls {
+        let listener = Listener::open(url).await.with_context(|| {
+            format!("{flag}={url}: can't listen there; end what uses the port or name another")
+        })?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+/// Tells the cluster this member's name and client URLs, where it says otherwise.
+async fn publish(config: &Config, members: &Members, proposer: &Proposer) {
+    loop {
+        let own = members.list().into_iter().find(|member| member.id == members.member_id());
+        let known = own.is_some_and(|member| {
+            member.name == config.name && member.client_urls == config.advertise_client
+        });
+        let body = if !known {
+            Body::MemberAttributes(MemberAttributes {
+                member_id: members.member_id(),
+                name: config.name.clone(),
+                client_urls: config.advertise_client.clone(),
+            })
+        } else if members.cluster_version() != version::CLUSTER {
+            Body::ClusterVersion(ClusterVersion { version: version::CLUSTER.to_owned() })
+        } else {
+            return;
+        };
+        if let Err(error) = proposer.write(Request { body: Some(body) }).await {
+            tracing::debug!(%error, "could not publish this member yet");
+            time::sleep(START_RETRY).await;
+        }
+    }
+}
+
+fn describe(metrics: &Metrics, node: &Node, members: &Members, sizes: &Sizes, config: &Config) {
+    let quota = match config.quota {
+        Quota::Bytes(bytes) => bytes,
+        Quota::Unlimited => 0,
+    };
+    metrics.describe(members.member_id(), version::API, quota);
+    let (state, hub, members, sizes) = (node.state(), node.hub(), members.clone(), sizes.clone());
+    let image = node.image();
+    metrics.read_from(Box::new(move || {
+        let status = members.status();
+        let watch = hub.metrics();
+        Readings {
+            has_leader: status.leader.is_some(),
+            is_leader: status.leader == Some(members.member_id()),
+            is_learner: status.is_learner,
+            leader_changes: members.leader_changes(),
+            committed_index: status.committed_index,
+            applied_index: status.applied_index,
+            db_size_bytes: sizes.allocated().unwrap_or(0),
+            db_size_in_use_bytes: sizes.in_use(),
+            keys: state.store.keys(),
+            revision: state.store.revision(),
+            compact_revision: state.store.compact_revision(),
+            watchers: watch.watchers,
+            watch_streams: watch.streams,
+            slow_watchers: watch.slow_watchers,
+            pending_events: watch.pending_events,
+            events: watch.events_total,
+            leases: state.leases.ids().len() as u64,
+            image_lag_bytes: image.lag_bytes(),
+            cluster_version: members.cluster_version(),
+        }
+    }));
+}
+
+/// As many open files as the system lets us have: each client takes one.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!(%error, "could not raise the limit of open files");
+    }
+}
+
+/// systemd, where it is there and wants to know.
+fn notify_supervisor(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "could not notify the supervisor");
+    }
+}
+
+fn raft_options(config: &Config, metrics: &Metrics) -> raft::RaftOptions {
+    let fsync = metrics.wal_fsync_seconds.clone();
+    raft::RaftOptions {
+        data_dir: config.data_dir.clone(),
+        name: config.name.clone(),
+        peer_urls: config.advertise_peer.clone(),
+        cluster_token: config.cluster_token.clone(),
+        heartbeat_interval: config.heartbeat_interval,
+        election_timeout: config.election_timeout,
+        snapshot_count: config.snapshot_count,
+        quota_bytes: match config.quota {
+            Quota::Bytes(bytes) => Some(bytes),
+            Quota::Unlimited => None,
+        },
+        value_cache_bytes: config.value_cache_bytes as u64,
+        fragment_bytes: config.limits.max_receive_bytes(),
+        on_fsync: Box::new(move |time| fsync.observe(time.as_secs_f64())),
+    }
+}

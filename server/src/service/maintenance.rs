@@ -1,0 +1,102 @@
+//! The Maintenance service: how this member is, and what it holds.
+
+use etcfs_proto::{
+    etcdserverpb::{
+        AlarmMember, AlarmRequest, AlarmResponse, DowngradeInfo, HashKvRequest, HashKvResponse, HashResponse,
+        StatusResponse, alarm_request::AlarmAction,
+    },
+    etcfs::command::{Request, request::Body},
+};
+
+use super::{Headers, Refusal, kv::unexpected};
+use crate::{
+    config::Quota,
+    maintain::{Hash, Sizes},
+    propose::{Alarms, Members, Proposer, Response},
+    version,
+};
+
+#[derive(Clone, Debug)]
+pub struct Maintenance {
+    pub members: Members,
+    pub alarms: Alarms,
+    pub sizes: Sizes,
+    pub hash: Hash,
+    pub proposer: Proposer,
+    pub headers: Headers,
+    pub quota: Quota,
+}
+
+impl Maintenance {
+    pub fn status(&self) -> Result<StatusResponse, Refusal> {
+        let status = self.members.status();
+        let mut errors = Vec::new();
+        if status.leader.is_none() {
+            errors.push(Refusal::NoLeader.text().to_owned());
+        }
+        for (member, alarm) in self.alarms.list() {
+            errors.push(format!("memberID:{member} alarm:{} ", alarm.as_str_name()));
+        }
+        let quota = match self.quota {
+            Quota::Bytes(bytes) => bytes,
+            Quota::Unlimited => 0,
+        };
+        Ok(StatusResponse {
+            header: self.headers.at(self.sizes.revision()),
+            version: version::API.to_owned(),
+            db_size: signed(self.sizes.allocated()?),
+            leader: status.leader.unwrap_or(0),
+            raft_index: status.committed_index,
+            raft_term: status.term,
+            raft_applied_index: status.applied_index,
+            errors,
+            db_size_in_use: signed(self.sizes.in_use()),
+            is_learner: status.is_learner,
+            storage_version: version::STORAGE.to_owned(),
+            db_size_quota: signed(quota),
+            downgrade_info: Some(DowngradeInfo::default()),
+        })
+    }
+
+    pub async fn alarm(&self, request: AlarmRequest) -> Result<AlarmResponse, Refusal> {
+        if request.action == AlarmAction::Get as i32 {
+            // NONE, which is 0, asks for all kinds.
+            let asked = |alarm: i32| request.alarm == 0 || request.alarm == alarm;
+            let alarms = self.alarms.list().into_iter();
+            let alarms = alarms
+                .map(|(member_id, alarm)| AlarmMember { member_id, alarm: alarm as i32 })
+                .filter(|member| asked(member.alarm))
+                .collect();
+            return Ok(AlarmResponse { header: self.headers.at(self.sizes.revision()), alarms });
+        }
+        let (response, _term) = self.proposer.write(Request { body: Some(Body::Alarm(request)) }).await?;
+        match response {
+            Response::Alarm(mut response) => {
+                self.headers.fill(&mut response.header);
+                Ok(response)
+            }
+            other => unexpected(&other),
+        }
+    }
+
+    /// Of this member's keys; whoever compares members asks each at one revision.
+    pub async fn hash_kv(&self, request: HashKvRequest) -> Result<HashKvResponse, Refusal> {
+        let hash = self.hash.of_keys(request.revision).await?;
+        Ok(HashKvResponse {
+            header: self.headers.at(self.sizes.revision()),
+            hash: hash.hash,
+            compact_revision: hash.compact_revision,
+            hash_revision: hash.hash_revision,
+        })
+    }
+
+    /// etcd hashes its whole file here, for tests; the keys are what ours shares.
+    pub async fn hash(&self) -> Result<HashResponse, Refusal> {
+        let hash = self.hash.of_keys(0).await?;
+        Ok(HashResponse { header: self.headers.at(self.sizes.revision()), hash: hash.hash })
+    }
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
