@@ -8,9 +8,22 @@
 //! and then reads `mvcc`; a serializable one reads at once.
 
 pub mod apply;
+pub mod background;
+pub mod config;
 pub mod lease;
+pub mod maintain;
+pub mod metrics;
 pub mod mvcc;
+pub mod net;
+pub mod process;
 pub mod propose;
 pub mod raft;
+pub mod run;
+pub mod service;
 pub mod storage;
+pub mod telemetry;
+pub mod version;
 pub mod watch;
+
+pub use config::Config;
+pub use run::run;

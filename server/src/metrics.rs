@@ -7,8 +7,8 @@
 use std::{sync::OnceLock, time::Duration};
 
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 use tonic::Code;
 
@@ -157,21 +157,19 @@ impl Metrics {
             sent_bytes: make
                 .counter("etcd_network_client_grpc_sent_bytes_total", "Bytes of answers sent to clients."),
             connections: make.gauge("etcfs_client_connections", "Client connections open now."),
-            connections_refused: make.counter(
-                "etcfs_client_connection_errors_total",
-                "Connections that could not be accepted.",
-            ),
+            connections_refused: make
+                .counter("etcfs_client_connection_errors_total", "Connections that could not be accepted."),
             health_success: make.counter("etcd_server_health_success", "Health checks that passed."),
             health_failures: make.counter("etcd_server_health_failures", "Health checks that failed."),
             lease_granted: make.counter("etcd_debugging_lease_granted_total", "Leases granted here."),
-            lease_revoked: make.counter("etcd_debugging_lease_revoked_total", "Leases revoked by clients here."),
-            lease_renewed: make.counter("etcd_debugging_lease_renewed_total", "Keep-alives that renewed a lease."),
+            lease_revoked: make
+                .counter("etcd_debugging_lease_revoked_total", "Leases revoked by clients here."),
+            lease_renewed: make
+                .counter("etcd_debugging_lease_renewed_total", "Keep-alives that renewed a lease."),
             lease_expired: make
                 .counter("etcd_debugging_server_lease_expired_total", "Leases that this leader saw expire."),
-            wal_fsync_seconds: make.histogram(
-                "etcd_disk_wal_fsync_duration_seconds",
-                "Time that the log's fdatasync took.",
-            ),
+            wal_fsync_seconds: make
+                .histogram("etcd_disk_wal_fsync_duration_seconds", "Time that the log's fdatasync took."),
             registry,
         }
     }
@@ -245,19 +243,26 @@ impl Gauges {
             is_leader: make.gauge("etcd_server_is_leader", "1 if this member leads."),
             is_learner: make.gauge("etcd_server_is_learner", "1 if this member is a learner."),
             leader_changes: make.counter("etcd_server_leader_changes_seen_total", "Changes of leader seen."),
-            committed: make.gauge("etcd_server_proposals_committed_total", "Index of the last committed entry."),
+            committed: make
+                .gauge("etcd_server_proposals_committed_total", "Index of the last committed entry."),
             applied: make.gauge("etcd_server_proposals_applied_total", "Index of the last applied entry."),
             quota: make.gauge("etcd_server_quota_backend_bytes", "The quota; 0 for none."),
             id: make.gauges("etcd_server_id", "This member's ID, as a label.", &["server_id"]),
-            version: make.gauges("etcd_server_version", "The API's version, as a label.", &["server_version"]),
+            version: make.gauges(
+                "etcd_server_version",
+                "The API's version, as a label.",
+                &["server_version"],
+            ),
             cluster_version: make.gauges(
                 "etcd_cluster_version",
                 "The cluster's version, as a label.",
                 &["cluster_version"],
             ),
             db_size: make.gauge("etcd_mvcc_db_total_size_in_bytes", "Bytes that the store takes on disk."),
-            db_size_in_use: make
-                .gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Bytes of keys and history; the quota's measure."),
+            db_size_in_use: make.gauge(
+                "etcd_mvcc_db_total_size_in_use_in_bytes",
+                "Bytes of keys and history; the quota's measure.",
+            ),
             keys: make.gauge("etcd_debugging_mvcc_keys_total", "Keys that exist."),
             revision: make.gauge("etcd_debugging_mvcc_current_revision", "Newest revision."),
             compact_revision: make.gauge("etcd_debugging_mvcc_compact_revision", "Revision compacted at."),
@@ -323,6 +328,11 @@ impl Gauges {
     }
 }
 
+/// The unit of times in /proc, fixed in Linux's interface to programs.
+const CLOCK_TICKS_PER_SECOND: f64 = 100.0;
+/// The unit of memory there, on the machines that we build for.
+const PAGE_BYTES: u64 = 4096;
+
 /// What the kernel says of this process.
 struct Process {
     cpu_seconds: f64,
@@ -338,10 +348,10 @@ impl Process {
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
         let boot = std::fs::read_to_string("/proc/stat").ok()?;
         let boot: f64 = boot.lines().find_map(|line| line.strip_prefix("btime "))?.parse().ok()?;
-        let ticks = rustix::param::clock_ticks_per_second() as f64;
+        let ticks = CLOCK_TICKS_PER_SECOND;
         Some(Self {
             cpu_seconds: (field(14)? + field(15)?) as f64 / ticks,
-            resident_bytes: field(24)? * rustix::param::page_size() as u64,
+            resident_bytes: field(24)? * PAGE_BYTES,
             start_time: boot + field(22)? as f64 / ticks,
         })
     }
@@ -353,10 +363,7 @@ struct Make<'a>(&'a Registry);
 const VALID: &str = "metric names are valid and given once";
 
 impl Make<'_> {
-    fn register<C: prometheus::core::Collector + Clone + 'static>(
-        &self,
-        made: prometheus::Result<C>,
-    ) -> C {
+    fn register<C: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
         let made = made.expect(VALID);
         self.0.register(Box::new(made.clone())).expect(VALID);
         made

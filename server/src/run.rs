@@ -59,11 +59,8 @@ async fn serve(
     let state = node.state();
     let hub = node.hub();
     let sizes = Sizes::new(state.store.clone(), node.engine());
-    let lessor = Lessor::new(
-        state.leases.clone(),
-        metrics.lease_renewed.clone(),
-        metrics.lease_expired.clone(),
-    );
+    let lessor =
+        Lessor::new(state.leases.clone(), metrics.lease_renewed.clone(), metrics.lease_expired.clone());
 
     // Ends with `shutdown`, in no order: each only asks things of the node.
     let tasks = TaskTracker::new();
@@ -127,27 +124,13 @@ async fn serve(
             tracing::info!(%address, "serving client traffic insecurely; this is strongly discouraged!");
             let door = Door::Clients(rpc.clone(), http.clone());
             let slots = slots.clone();
-            tasks.spawn(net::serve(
-                listener,
-                door,
-                config.limits,
-                slots,
-                metrics.clone(),
-                shutdown.clone(),
-            ));
+            tasks.spawn(net::serve(listener, door, config.limits, slots, metrics.clone(), shutdown.clone()));
         }
         for listener in plain {
             let address = listener.address().context("a listener lost its address")?;
             tracing::info!(%address, "serving metrics and health");
             let (door, slots) = (Door::Metrics(http.clone()), slots.clone());
-            tasks.spawn(net::serve(
-                listener,
-                door,
-                config.limits,
-                slots,
-                metrics.clone(),
-                shutdown.clone(),
-            ));
+            tasks.spawn(net::serve(listener, door, config.limits, slots, metrics.clone(), shutdown.clone()));
         }
         notify_supervisor(&[sd_notify::NotifyState::Ready]);
         shutdown.cancelled().await;

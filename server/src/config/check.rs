@@ -185,9 +185,8 @@ fn auto_compaction(mode: CompactionMode, retention: &str) -> Result<Option<AutoC
 }
 
 fn listen_urls(flag: &str, text: &str) -> Result<Vec<ListenUrl>, ConfigError> {
-    let urls: Result<Vec<_>, _> = split(text)
-        .map(|url| ListenUrl::parse(url).map_err(|remedy| refuse(flag, url, remedy)))
-        .collect();
+    let urls: Result<Vec<_>, _> =
+        split(text).map(|url| ListenUrl::parse(url).map_err(|remedy| refuse(flag, url, remedy))).collect();
     non_empty(flag, text, urls?)
 }
 

@@ -109,15 +109,9 @@ impl Config {
     /// A server of one member inside another program, serving at `client`.
     pub fn embedded(data_dir: PathBuf, client: SocketAddr) -> Self {
         let url = format!("http://{client}");
-        let argv = [
-            "etcfsd".into(),
-            "--listen-client-urls".into(),
-            url.clone(),
-            "--advertise-client-urls".into(),
-            url,
-            "--log-format=console".into(),
-        ];
-        match parse(argv, std::iter::empty()) {
+        let argv =
+            ["etcfsd", "--listen-client-urls", &url, "--advertise-client-urls", &url, "--log-format=console"];
+        match parse(argv.map(Into::into), std::iter::empty()) {
             Ok(Invocation::Serve(config)) => Self { data_dir, ..*config },
             _ => unreachable!("defaults with a loopback address are a valid configuration"),
         }

@@ -15,7 +15,9 @@ impl ListenUrl {
         let rest = match text.split_once("://") {
             Some(("http", rest)) => rest,
             Some(("https", _)) => return Err("TLS is not supported yet; use http://"),
-            Some(("unix" | "unixs", _)) => return Err("unix sockets are not supported; use http://HOST:PORT"),
+            Some(("unix" | "unixs", _)) => {
+                return Err("unix sockets are not supported; use http://HOST:PORT");
+            }
             Some(_) => return Err("unknown scheme; use http://HOST:PORT"),
             None => return Err("a URL needs a scheme; use http://HOST:PORT"),
         };

@@ -15,4 +15,4 @@ pub mod store;
 pub use error::ReadError;
 pub use event::{EventKind, Previous, RevisionEvents, WatchEvent};
 pub use revision::Revision;
-pub use store::{Store, StoreOptions};
+pub use store::{KvHash, Store, StoreOptions};

@@ -38,11 +38,14 @@ impl Http {
         }
         let mut answer = match path {
             "/health" => self.health(&query).await,
-            "/version" => json(StatusCode::OK, &json!({
-                "etcdserver": version::API,
-                "etcdcluster": version::CLUSTER,
-                "storage": version::STORAGE,
-            })),
+            "/version" => json(
+                StatusCode::OK,
+                &json!({
+                    "etcdserver": version::API,
+                    "etcdcluster": version::CLUSTER,
+                    "storage": version::STORAGE,
+                }),
+            ),
             "/metrics" => self.metrics(),
             _ => self.probe(path, &query).await,
         };

@@ -34,23 +34,18 @@ const PENDING_RESETS_MAX: usize = 100;
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
-    url: ListenUrl,
 }
 
 impl Listener {
     pub async fn open(url: &ListenUrl) -> io::Result<Self> {
         let addresses = url.resolve().await?;
         let socket = TcpListener::bind(addresses.as_slice()).await?;
-        Ok(Self { socket, url: url.clone() })
+        Ok(Self { socket })
     }
 
     /// Where it listens, with the port that the system chose for port 0.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
-    }
-
-    pub fn url(&self) -> &ListenUrl {
-        &self.url
     }
 }
 

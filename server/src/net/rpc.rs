@@ -1,6 +1,10 @@
 //! gRPC: from a path to a call of `service`, and back to bytes.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    future::{Future, Ready, ready},
+    sync::Arc,
+    time::Instant,
+};
 
 use etcfs_proto::etcdserverpb::{
     AuthStatusRequest, HashRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
@@ -26,11 +30,15 @@ use super::{
 use crate::{
     config::Limits,
     metrics::Metrics,
-    service::{Refusal, Services},
+    service::{Lease, Refusal, Services, Watch},
 };
 
 type Answer = Response<Body>;
-type Foreign = tower::util::BoxCloneSyncService<Request<Incoming>, Response<tonic::body::Body>, std::convert::Infallible>;
+type Foreign = tower::util::BoxCloneSyncService<
+    Request<Incoming>,
+    Response<tonic::body::Body>,
+    std::convert::Infallible,
+>;
 
 /// All RPCs.
 pub struct Rpc {
@@ -50,7 +58,7 @@ impl std::fmt::Debug for Rpc {
 }
 
 impl Rpc {
-    pub async fn new(
+    pub fn new(
         services: Services,
         metrics: Arc<Metrics>,
         limits: &Limits,
@@ -146,19 +154,13 @@ impl Rpc {
             }
             Method::LeaseKeepAlive => Ok(self.keep_alive(request).await),
             Method::LeaseTimeToLive => self.unary(request, |message| lease.time_to_live(message)).await,
-            Method::LeaseLeases => {
-                self.unary(request, |LeaseLeasesRequest {}| lease.leases()).await
-            }
+            Method::LeaseLeases => self.unary(request, |LeaseLeasesRequest {}| lease.leases()).await,
             Method::MemberList => self.unary(request, |message| cluster.member_list(message)).await,
-            Method::Status => {
-                self.unary(request, async |StatusRequest {}| maintenance.status()).await
-            }
+            Method::Status => self.unary(request, |StatusRequest {}| ready(maintenance.status())).await,
             Method::Alarm => self.unary(request, |message| maintenance.alarm(message)).await,
             Method::Hash => self.unary(request, |HashRequest {}| maintenance.hash()).await,
             Method::HashKv => self.unary(request, |message| maintenance.hash_kv(message)).await,
-            Method::AuthStatus => {
-                self.unary(request, async |AuthStatusRequest {}| Ok(auth.status())).await
-            }
+            Method::AuthStatus => self.unary(request, |AuthStatusRequest {}| ready(Ok(auth.status()))).await,
             Method::HealthCheck | Method::HealthWatch => Ok(foreign(&self.health, request).await),
             Method::Reflection => Ok(foreign(&self.reflection, request).await),
             Method::ReflectionAlpha => Ok(foreign(&self.reflection_alpha, request).await),
@@ -193,14 +195,15 @@ impl Rpc {
         }
     }
 
-    async fn unary<Q, A>(
+    async fn unary<Q, A, F>(
         &self,
         request: Request<Incoming>,
-        call: impl AsyncFnOnce(Q) -> Result<A, Refusal>,
+        call: impl FnOnce(Q) -> F,
     ) -> Result<Answer, Status>
     where
         Q: Message + Default,
         A: Message,
+        F: Future<Output = Result<A, Refusal>>,
     {
         let (message, length) = unary::read(request.into_body(), self.max_receive_bytes).await?;
         self.metrics.received_bytes.inc_by(length as u64);
@@ -209,57 +212,62 @@ impl Rpc {
         Ok(grpc(Body::Message(Some(answer))))
     }
 
-    async fn watch(&self, request: Request<Incoming>) -> Answer {
-        let watch = self.services.watch.clone();
-        let max = self.max_receive_bytes;
-        let call = Call(move |requests: Streaming<WatchRequest>| -> BoxStream<'static, _> {
-            watch.serve(requests.map(move |request| request.map_err(|status| etcd_words(status, max)))).boxed()
-        });
-        self.stream::<WatchRequest, WatchResponse, _>(call, request).await
+    fn watch(&self, request: Request<Incoming>) -> BoxFuture<'static, Answer> {
+        let call = WatchCall(self.services.watch.clone(), self.max_receive_bytes);
+        stream::<WatchRequest, WatchResponse, _>(call, request, self.max_receive_bytes).boxed()
     }
 
-    /// One answer for each request, in their order.
-    async fn keep_alive(&self, request: Request<Incoming>) -> Answer {
-        let lease = self.services.lease.clone();
-        let shutdown = self.shutdown.clone();
-        let call = Call(move |requests: Streaming<LeaseKeepAliveRequest>| -> BoxStream<'static, _> {
-            let answers = requests.then(move |request| {
-                let lease = lease.clone();
-                async move { Ok(lease.keep_alive(request?).await?) }
-            });
-            answers.take_until(shutdown.cancelled_owned()).boxed()
-        });
-        self.stream::<LeaseKeepAliveRequest, LeaseKeepAliveResponse, _>(call, request).await
-    }
-
-    async fn stream<Q, A, C>(&self, call: C, request: Request<Incoming>) -> Answer
-    where
-        Q: Message + Default + 'static,
-        A: Message + 'static,
-        C: StreamingService<Q, Response = A> + Send,
-        C::ResponseStream: Send + 'static,
-    {
-        let mut grpc = Grpc::new(ProstCodec::<A, Q>::default())
-            .max_decoding_message_size(self.max_receive_bytes)
-            .max_encoding_message_size(usize::MAX);
-        grpc.streaming(call, request).await.map(Body::Stream)
+    fn keep_alive(&self, request: Request<Incoming>) -> BoxFuture<'static, Answer> {
+        let call = KeepAliveCall(self.services.lease.clone(), self.shutdown.clone());
+        let max_bytes = self.max_receive_bytes;
+        stream::<LeaseKeepAliveRequest, LeaseKeepAliveResponse, _>(call, request, max_bytes).boxed()
     }
 }
 
-/// A function from a stream of requests to one of answers, as tonic wants it.
-struct Call<F>(F);
-
-impl<F, Q, A> StreamingService<Q> for Call<F>
+async fn stream<Q, A, C>(call: C, request: Request<Incoming>, max_bytes: usize) -> Answer
 where
-    F: FnMut(Streaming<Q>) -> BoxStream<'static, Result<A, Status>>,
+    Q: Message + Default + 'static,
+    A: Message + 'static,
+    C: StreamingService<Q, Response = A> + Send,
+    C::ResponseStream: Send + 'static,
 {
-    type Response = A;
-    type ResponseStream = BoxStream<'static, Result<A, Status>>;
-    type Future = BoxFuture<'static, Result<tonic::Response<Self::ResponseStream>, Status>>;
+    let mut grpc = Grpc::new(ProstCodec::<A, Q>::default())
+        .max_decoding_message_size(max_bytes)
+        .max_encoding_message_size(usize::MAX);
+    grpc.streaming(call, request).await.map(Body::Stream)
+}
 
-    fn call(&mut self, request: tonic::Request<Streaming<Q>>) -> Self::Future {
-        let answers = (self.0)(request.into_inner());
-        std::future::ready(Ok(tonic::Response::new(answers))).boxed()
+struct WatchCall(Watch, usize);
+
+impl StreamingService<WatchRequest> for WatchCall {
+    type Response = WatchResponse;
+    type ResponseStream = BoxStream<'static, Result<WatchResponse, Status>>;
+    type Future = Ready<Result<tonic::Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: tonic::Request<Streaming<WatchRequest>>) -> Self::Future {
+        let max_bytes = self.1;
+        let requests = request.into_inner();
+        let requests = requests.map(move |request| request.map_err(|status| etcd_words(status, max_bytes)));
+        ready(Ok(tonic::Response::new(self.0.serve(requests).boxed())))
+    }
+}
+
+/// One answer for each request, in their order.
+struct KeepAliveCall(Lease, CancellationToken);
+
+impl StreamingService<LeaseKeepAliveRequest> for KeepAliveCall {
+    type Response = LeaseKeepAliveResponse;
+    type ResponseStream = BoxStream<'static, Result<LeaseKeepAliveResponse, Status>>;
+    type Future = Ready<Result<tonic::Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: tonic::Request<Streaming<LeaseKeepAliveRequest>>) -> Self::Future {
+        let lease = self.0.clone();
+        let answers = request.into_inner().then(move |request| {
+            let lease = lease.clone();
+            async move { Ok(lease.keep_alive(request?).await?) }
+        });
+        let answers = answers.take_until(self.1.clone().cancelled_owned()).boxed();
+        ready(Ok(tonic::Response::new(answers)))
     }
 }
 

@@ -16,6 +16,10 @@ pub struct Auth {
 impl Auth {
     pub fn status(&self) -> AuthStatusResponse {
         // etcd's auth revision starts at 1.
-        AuthStatusResponse { header: self.headers.at(self.store.revision()), enabled: false, auth_revision: 1 }
+        AuthStatusResponse {
+            header: self.headers.at(self.store.revision()),
+            enabled: false,
+            auth_revision: 1,
+        }
     }
 }

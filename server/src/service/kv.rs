@@ -89,13 +89,17 @@ impl Kv {
 
     pub async fn compact(&self, request: CompactionRequest) -> Result<CompactionResponse, Refusal> {
         let CompactionRequest { revision, physical } = request;
-        let Response::Compaction(mut response) = self.write(Body::Compaction(request)).await? else {
-            return unexpected(&Response::Done);
+        let mut response = match self.write(Body::Compaction(request)).await? {
+            Response::Compaction(response) => response,
+            other => return unexpected(&other),
         };
         if physical {
             let (done, scrubbed) = oneshot::channel();
-            // Nobody listens any more if the caller went away.
-            self.store.when_scrubbed(revision, Box::new(move || drop(done.send(()))));
+            let tell = move || {
+                // Nobody listens any more if the caller went away.
+                let _unheard = done.send(());
+            };
+            self.store.when_scrubbed(revision, Box::new(tell));
             scrubbed.await.map_err(|_| Refusal::Stopped)?;
         }
         self.headers.fill(&mut response.header);

@@ -57,7 +57,10 @@ impl Lease {
     }
 
     /// One keep-alive of a stream; an unknown lease is answered with TTL 0.
-    pub async fn keep_alive(&self, request: LeaseKeepAliveRequest) -> Result<LeaseKeepAliveResponse, Refusal> {
+    pub async fn keep_alive(
+        &self,
+        request: LeaseKeepAliveRequest,
+    ) -> Result<LeaseKeepAliveResponse, Refusal> {
         // Before the renewal, as etcd has it: what is read at this revision
         // was there when the lease was.
         let header = self.headers.at(self.store.revision());

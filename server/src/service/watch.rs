@@ -7,10 +7,7 @@
 use std::{future::ready, time::Duration};
 
 use etcfs_proto::etcdserverpb::{WatchRequest, WatchResponse, watch_request::RequestUnion};
-use futures_util::{
-    Stream, StreamExt as _,
-    stream,
-};
+use futures_util::{Stream, StreamExt as _, stream};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
