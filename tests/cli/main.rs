@@ -1,1 +1,6 @@
-//! To be written.
+//! What users type: the tutorial of etcd's documentation, word for word, with
+//! Debian's `etcdctl` and with our `etcfs`, on our server and on etcd.
+
+mod alike;
+mod tutorial;
+mod up;

@@ -263,6 +263,9 @@ pub fn prefix(prefix: &str) -> RangeRequest {
 pub fn put(key: &str, value: impl Into<Bytes>) -> PutRequest {
     PutRequest { key: Bytes::copy_from_slice(key.as_bytes()), value: value.into(), ..Default::default() }
 }
+pub fn put_on_lease(key: &str, value: impl Into<Bytes>, lease: i64) -> PutRequest {
+    PutRequest { lease, ..put(key, value) }
+}
 pub fn delete(key: &str) -> DeleteRangeRequest {
     DeleteRangeRequest { key: Bytes::copy_from_slice(key.as_bytes()), ..Default::default() }
 }

@@ -88,6 +88,7 @@ impl Server {
         if self.kind == Kind::Etcd {
             let machine = if cfg!(target_arch = "aarch64") { "arm64" } else { std::env::consts::ARCH };
             command.env("ETCD_UNSUPPORTED_ARCH", machine);
+            command.args(["--logger", "zap", "--log-outputs", "stderr"]);
         }
         command
             .args(["--name", "default", "--data-dir"])

@@ -1,0 +1,1 @@
+//! `etcfs up`: the whole first experience in one command.

@@ -1,0 +1,54 @@
+//! A server, a mount of it, and what a user does there.
+
+mod changes;
+mod contract;
+mod cut;
+mod daemon;
+mod follow;
+mod restart;
+mod revisions;
+mod size;
+mod tutorial;
+
+use etcfs_tests::{
+    api::Api,
+    mount::Mount,
+    server::{Kind, Server},
+    wait,
+};
+
+/// One server and one mount of all keys that begin with `/`.
+struct Stage {
+    mount: Mount,
+    api: Api,
+    server: Server,
+}
+
+impl Stage {
+    fn new() -> Self {
+        Self::on(Kind::Etcfs)
+    }
+
+    fn on(kind: Kind) -> Self {
+        let server = Server::start(kind);
+        let mount = Mount::root(&server.endpoint());
+        Self { mount, api: server.api(), server }
+    }
+
+    /// Runs a script in the mount point; it succeeds.
+    #[track_caller]
+    fn sh(&self, script: &str) -> String {
+        self.mount.sh(script)
+    }
+
+    /// Waits until a script in the mount point prints `output`: for changes made elsewhere.
+    #[track_caller]
+    fn comes_to_print(&self, script: &str, output: &str) {
+        let mut last = String::new();
+        let holds = wait::poll(wait::PATIENCE, || {
+            last = etcfs_tests::command::sh(&self.mount.path(), script).stdout;
+            last == output
+        });
+        assert!(holds, "`{script}` prints {last:?}, not {output:?}");
+    }
+}
