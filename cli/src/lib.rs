@@ -1,1 +1,32 @@
-//! To be written.
+//! The command line of the cluster and its file system.
+//!
+//! [`args`] has the flags of every command, [`commands`] one file for each
+//! command, [`output`] one for each format, [`connect`] makes the client,
+//! [`error`] turns what went wrong into a message, a hint and an exit code.
+//!
+//! Flags, output and exit codes are etcdctl's (3.6's where it is known to
+//! differ), so that scripts written for it go on working. It must not know
+//! the insides of server and mount: `commands/up.rs` and `commands/mount.rs`
+//! alone call them, by their `run`.
+
+mod args;
+mod commands;
+mod connect;
+mod error;
+mod output;
+mod words;
+
+use std::process::ExitCode;
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let arguments =
+        match args::parse::<commands::Arguments>(std::env::args_os(), |name| std::env::var_os(name)) {
+            Ok(arguments) => arguments,
+            Err(refused) => return error::refused(&refused),
+        };
+    match commands::run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(),
+    }
+}

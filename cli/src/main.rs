@@ -1,1 +1,5 @@
-fn main() {}
+//! `etcfs`: parse and run.
+
+fn main() -> std::process::ExitCode {
+    etcfs_cli::main()
+}

@@ -61,11 +61,13 @@ pub(crate) const FS: &[Module] = &[
 ];
 
 pub(crate) const CLI: &[Module] = &[
-    module("args", &["connect", "output"]),
-    module("connect", &["error"]),
-    module("output", &["error"]),
+    // `args` is the flags that all commands share; each command's own are with it.
+    module("args", &[]),
+    module("connect", &["args", "error"]),
+    module("output", &["args", "error", "words"]),
     module("error", &[]),
-    module("bench", &["connect", "error", "output"]),
+    module("words", &[]),
+    module("bench", &["args", "connect", "error", "words"]),
 ];
 
 pub(crate) const CLIENT: &[Module] = &[];

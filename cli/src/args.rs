@@ -1,0 +1,108 @@
+//! What every command understands, and where defaults come from.
+//!
+//! A flag is taken from the command line, else from `ETCFS_<FLAG>`, else from
+//! `ETCDCTL_<FLAG>`. (etcdctl refuses a flag given both ways; here the command
+//! line wins.)
+
+use std::{ffi::OsString, time::Duration};
+
+use clap::{Args, CommandFactory, FromArgMatches};
+
+/// Parses a command line with [`Global`] in it; `variable` looks an environment variable up.
+pub(crate) fn parse<A: CommandFactory + FromArgMatches>(
+    arguments: impl IntoIterator<Item = OsString>,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<A, clap::Error> {
+    let mut command = A::command();
+    for (flag, name) in GLOBAL_FLAGS {
+        let value = variable(&format!("ETCFS_{name}")).or_else(|| variable(&format!("ETCDCTL_{name}")));
+        if let Some(value) = value.and_then(|value| value.into_string().ok()) {
+            // clap keeps defaults for as long as the process lives, and so does this.
+            let value: &'static str = value.leak();
+            command = command.mut_arg(flag, |arg| arg.default_value(value));
+        }
+    }
+    let mut matches = command.try_get_matches_from(arguments)?;
+    A::from_arg_matches_mut(&mut matches)
+}
+
+/// Flags with an environment variable: clap's id and the variable's name.
+const GLOBAL_FLAGS: [(&str, &str); 8] = [
+    ("endpoints", "ENDPOINTS"),
+    ("dial_timeout", "DIAL_TIMEOUT"),
+    ("command_timeout", "COMMAND_TIMEOUT"),
+    ("keepalive_time", "KEEPALIVE_TIME"),
+    ("keepalive_timeout", "KEEPALIVE_TIMEOUT"),
+    ("write_out", "WRITE_OUT"),
+    ("hex", "HEX"),
+    ("debug", "DEBUG"),
+];
+
+/// What every command understands.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Servers to talk to, separated by commas [env: ETCFS_ENDPOINTS or ETCDCTL_ENDPOINTS; so for all of these]
+    #[arg(long, global = true, default_value = "127.0.0.1:2379", value_delimiter = ',', value_name = "LIST")]
+    pub(crate) endpoints: Vec<String>,
+    /// Longest wait for a connection
+    #[arg(long, global = true, default_value = "2s", value_parser = duration, value_name = "TIME")]
+    pub(crate) dial_timeout: Duration,
+    /// Longest wait for the answer to a short command
+    #[arg(long, global = true, default_value = "5s", value_parser = duration, value_name = "TIME")]
+    pub(crate) command_timeout: Duration,
+    /// Silence after which a connection is checked
+    #[arg(long, global = true, default_value = "10s", value_parser = duration, value_name = "TIME")]
+    pub(crate) keepalive_time: Duration,
+    /// Longest wait for the answer to such a check
+    #[arg(long, global = true, default_value = "6s", value_parser = duration, value_name = "TIME")]
+    pub(crate) keepalive_timeout: Duration,
+    /// Output format: simple, fields, json, protobuf, table
+    #[arg(short = 'w', long, global = true, default_value = "simple", value_name = "FORMAT")]
+    pub(crate) write_out: String,
+    /// Print keys and values as hexadecimal bytes
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    pub(crate) hex: bool,
+    /// Tell on standard error what the client does
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    pub(crate) debug: bool,
+}
+
+/// A time as etcdctl takes it: `5s`, `1m30s`, `100ms`.
+pub(crate) fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
+    humantime::parse_duration(text)
+}
+
+/// An argument's bytes: keys and values need not be UTF-8.
+pub(crate) fn bytes(argument: OsString) -> bytes::Bytes {
+    use std::os::unix::ffi::OsStringExt as _;
+    argument.into_vec().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        global: Global,
+    }
+
+    fn endpoints(arguments: &[&str], variables: &[(&str, &str)]) -> Vec<String> {
+        let lookup =
+            |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| OsString::from(value));
+        parse::<Line>(arguments.iter().map(OsString::from), lookup).unwrap().global.endpoints
+    }
+
+    #[test]
+    fn a_flag_beats_our_variable_and_that_beats_etcdctls() {
+        let both = [("ETCDCTL_ENDPOINTS", "c:1"), ("ETCFS_ENDPOINTS", "b:1,b:2")];
+        assert_eq!(endpoints(&["etcfs"], &[]), ["127.0.0.1:2379"]);
+        assert_eq!(endpoints(&["etcfs"], &both[..1]), ["c:1"]);
+        assert_eq!(endpoints(&["etcfs"], &both), ["b:1", "b:2"]);
+        assert_eq!(endpoints(&["etcfs", "--endpoints", "a:1"], &both), ["a:1"]);
+    }
+}

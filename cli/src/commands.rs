@@ -1,0 +1,87 @@
+//! The commands, one file each: arguments, their help, and what they do.
+
+pub(crate) mod compaction;
+pub(crate) mod del;
+pub(crate) mod endpoint;
+pub(crate) mod get;
+pub(crate) mod lease;
+pub(crate) mod member;
+pub(crate) mod put;
+pub(crate) mod range;
+pub(crate) mod txn;
+pub(crate) mod version;
+pub(crate) mod watch;
+
+use std::future::Future;
+
+use clap::{Parser, Subcommand};
+
+use crate::{args::Global, error::CliError};
+
+/// The command line of etcfs: an etcd-compatible cluster and its file system.
+#[derive(Debug, Parser)]
+#[command(name = "etcfs", disable_version_flag = true, max_term_width = 100)]
+#[command(after_help = "Try it: `etcfs up ./keys` serves keys and mounts them at ./keys.")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Commands, in the order in which people meet them.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Get(get::GetArgs),
+    Put(put::PutArgs),
+    Del(del::DelArgs),
+    Txn(txn::TxnArgs),
+    Watch(watch::WatchArgs),
+    Lease(lease::LeaseArgs),
+    Compaction(compaction::CompactionArgs),
+    Endpoint(endpoint::EndpointArgs),
+    Member(member::MemberArgs),
+    Version(version::VersionArgs),
+}
+
+/// Runs one command line.
+pub(crate) fn run(Arguments { global, command }: Arguments) -> Result<(), CliError> {
+    if global.debug {
+        let to_stderr =
+            tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::DEBUG);
+        to_stderr.init();
+    }
+    match command {
+        Command::Get(args) => wait(get::run(&global, args)),
+        Command::Put(args) => wait(put::run(&global, args)),
+        Command::Del(args) => wait(del::run(&global, args)),
+        Command::Txn(args) => wait(txn::run(&global, args)),
+        Command::Watch(args) => wait(watch::run(&global, args)),
+        Command::Lease(args) => wait(lease::run(&global, args)),
+        Command::Compaction(args) => wait(compaction::run(&global, args)),
+        Command::Endpoint(args) => wait(endpoint::run(&global, args)),
+        Command::Member(args) => wait(member::run(&global, args)),
+        Command::Version(args) => version::run(&args),
+    }
+}
+
+/// Waits for a command that talks to a server; one thread is enough for it.
+fn wait(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(command);
+    // Not by drop: that would wait for a read of standard input to end.
+    runtime.shutdown_background();
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,289 @@
+//! Answers in the form that was asked for.
+//!
+//! [`Output`] picks the format; `simple`, `fields`, `json` and `table` write
+//! it as etcdctl does, byte for byte, so that what parses its output parses
+//! ours. One difference: on a terminal, control characters in keys and values
+//! are spelled out.
+
+mod fields;
+mod json;
+mod simple;
+mod table;
+
+use std::{
+    io::{self, IsTerminal as _, Write},
+    time::Duration,
+};
+
+use etcfs_client::WatchBatch;
+use etcfs_proto::etcdserverpb::{
+    DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse,
+    LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberListResponse, PutResponse, RangeRequest,
+    RangeResponse, StatusResponse, TxnResponse,
+};
+use prost::Message;
+
+use crate::{
+    args::Global,
+    error::{CliError, Kind},
+    words,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    Simple,
+    Fields,
+    Json,
+    Protobuf,
+    Table,
+}
+
+/// Where answers go, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    pub(crate) format: Format,
+    hex: bool,
+    to_terminal: bool,
+}
+
+/// How one endpoint is.
+#[derive(Debug)]
+pub(crate) struct Health {
+    pub(crate) endpoint: String,
+    pub(crate) took: Duration,
+    /// Why it is not well.
+    pub(crate) error: Option<String>,
+}
+
+type Out<'a> = io::StdoutLock<'a>;
+
+impl Output {
+    pub(crate) fn new(global: &Global) -> Result<Self, CliError> {
+        let format = match global.write_out.as_str() {
+            "simple" => Format::Simple,
+            "fields" => Format::Fields,
+            "json" => Format::Json,
+            "protobuf" => Format::Protobuf,
+            "table" => Format::Table,
+            _ => return Err(CliError::new(Kind::Feature, "unsupported output format")),
+        };
+        Ok(Self { format, hex: global.hex, to_terminal: io::stdout().is_terminal() })
+    }
+
+    pub(crate) fn put(self, answer: &PutResponse) -> Result<(), CliError> {
+        self.write(
+            answer,
+            |out, answer| simple::put(out, self, answer),
+            |out, answer| fields::put(out, answer),
+            json::put,
+        )
+    }
+
+    /// etcdctl prints nothing for `--count-only` but in other formats; a person wants the number.
+    pub(crate) fn range(
+        self,
+        answer: &RangeResponse,
+        request: &RangeRequest,
+        values_only: bool,
+    ) -> Result<(), CliError> {
+        self.write(
+            answer,
+            |out, answer| match request.count_only {
+                true => writeln!(out, "{}", answer.count),
+                false => simple::range(out, self, answer, values_only),
+            },
+            |out, answer| fields::range(out, answer),
+            json::range,
+        )
+    }
+
+    pub(crate) fn delete(self, answer: &DeleteRangeResponse) -> Result<(), CliError> {
+        self.write(
+            answer,
+            |out, answer| simple::delete(out, self, answer),
+            |out, answer| fields::delete(out, answer),
+            json::delete,
+        )
+    }
+
+    pub(crate) fn txn(self, answer: &TxnResponse) -> Result<(), CliError> {
+        self.write(
+            answer,
+            |out, answer| simple::txn(out, self, answer),
+            |out, answer| fields::txn(out, answer),
+            json::txn,
+        )
+    }
+
+    pub(crate) fn watch(self, batch: &WatchBatch) -> Result<(), CliError> {
+        self.choose(
+            |out| simple::watch(out, self, batch),
+            |out| fields::watch(out, batch),
+            |out| json::line(out, &json::watch(batch)),
+        )
+    }
+
+    /// The last word of a watch that met compacted history.
+    pub(crate) fn watch_compacted(self, revision: i64) -> Result<(), CliError> {
+        match self.format {
+            Format::Json => Ok(json::line(&mut io::stdout().lock(), &json::watch_compacted(revision))?),
+            Format::Simple | Format::Fields | Format::Protobuf | Format::Table => Ok(()),
+        }
+    }
+
+    pub(crate) fn lease_grant(self, answer: &LeaseGrantResponse) -> Result<(), CliError> {
+        self.write(
+            answer,
+            |out, answer| writeln!(out, "lease {:016x} granted with TTL({}s)", answer.id, answer.ttl),
+            |out, answer| fields::lease_grant(out, answer),
+            json::lease_grant,
+        )
+    }
+
+    pub(crate) fn lease_revoke(self, id: i64, answer: &LeaseRevokeResponse) -> Result<(), CliError> {
+        self.write(
+            answer,
+            |out, _| writeln!(out, "lease {id:016x} revoked"),
+            |out, answer| fields::header(out, answer.header.as_ref()),
+            json::lease_revoke,
+        )
+    }
+
+    pub(crate) fn lease_keep_alive(self, answer: &LeaseKeepAliveResponse) -> Result<(), CliError> {
+        self.write(
+            answer,
+            |out, answer| writeln!(out, "lease {:016x} keepalived with TTL({})", answer.id, answer.ttl),
+            |out, answer| fields::lease_keep_alive(out, answer),
+            json::lease_keep_alive,
+        )
+    }
+
+    pub(crate) fn lease_time_to_live(
+        self,
+        answer: &LeaseTimeToLiveResponse,
+        keys: bool,
+    ) -> Result<(), CliError> {
+        self.write(
+            answer,
+            |out, answer| simple::lease_time_to_live(out, self, answer, keys),
+            |out, answer| fields::lease_time_to_live(out, answer),
+            json::lease_time_to_live,
+        )
+    }
+
+    pub(crate) fn leases(self, answer: &LeaseLeasesResponse) -> Result<(), CliError> {
+        self.write(
+            answer,
+            |out, answer| simple::leases(out, answer),
+            |out, answer| fields::leases(out, answer),
+            json::leases,
+        )
+    }
+
+    pub(crate) fn members(self, answer: &MemberListResponse) -> Result<(), CliError> {
+        if self.format == Format::Table {
+            return Ok(table::members(&mut io::stdout().lock(), answer)?);
+        }
+        self.write(
+            answer,
+            |out, answer| simple::members(out, answer),
+            |out, answer| fields::members(out, answer),
+            json::members,
+        )
+    }
+
+    pub(crate) fn endpoint_status(self, statuses: &[(String, StatusResponse)]) -> Result<(), CliError> {
+        let mut out = io::stdout().lock();
+        match self.format {
+            Format::Simple => simple::endpoint_status(&mut out, statuses)?,
+            Format::Fields => fields::endpoint_status(&mut out, statuses)?,
+            Format::Json => json::line(&mut out, &json::endpoint_status(statuses))?,
+            Format::Table => table::endpoint_status(&mut out, statuses)?,
+            Format::Protobuf => return Err(not_offered("protobuf")),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn endpoint_health(self, healths: &[Health]) -> Result<(), CliError> {
+        let mut out = io::stdout().lock();
+        match self.format {
+            Format::Simple => simple::endpoint_health(&mut out, healths)?,
+            Format::Fields => fields::endpoint_health(&mut out, healths)?,
+            Format::Json => json::line(&mut out, &json::endpoint_health(healths))?,
+            Format::Table => table::endpoint_health(&mut out, healths)?,
+            Format::Protobuf => return Err(not_offered("protobuf")),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn endpoint_hash(self, hashes: &[(String, HashKvResponse)]) -> Result<(), CliError> {
+        let mut out = io::stdout().lock();
+        match self.format {
+            Format::Simple => simple::endpoint_hash(&mut out, hashes)?,
+            Format::Fields => fields::endpoint_hash(&mut out, hashes)?,
+            Format::Json => json::line(&mut out, &json::endpoint_hash(hashes))?,
+            Format::Table => table::endpoint_hash(&mut out, hashes)?,
+            Format::Protobuf => return Err(not_offered("protobuf")),
+        }
+        Ok(())
+    }
+
+    /// Writes an answer that has no table.
+    fn write<M: Message>(
+        self,
+        answer: &M,
+        simple: impl FnOnce(&mut Out<'_>, &M) -> io::Result<()>,
+        fields: impl FnOnce(&mut Out<'_>, &M) -> io::Result<()>,
+        json: impl FnOnce(&M) -> serde_json::Value,
+    ) -> Result<(), CliError> {
+        if self.format == Format::Protobuf {
+            return Ok(io::stdout().lock().write_all(&answer.encode_to_vec())?);
+        }
+        self.choose(
+            |out| simple(out, answer),
+            |out| fields(out, answer),
+            |out| json::line(out, &json(answer)),
+        )
+    }
+
+    fn choose(
+        self,
+        simple: impl FnOnce(&mut Out<'_>) -> io::Result<()>,
+        fields: impl FnOnce(&mut Out<'_>) -> io::Result<()>,
+        json: impl FnOnce(&mut Out<'_>) -> io::Result<()>,
+    ) -> Result<(), CliError> {
+        let mut out = io::stdout().lock();
+        match self.format {
+            Format::Simple => simple(&mut out)?,
+            Format::Fields => fields(&mut out)?,
+            Format::Json => json(&mut out)?,
+            Format::Protobuf => return Err(not_offered("protobuf")),
+            Format::Table => return Err(not_offered("table")),
+        }
+        Ok(out.flush()?)
+    }
+
+    /// A key as people see it: nothing in it may steer a terminal.
+    pub(crate) fn key(self, key: &[u8]) -> Vec<u8> {
+        self.shown(key, false)
+    }
+
+    /// A value as people see it: its lines stay lines.
+    pub(crate) fn value(self, value: &[u8]) -> Vec<u8> {
+        self.shown(value, true)
+    }
+
+    fn shown(self, bytes: &[u8], keep_lines: bool) -> Vec<u8> {
+        if self.hex {
+            words::hex(bytes).into_bytes()
+        } else if self.to_terminal {
+            words::harmless(bytes, keep_lines).into_bytes()
+        } else {
+            bytes.to_vec()
+        }
+    }
+}
+
+fn not_offered(format: &str) -> CliError {
+    CliError::new(Kind::Feature, format!("{format} not supported as output format"))
+}
