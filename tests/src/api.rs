@@ -207,8 +207,14 @@ impl WatchStream {
     pub fn progress(&self) {
         self.send(watch_request::RequestUnion::ProgressRequest(WatchProgressRequest {}));
     }
+    /// Sends a request that asks for nothing.
+    pub fn empty(&self) {
+        self.queue(WatchRequest { request_union: None });
+    }
     fn send(&self, union: watch_request::RequestUnion) {
-        let request = WatchRequest { request_union: Some(union) };
+        self.queue(WatchRequest { request_union: Some(union) });
+    }
+    fn queue(&self, request: WatchRequest) {
         self.requests.try_send(request).expect("the stream is open and its queue long enough");
     }
 
