@@ -11,6 +11,9 @@ use bytes::Bytes;
 
 use super::{Batch, StorageError};
 
+/// Rows from elsewhere, any of which may turn out unreadable.
+pub type RowIter<'a> = &'a mut dyn Iterator<Item = Result<(Bytes, Bytes), StorageError>>;
+
 /// Ordered rows of bytes.
 pub trait Engine: Send + Sync + fmt::Debug + 'static {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError>;
@@ -27,4 +30,9 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
     fn flush(&self) -> Result<(), StorageError>;
 
     fn size_on_disk(&self) -> Result<u64, StorageError>;
+
+    /// Stores `rows`, which ascend, in place of all there are; on disk when it
+    /// returns. Should it fail, the old rows stand. A reader between two calls
+    /// may see old rows and then new ones.
+    fn replace(&self, rows: RowIter<'_>) -> Result<(), StorageError>;
 }

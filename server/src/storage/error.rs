@@ -21,15 +21,32 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    #[allow(dead_code, reason = "the data directory comes next")]
     pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { doing, path, source }
+    }
+
+    /// The same failure again, for a second one who must know of it.
+    pub(crate) fn echo(&self) -> Self {
+        match self {
+            Self::Io { doing, path, source } => Self::Io { doing, path: path.clone(), source: again(source) },
+            Self::Engine { doing, source } => Self::Engine { doing, source: again(source) },
+            Self::Decode { row, source } => Self::Decode { row: row.clone(), source: source.clone() },
+            Self::Corrupt { what, reason } => Self::Corrupt { what: what.clone(), reason: reason.clone() },
+            Self::Closed => Self::Closed,
+        }
     }
 
     /// True where freeing space on the disk would cure it.
     pub fn is_no_space(&self) -> bool {
         let (Self::Io { source, .. } | Self::Engine { source, .. }) = self else { return false };
         source.kind() == io::ErrorKind::StorageFull || source.raw_os_error() == Some(libc::ENOSPC)
+    }
+}
+
+fn again(source: &io::Error) -> io::Error {
+    match source.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(source.kind(), source.to_string()),
     }
 }

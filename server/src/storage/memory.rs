@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Batch, Engine, StorageError};
+use super::{Batch, Engine, StorageError, engine::RowIter};
 
 /// An engine that keeps everything and has nothing on disk.
 #[derive(Debug, Default)]
@@ -52,6 +52,12 @@ impl Engine for MemoryEngine {
     }
 
     fn flush(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn replace(&self, rows: RowIter<'_>) -> Result<(), StorageError> {
+        let new = rows.collect::<Result<BTreeMap<_, _>, _>>()?;
+        *self.rows.write() = new;
         Ok(())
     }
 

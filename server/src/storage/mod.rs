@@ -7,14 +7,23 @@
 
 pub mod batch;
 pub mod codec;
+pub mod datadir;
 pub mod engine;
 pub mod error;
 pub mod failpoint;
+pub mod image;
 pub mod keyspace;
 pub mod memory;
+pub mod sled;
+pub mod snapshot;
 pub mod wal;
 
 pub use batch::Batch;
+pub use datadir::{DataDir, DataDirError, Identity};
 pub use engine::Engine;
 pub use error::StorageError;
+pub use image::{Image, ImageHooks, ImageOptions, Written};
 pub use memory::MemoryEngine;
+pub use sled::DiskEngine;
+pub use snapshot::{IncomingSnapshot, SnapshotFile};
+pub use wal::{Wal, WalEntry, WalError, WalOptions};

@@ -1,0 +1,567 @@
+//! Writes the state to the engine behind the log.
+//!
+//! One thread is the engine's only writer. It joins what applied entries
+//! changed into large batches, so each engine write carries the applied index
+//! of its newest entry along; it makes a checkpoint (a flush that reaches the
+//! disk) every few seconds, when asked, and at the end; and it builds and
+//! installs snapshots, since what it sees is consistent.
+//!
+//! It may lag: the log replays what it lacks. How far is bounded, and whoever
+//! applies waits for [`Image::room`]. A full disk suspends it, and is reported;
+//! any other failure of the engine ends the process.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{Notify, oneshot};
+
+use super::{Batch, Engine, StorageError, failpoint, snapshot::SnapshotFile};
+
+#[derive(Clone, Debug)]
+pub struct ImageOptions {
+    /// Rows that are written at once when so many wait.
+    pub batch_rows: usize,
+    pub batch_bytes: usize,
+    /// Longest that a change waits for others to be written with.
+    pub batch_age: Duration,
+    /// Longest that a written change waits for a checkpoint.
+    pub checkpoint_interval: Duration,
+    /// Bytes of changes not yet written at which applying must wait.
+    pub lag_bytes_max: u64,
+}
+
+impl Default for ImageOptions {
+    fn default() -> Self {
+        Self {
+            batch_rows: 10_000,
+            batch_bytes: 4 << 20,
+            batch_age: Duration::from_millis(200),
+            checkpoint_interval: Duration::from_secs(5),
+            lag_bytes_max: 128 << 20,
+        }
+    }
+}
+
+/// How far the engine has come; it may lose it again until the next checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    pub applied_index: u64,
+    pub revision: i64,
+}
+
+/// What the image tells others, on its own thread.
+pub struct ImageHooks {
+    pub on_written: Box<dyn Fn(Written) + Send>,
+    /// The disk is full: nothing more is written until there is room.
+    pub on_no_space: Box<dyn Fn(&StorageError) + Send>,
+    /// The engine failed for good; by default the process ends here.
+    pub on_failure: Box<dyn Fn(&StorageError) + Send>,
+}
+
+impl Default for ImageHooks {
+    fn default() -> Self {
+        Self {
+            on_written: Box::new(|_| ()),
+            on_no_space: Box::new(|_| ()),
+            on_failure: Box::new(|_| std::process::abort()),
+        }
+    }
+}
+
+impl fmt::Debug for ImageHooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImageHooks").finish_non_exhaustive()
+    }
+}
+
+/// Handle of the write-behind thread. Clones share it.
+#[derive(Clone)]
+pub struct Image {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    // Held to add or take; never during an engine call.
+    inbox: Mutex<Inbox>,
+    wake: Condvar,
+    lag_bytes: AtomicU64,
+    lag_bytes_max: u64,
+    room: Notify,
+    durable: AtomicU64,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Inbox {
+    pending: Batch,
+    pending_since: Option<Instant>,
+    orders: VecDeque<Order>,
+    closed: bool,
+}
+
+type Reply<T> = oneshot::Sender<Result<T, StorageError>>;
+
+enum Order {
+    Checkpoint(Reply<u64>),
+    Snapshot(PathBuf, Reply<SnapshotFile>),
+    Replace(SnapshotFile, Reply<()>),
+    Close,
+}
+
+enum Task {
+    Write(Batch),
+    Checkpoint,
+    Order(Order),
+}
+
+/// Pause before the engine is tried again on a full disk.
+const NO_SPACE_PAUSE: Duration = Duration::from_secs(1);
+
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Image").field("lag_bytes", &self.lag_bytes()).finish_non_exhaustive()
+    }
+}
+
+impl Image {
+    /// Starts the thread. `durable` is the applied index that the engine holds now.
+    pub fn start(
+        engine: Arc<dyn Engine>,
+        durable: u64,
+        options: ImageOptions,
+        hooks: ImageHooks,
+    ) -> Result<Self, StorageError> {
+        let shared = Arc::new(Shared {
+            inbox: Mutex::default(),
+            wake: Condvar::new(),
+            lag_bytes: AtomicU64::new(0),
+            lag_bytes_max: options.lag_bytes_max,
+            room: Notify::new(),
+            durable: AtomicU64::new(durable),
+            thread: Mutex::default(),
+        });
+        let writer = Writer {
+            shared: shared.clone(),
+            engine,
+            options,
+            hooks,
+            written: Written { applied_index: durable, revision: 0 },
+            dirty_since: None,
+        };
+        let thread = thread::Builder::new().name("image".into()).spawn(move || writer.run());
+        let thread = thread.map_err(|source| StorageError::Engine { doing: "start its writer", source })?;
+        *shared.thread.lock() = Some(thread);
+        Ok(Self { shared })
+    }
+
+    /// Has the changes written some time later, in the order of these calls.
+    pub fn submit(&self, mut batch: Batch) {
+        let bytes = batch.bytes() as u64;
+        self.shared.lag_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let mut inbox = self.shared.inbox.lock();
+        let first = inbox.pending_since.is_none();
+        inbox.pending.append(&mut batch);
+        if first {
+            inbox.pending_since = Some(Instant::now());
+        }
+        // In between, the thread sleeps until the batch is of age.
+        if first || inbox.pending.bytes() >= SOON_BYTES {
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Waits until the changes not yet written are within their bound.
+    pub async fn room(&self) {
+        loop {
+            let notified = self.shared.room.notified();
+            if self.lag_bytes() < self.shared.lag_bytes_max {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Bytes of changes that the engine does not have yet.
+    pub fn lag_bytes(&self) -> u64 {
+        self.shared.lag_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Newest applied index that a power cut cannot take from the engine.
+    pub fn durable_index(&self) -> u64 {
+        self.shared.durable.load(Ordering::Acquire)
+    }
+
+    /// Makes everything submitted before durable; gives the applied index of it.
+    pub async fn checkpoint(&self) -> Result<u64, StorageError> {
+        self.ask(Order::Checkpoint).await
+    }
+
+    /// Builds a snapshot of everything submitted before, in `dir`. That much is
+    /// then durable in the engine too.
+    pub async fn build_snapshot(&self, dir: PathBuf) -> Result<SnapshotFile, StorageError> {
+        self.ask(|reply| Order::Snapshot(dir, reply)).await
+    }
+
+    /// Replaces all rows by those of `snapshot`. What was submitted before and
+    /// not yet written is dropped.
+    pub async fn replace(&self, snapshot: SnapshotFile) -> Result<(), StorageError> {
+        self.ask(|reply| Order::Replace(snapshot, reply)).await
+    }
+
+    /// Writes and flushes what waits, and ends the thread. Blocks.
+    pub fn close(&self) {
+        {
+            let mut inbox = self.shared.inbox.lock();
+            if !inbox.closed {
+                inbox.orders.push_back(Order::Close);
+                inbox.closed = true;
+            }
+            self.shared.wake.notify_one();
+        }
+        let thread = self.shared.thread.lock().take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the writer of the image panicked");
+        }
+    }
+
+    async fn ask<T>(&self, order: impl FnOnce(Reply<T>) -> Order) -> Result<T, StorageError> {
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut inbox = self.shared.inbox.lock();
+            if inbox.closed {
+                return Err(StorageError::Closed);
+            }
+            inbox.orders.push_back(order(reply));
+            self.shared.wake.notify_one();
+        }
+        answer.await.unwrap_or(Err(StorageError::Closed))
+    }
+}
+
+/// Pending bytes from which on a submit wakes the thread, to see if it is enough.
+const SOON_BYTES: usize = 1 << 20;
+
+struct Writer {
+    shared: Arc<Shared>,
+    engine: Arc<dyn Engine>,
+    options: ImageOptions,
+    hooks: ImageHooks,
+    written: Written,
+    /// When the oldest change that no checkpoint covers was written.
+    dirty_since: Option<Instant>,
+}
+
+impl Writer {
+    fn run(mut self) {
+        loop {
+            let done = match self.next() {
+                Task::Write(batch) => self.write(batch),
+                Task::Checkpoint => self.checkpoint(),
+                Task::Order(Order::Close) => {
+                    // Whatever fails here is replayed from the log at the next start.
+                    if let Err(error) = self.settle() {
+                        tracing::warn!(%error, "the image could not be brought up to date at the end");
+                    }
+                    return;
+                }
+                Task::Order(Order::Checkpoint(reply)) => {
+                    let settled = self.settle();
+                    answer(
+                        reply,
+                        settled.as_ref().map(|()| self.written.applied_index).map_err(StorageError::echo),
+                    );
+                    settled
+                }
+                Task::Order(Order::Snapshot(dir, reply)) => {
+                    let settled = self.settle();
+                    // A snapshot that fails does not touch the image.
+                    answer(
+                        reply,
+                        match &settled {
+                            Ok(()) => SnapshotFile::build(&*self.engine, &dir),
+                            Err(error) => Err(error.echo()),
+                        },
+                    );
+                    settled
+                }
+                Task::Order(Order::Replace(snapshot, reply)) => {
+                    answer(reply, self.replace(&snapshot));
+                    Ok(())
+                }
+            };
+            if let Err(error) = done
+                && !self.pause_if_no_space(&error)
+            {
+                tracing::error!(%error, "the image cannot be written");
+                self.shared.inbox.lock().closed = true;
+                (self.hooks.on_failure)(&error);
+                return;
+            }
+        }
+    }
+
+    /// Sleeps until something is due, and takes it.
+    fn next(&self) -> Task {
+        let mut inbox = self.shared.inbox.lock();
+        loop {
+            if let Some(order) = inbox.orders.pop_front() {
+                return Task::Order(order);
+            }
+            let now = Instant::now();
+            let write_at = inbox.pending_since.map(|since| since + self.options.batch_age);
+            let full = inbox.pending.len() >= self.options.batch_rows
+                || inbox.pending.bytes() >= self.options.batch_bytes;
+            if full || write_at.is_some_and(|at| at <= now) {
+                inbox.pending_since = None;
+                return Task::Write(std::mem::take(&mut inbox.pending));
+            }
+            let flush_at = self.dirty_since.map(|since| since + self.options.checkpoint_interval);
+            if flush_at.is_some_and(|at| at <= now) {
+                return Task::Checkpoint;
+            }
+            match write_at.into_iter().chain(flush_at).min() {
+                // Whether it was woken or timed out is looked at anew.
+                Some(at) => drop(self.shared.wake.wait_until(&mut inbox, at)),
+                None => self.shared.wake.wait(&mut inbox),
+            }
+        }
+    }
+
+    /// Brings the engine up to date, on disk.
+    fn settle(&mut self) -> Result<(), StorageError> {
+        self.write_pending().and_then(|()| self.checkpoint())
+    }
+
+    fn write_pending(&mut self) -> Result<(), StorageError> {
+        let batch = {
+            let mut inbox = self.shared.inbox.lock();
+            inbox.pending_since = None;
+            std::mem::take(&mut inbox.pending)
+        };
+        self.write(batch)
+    }
+
+    fn write(&mut self, mut batch: Batch) -> Result<(), StorageError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        failpoint::kill("image-in-write");
+        if let Err(error) = self.engine.write(&batch) {
+            // Kept before what came since, so that order and lag stay true.
+            let mut inbox = self.shared.inbox.lock();
+            let mut since = std::mem::take(&mut inbox.pending);
+            batch.append(&mut since);
+            inbox.pending = batch;
+            inbox.pending_since = Some(Instant::now());
+            return Err(error);
+        }
+        self.written.applied_index = self.written.applied_index.max(batch.applied_index);
+        self.written.revision = self.written.revision.max(batch.revision);
+        self.dirty_since.get_or_insert_with(Instant::now);
+        (self.hooks.on_written)(self.written);
+        self.shared.lag_bytes.fetch_sub(batch.bytes() as u64, Ordering::Relaxed);
+        self.shared.room.notify_waiters();
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), StorageError> {
+        if self.dirty_since.is_none() {
+            return Ok(());
+        }
+        failpoint::kill("image-in-flush");
+        self.engine.flush()?;
+        self.dirty_since = None;
+        self.shared.durable.store(self.written.applied_index, Ordering::Release);
+        failpoint::kill("image-after-flush");
+        Ok(())
+    }
+
+    fn replace(&mut self, snapshot: &SnapshotFile) -> Result<(), StorageError> {
+        snapshot.verify()?;
+        let dropped = {
+            let mut inbox = self.shared.inbox.lock();
+            inbox.pending_since = None;
+            std::mem::take(&mut inbox.pending)
+        };
+        self.shared.lag_bytes.fetch_sub(dropped.bytes() as u64, Ordering::Relaxed);
+        self.shared.room.notify_waiters();
+        failpoint::kill("image-in-replace");
+        self.engine.replace(&mut snapshot.rows()?)?;
+        self.written = Written { applied_index: snapshot.index(), revision: snapshot.meta().revision };
+        self.dirty_since = None;
+        self.shared.durable.store(self.written.applied_index, Ordering::Release);
+        Ok(())
+    }
+
+    /// True iff the disk is full: reported, and paused for a while.
+    fn pause_if_no_space(&mut self, error: &StorageError) -> bool {
+        if !error.is_no_space() {
+            return false;
+        }
+        tracing::error!(%error, "the disk is full: the image waits for room");
+        (self.hooks.on_no_space)(error);
+        if self.dirty_since.is_some() {
+            self.dirty_since = Some(Instant::now());
+        }
+        thread::sleep(NO_SPACE_PAUSE);
+        true
+    }
+}
+
+fn answer<T>(reply: Reply<T>, result: Result<T, StorageError>) {
+    // Should nobody wait any more, nothing is lost by that.
+    drop(reply.send(result));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use bytes::Bytes;
+    use etcfs_proto::etcfs::record::{LogId, Meta};
+
+    use super::*;
+    use crate::storage::{MemoryEngine, codec, engine::RowIter, keyspace};
+
+    /// Counts writes, and fails as told.
+    #[derive(Debug, Default)]
+    struct Probe {
+        rows: MemoryEngine,
+        writes: AtomicUsize,
+        flushes: AtomicUsize,
+        failures: Mutex<VecDeque<i32>>,
+    }
+
+    impl Engine for Probe {
+        fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+            self.rows.get(key)
+        }
+        fn range(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
+            self.rows.range(start, end, limit)
+        }
+        fn write(&self, batch: &Batch) -> Result<(), StorageError> {
+            if let Some(errno) = self.failures.lock().pop_front() {
+                let source = std::io::Error::from_raw_os_error(errno);
+                return Err(StorageError::Engine { doing: "write a batch", source });
+            }
+            self.writes.fetch_add(1, Ordering::SeqCst);
+            self.rows.write(batch)
+        }
+        fn flush(&self) -> Result<(), StorageError> {
+            self.flushes.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+        fn size_on_disk(&self) -> Result<u64, StorageError> {
+            self.rows.size_on_disk()
+        }
+        fn replace(&self, rows: RowIter<'_>) -> Result<(), StorageError> {
+            self.rows.replace(rows)
+        }
+    }
+
+    fn batch(index: u64) -> Batch {
+        let mut batch = Batch::default();
+        (batch.applied_index, batch.revision) = (index, index as i64 + 1);
+        let applied = Some(LogId { term: 1, node: 0, index });
+        batch.put(keyspace::revision(index as i64, 0), "value".into());
+        batch.put(Bytes::from_static(keyspace::META), codec::encode(&Meta { applied, ..Meta::default() }));
+        batch
+    }
+
+    fn start(engine: &Arc<Probe>, hooks: ImageHooks) -> Image {
+        let options = ImageOptions { batch_age: Duration::from_secs(3600), ..ImageOptions::default() };
+        Image::start(engine.clone(), 0, options, hooks).expect("started")
+    }
+
+    #[tokio::test]
+    async fn many_entries_become_one_write_and_a_checkpoint_makes_them_durable() {
+        let engine = Arc::new(Probe::default());
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let on_written = Box::new({
+            let told = told.clone();
+            move |written| told.lock().push(written)
+        });
+        let image = start(&engine, ImageHooks { on_written, ..ImageHooks::default() });
+        (1..=50).for_each(|index| image.submit(batch(index)));
+        assert!(image.lag_bytes() > 0);
+        assert_eq!(image.checkpoint().await.expect("made"), 50);
+        assert_eq!((engine.writes.load(Ordering::SeqCst), engine.flushes.load(Ordering::SeqCst)), (1, 1));
+        assert_eq!((image.durable_index(), image.lag_bytes()), (50, 0));
+        assert_eq!(*told.lock(), [Written { applied_index: 50, revision: 51 }]);
+        image.submit(batch(51));
+        image.close();
+        assert_eq!((engine.writes.load(Ordering::SeqCst), image.durable_index()), (2, 51));
+        assert!(matches!(image.checkpoint().await, Err(StorageError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_delays_the_image_and_loses_nothing() {
+        let engine = Arc::new(Probe::default());
+        let reports = Arc::new(AtomicUsize::new(0));
+        let on_no_space = Box::new({
+            let reports = reports.clone();
+            move |_: &StorageError| {
+                reports.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        engine.failures.lock().push_back(libc::ENOSPC);
+        let options = ImageOptions { batch_age: Duration::ZERO, ..ImageOptions::default() };
+        let hooks = ImageHooks { on_no_space, ..ImageHooks::default() };
+        let image = Image::start(engine.clone(), 0, options, hooks).expect("started");
+        image.submit(batch(1));
+        while reports.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        image.submit(batch(2));
+        assert_eq!(image.checkpoint().await.expect("room again"), 2);
+        assert!(engine.get(&keyspace::revision(1, 0)).expect("read").is_some());
+        image.close();
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_fails_is_reported_once_and_written_no_more() {
+        let engine = Arc::new(Probe::default());
+        engine.failures.lock().push_back(libc::EIO);
+        let (report, reported) = oneshot::channel();
+        let report = Mutex::new(Some(report));
+        let on_failure = Box::new(move |error: &StorageError| {
+            let report = report.lock().take().expect("once");
+            report.send(error.to_string()).expect("awaited");
+        });
+        let options = ImageOptions { batch_age: Duration::ZERO, ..ImageOptions::default() };
+        let hooks = ImageHooks { on_failure, ..ImageHooks::default() };
+        let image = Image::start(engine.clone(), 0, options, hooks).expect("started");
+        image.submit(batch(1));
+        assert!(reported.await.expect("reported").contains("write a batch"));
+        assert!(matches!(image.checkpoint().await, Err(StorageError::Closed)));
+        image.close();
+        assert_eq!(engine.writes.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_holds_all_that_was_submitted_and_replaces_another_image() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (from, into) = (Arc::new(Probe::default()), Arc::new(Probe::default()));
+        let image = start(&from, ImageHooks::default());
+        (1..=7).for_each(|index| image.submit(batch(index)));
+        let snapshot = image.build_snapshot(dir.path().to_owned()).await.expect("built");
+        assert_eq!((snapshot.index(), image.durable_index()), (7, 7));
+        let other = start(&into, ImageHooks::default());
+        other.submit(batch(900));
+        other.replace(snapshot).await.expect("replaced");
+        assert_eq!((other.durable_index(), other.lag_bytes()), (7, 0));
+        assert_eq!(into.rows.rows(), from.rows.rows());
+        image.close();
+        other.close();
+    }
+}
