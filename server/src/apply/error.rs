@@ -1,4 +1,6 @@
-//! Why a command of the log was refused.
+//! Why a command of the log was refused, or could not be applied.
+
+use crate::{mvcc::ReadError, storage::StorageError};
 
 /// A refusal in etcd's words; it changes nothing and is alike on every member.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,4 +30,27 @@ pub enum ApplyError {
     /// A request of a newer version, or an empty one.
     #[error("unknown command")]
     UnknownCommand,
+}
+
+/// A refusal is an outcome; a failure of the image ends the node.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Refused(ApplyError),
+    Storage(StorageError),
+}
+
+impl From<ApplyError> for Failure {
+    fn from(error: ApplyError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Compacted => Self::Refused(ApplyError::Compacted),
+            ReadError::FutureRevision => Self::Refused(ApplyError::FutureRevision),
+            ReadError::Storage(error) => Self::Storage(error),
+        }
+    }
 }

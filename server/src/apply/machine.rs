@@ -1,18 +1,46 @@
-//! Skeleton: bodies follow.
+//! The replicated state's only writer: log entries in, outcomes and rows out.
+//!
+//! An entry is applied wholly before any of it is published. Its batch holds
+//! all rows that it changes and the meta row with its log id, so that the image
+//! never holds data without knowing how far it has come.
+
 use std::sync::Arc;
 
-use etcfs_proto::etcfs::{command, record};
-
-use super::{Alarms, Applied, Cluster};
-use crate::{
-    lease::TableHandle,
-    mvcc::{Store, StoreOptions},
-    storage::{Batch, Engine, StorageError},
+use bytes::Bytes;
+use etcfs_proto::etcfs::{
+    command::{self, request::Body},
+    record,
 };
 
-/// The replicated state's only writer.
+use super::{
+    Alarms, Applied, ApplyError, Cluster, Outcome, Response, admit::admit, compaction::compaction,
+    error::Failure, kv, lease, txn,
+};
+use crate::{
+    lease::table::{LeaseTable, TableHandle},
+    mvcc::{FIRST_REVISION, NEVER_COMPACTED, RevisionEvents, Scrubbed, Store, StoreOptions, Writer},
+    storage::{
+        Batch, Engine, StorageError, codec,
+        keyspace::{self, LEASES, META},
+    },
+};
+
+/// Layout of the rows that this code writes.
+const FORMAT: u32 = 1;
+
+/// Rows read from the engine at a time.
+const ROWS_CHUNK: usize = 4096;
+
+/// The state of one member.
 #[derive(Debug)]
-pub struct Machine {}
+pub struct Machine {
+    writer: Writer,
+    leases: LeaseTable,
+    cluster: Cluster,
+    alarms: Alarms,
+    meta: record::Meta,
+    options: StoreOptions,
+}
 
 /// Cheap read handles of what the machine keeps.
 #[derive(Clone, Debug)]
@@ -24,41 +52,190 @@ pub struct State {
 }
 
 impl Machine {
-    pub fn open(_engine: Arc<dyn Engine>, _options: StoreOptions) -> Result<(Self, State), StorageError> {
-        unimplemented!()
+    /// The state that an image holds; replay the log from behind `meta().applied`.
+    pub fn open(engine: Arc<dyn Engine>, options: StoreOptions) -> Result<(Self, State), StorageError> {
+        let meta = read_meta(&*engine)?;
+        let (store, writer, attachments) = Store::open(Arc::clone(&engine), &meta, &options)?;
+        let leases = LeaseTable::new(read_leases(&*engine)?, attachments);
+        let (cluster, alarms) = (Cluster::default(), Alarms::default());
+        cluster.load(&*engine, &meta)?;
+        alarms.load(&*engine)?;
+        let state =
+            State { store, leases: leases.handle(), cluster: cluster.clone(), alarms: alarms.clone() };
+        Ok((Self { writer, leases, cluster, alarms, meta, options }, state))
     }
-    /// Applied log id, membership and counters as of the last applied entry.
+
+    /// Replaces everything by what another image holds; the handles stay good.
+    pub fn install(&mut self, engine: Arc<dyn Engine>) -> Result<(), StorageError> {
+        let meta = read_meta(&*engine)?;
+        let leases = read_leases(&*engine)?;
+        let attachments = self.writer.install(Arc::clone(&engine), &meta, &self.options)?;
+        self.leases.replace(leases, attachments);
+        self.cluster.load(&*engine, &meta)?;
+        self.alarms.load(&*engine)?;
+        self.meta = meta;
+        Ok(())
+    }
+
+    /// Log id, membership and counters as of the last applied entry.
     pub fn meta(&self) -> &record::Meta {
-        unimplemented!()
+        &self.meta
     }
+
     /// Names the cluster; stored with the next entry.
-    pub fn set_cluster_id(&mut self, _cluster_id: u64) {
-        unimplemented!()
+    pub fn set_cluster_id(&mut self, cluster_id: u64) {
+        self.meta.cluster_id = cluster_id;
+        self.cluster.set_cluster_id(cluster_id);
     }
-    pub fn apply(&mut self, _id: &record::LogId, _batch: &command::Batch) -> Result<Applied, StorageError> {
-        unimplemented!()
+
+    /// Applies an entry of requests. An error is the image's and ends the node.
+    pub fn apply(&mut self, id: &record::LogId, batch: &command::Batch) -> Result<Applied, StorageError> {
+        let mut applied = Applied::default();
+        for request in &batch.requests {
+            match self.request(id.term, request, &mut applied.batch, &mut applied.events) {
+                Ok(response) => applied.outcomes.push(Outcome::Ok(response)),
+                Err(Failure::Refused(error)) => applied.outcomes.push(Outcome::Err(error)),
+                Err(Failure::Storage(error)) => return Err(error),
+            }
+        }
+        Ok(self.seal(id, applied))
     }
-    pub fn apply_blank(&mut self, _id: &record::LogId) -> Applied {
-        unimplemented!()
+
+    /// Applies an entry that says nothing.
+    pub fn apply_blank(&mut self, id: &record::LogId) -> Applied {
+        self.seal(id, Applied::default())
     }
-    pub fn apply_membership(&mut self, _id: &record::LogId, _membership: record::Membership) -> Applied {
-        unimplemented!()
+
+    pub fn apply_membership(&mut self, id: &record::LogId, membership: record::Membership) -> Applied {
+        let mut applied = Applied::default();
+        self.cluster.apply_membership(&membership, &mut applied.batch);
+        self.meta.membership = Some(record::StoredMembership { id: Some(*id), membership: Some(membership) });
+        self.seal(id, applied)
     }
+
     /// Lets readers see everything up to `revision`.
-    pub fn publish(&self, _revision: i64) {
-        unimplemented!()
+    pub fn publish(&self, revision: i64) {
+        self.writer.publish(revision);
     }
-    /// True while a compaction's rows are still to be deleted.
+
+    /// True while a published compaction's rows are still to be deleted.
     pub fn scrub_pending(&self) -> bool {
-        unimplemented!()
+        self.writer.scrub_pending()
     }
-    /// Deletes one chunk of compacted rows: a batch for the image, to submit after those of the
-    /// entries applied so far. `None`: nothing to do, or a pinned reader is in the way.
+
+    /// Deletes one chunk of compacted rows: a batch for the image, to be submitted after those of
+    /// the entries applied so far. `None`: nothing to do, or a reader is in the way.
     pub fn scrub(&mut self) -> Option<Batch> {
-        unimplemented!()
+        match self.writer.scrub() {
+            Scrubbed::Idle | Scrubbed::Held => None,
+            Scrubbed::Chunk(batch) => Some(batch),
+            Scrubbed::Last(mut batch, revision) => {
+                self.meta.scrubbed_revision = revision;
+                batch.put(Bytes::from_static(META), codec::encode(&self.meta));
+                Some(batch)
+            }
+        }
     }
-    /// Replaces the whole state by that of an engine which a snapshot filled; handles stay valid.
-    pub fn install(&mut self, _engine: Arc<dyn Engine>) -> Result<(), StorageError> {
-        unimplemented!()
+
+    /// Completes an entry's batch with the news of how far the state has come.
+    fn seal(&mut self, id: &record::LogId, mut applied: Applied) -> Applied {
+        self.meta.applied = Some(*id);
+        self.meta.revision = self.writer.revision();
+        applied.batch.put(Bytes::from_static(META), codec::encode(&self.meta));
+        applied.batch.applied_index = id.index;
+        applied.batch.revision = self.meta.revision;
+        applied.revision = self.meta.revision;
+        applied
+    }
+
+    fn request(
+        &mut self,
+        term: u64,
+        request: &command::Request,
+        batch: &mut Batch,
+        events: &mut Vec<RevisionEvents>,
+    ) -> Result<Response, Failure> {
+        let body = request.body.as_ref().ok_or(ApplyError::UnknownCommand)?;
+        admit(&self.alarms, body)?;
+        let Self { writer, leases, meta, .. } = self;
+        Ok(match body {
+            Body::Put(put) => {
+                kv::check_put(&writer.view(), leases, put)?;
+                let mut txn = writer.begin(batch);
+                let response = kv::put(&mut txn, leases, put)?;
+                events.extend(txn.finish());
+                Response::Put(response)
+            }
+            Body::DeleteRange(delete) => {
+                let mut txn = writer.begin(batch);
+                let response = kv::delete_range(&mut txn, leases, delete)?;
+                events.extend(txn.finish());
+                Response::DeleteRange(response)
+            }
+            Body::Txn(request) => {
+                let mut txn = writer.begin(batch);
+                let response = txn::txn(&mut txn, leases, request)?;
+                events.extend(txn.finish());
+                Response::Txn(response)
+            }
+            Body::Compaction(request) => Response::Compaction(compaction(writer, meta, request)?),
+            Body::LeaseGrant(request) => {
+                Response::LeaseGrant(lease::grant(leases, batch, writer.revision(), request)?)
+            }
+            Body::LeaseRevoke(request) => {
+                Response::LeaseRevoke(lease::revoke(writer, leases, batch, events, request)?)
+            }
+            Body::LeaseExpire(request) => {
+                lease::expire(writer, leases, batch, events, request, term)?;
+                Response::Done
+            }
+            Body::LeaseCheckpoint(request) => {
+                lease::checkpoint(leases, batch, request);
+                Response::Done
+            }
+            Body::Alarm(request) => Response::Alarm(self.alarms.apply(request, writer.revision(), batch)),
+            Body::MemberAttributes(attributes) => {
+                self.cluster.apply_attributes(attributes, batch)?;
+                Response::Done
+            }
+            Body::ClusterVersion(request) => {
+                meta.cluster_version.clone_from(&request.version);
+                self.cluster.set_version(request.version.clone());
+                Response::Done
+            }
+        })
+    }
+}
+
+fn read_meta(engine: &dyn Engine) -> Result<record::Meta, StorageError> {
+    let Some(row) = engine.get(META)? else {
+        return Ok(record::Meta {
+            format: FORMAT,
+            revision: FIRST_REVISION,
+            compact_revision: NEVER_COMPACTED,
+            scrubbed_revision: NEVER_COMPACTED,
+            ..record::Meta::default()
+        });
+    };
+    let meta: record::Meta = codec::decode(META, row)?;
+    if meta.format != FORMAT {
+        return Err(StorageError::Corrupt {
+            what: "the image's meta row".into(),
+            reason: format!("it is of format {}, this version reads {FORMAT}", meta.format),
+        });
+    }
+    Ok(meta)
+}
+
+fn read_leases(engine: &dyn Engine) -> Result<Vec<record::Lease>, StorageError> {
+    let mut leases = Vec::new();
+    let mut start = Bytes::from_static(LEASES.start);
+    loop {
+        let rows = engine.range(&start, LEASES.end, ROWS_CHUNK)?;
+        let Some((last, _)) = rows.last() else { return Ok(leases) };
+        start = keyspace::successor(last);
+        for (key, row) in rows {
+            leases.push(codec::decode(&key, row)?);
+        }
     }
 }

@@ -2,13 +2,22 @@
 //!
 //! Pure and synchronous: the same commands give the same state and the same
 //! outcomes on every member, so nothing here asks a clock or draws a number.
+//! [`machine`] takes a log entry apart, [`admit`] says what alarms forbid, and
+//! there is one file for each kind of command.
 
-pub mod error;
-pub mod machine;
-pub mod outcome;
-pub mod state;
+mod admit;
+mod alarm;
+mod compaction;
+mod error;
+mod kv;
+mod lease;
+mod machine;
+mod member;
+mod outcome;
+mod txn;
 
+pub use alarm::Alarms;
 pub use error::ApplyError;
 pub use machine::{Machine, State};
+pub use member::Cluster;
 pub use outcome::{Applied, Outcome, Response};
-pub use state::{Alarms, Cluster};

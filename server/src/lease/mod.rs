@@ -6,4 +6,4 @@ pub mod lessor;
 pub mod table;
 
 pub use lessor::{KeepAlive, Lessor};
-pub use table::{LeaseChange, LeaseFacts, TableHandle};
+pub use table::{LEASE_TTL_SECONDS_MAX, LeaseChange, LeaseFacts, TableHandle};

@@ -1,18 +1,42 @@
 //! The multi-version store: every key with its history.
 //!
-//! One writer ([`write::Writer`], owned by apply) adds revisions; any number of
+//! One writer ([`Writer`], owned by apply) adds revisions; any number of
 //! readers look at the store as it was at one revision. What a reader sees is
 //! what has been published, never half of a log entry. The key index is wholly
 //! in memory; values of recent revisions and often read ones are kept within a
 //! byte budget and the rest is read from the image. Nothing in here knows a
 //! clock, a task or a wire.
+//!
+//! A change is a [`Revision`]; its row is the encoded pair ([`row`]); the
+//! [`index`] maps each key to its history ([`key_index`]); the rows in memory
+//! are [`values`]. [`store`] holds all of it behind one lock, [`read`] and
+//! [`write`] are its two sides, [`compact`] forgets history.
 
-pub mod error;
-pub mod event;
-pub mod revision;
-pub mod store;
+mod compact;
+mod compare;
+mod error;
+mod event;
+mod hash;
+mod history;
+mod index;
+mod key_index;
+mod pins;
+mod read;
+mod restore;
+mod revision;
+mod row;
+mod store;
+mod values;
+mod write;
 
+pub use compact::Scrubbed;
+pub use compare::Branch;
 pub use error::ReadError;
 pub use event::{EventKind, Previous, RevisionEvents, WatchEvent};
-pub use revision::Revision;
-pub use store::{KvHash, Store, StoreOptions};
+pub use hash::KvHash;
+pub use history::{History, HistoryLimits};
+pub use read::View;
+pub(crate) use read::header;
+pub use revision::{FIRST_REVISION, NEVER_COMPACTED, Revision};
+pub use store::{Store, StoreOptions};
+pub use write::{WriteTxn, Writer};

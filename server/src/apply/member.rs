@@ -1,0 +1,98 @@
+//! The cluster as its log describes it: members, their names, its version.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use etcfs_proto::etcfs::{command::MemberAttributes, record};
+use parking_lot::RwLock;
+
+use super::ApplyError;
+use crate::storage::{
+    Batch, Engine, StorageError, codec,
+    keyspace::{self, MEMBERS},
+};
+
+/// Read handle of the cluster's members.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    /// Held for a few lines, with no other lock taken under it.
+    state: Arc<RwLock<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    cluster_id: u64,
+    version: String,
+    members: BTreeMap<u64, record::Member>,
+}
+
+/// More members than any cluster has.
+const MEMBERS_MAX: usize = 4096;
+
+impl Cluster {
+    pub fn cluster_id(&self) -> u64 {
+        self.state.read().cluster_id
+    }
+
+    /// Empty until a leader has set it.
+    pub fn version(&self) -> String {
+        self.state.read().version.clone()
+    }
+
+    /// All members, by id.
+    pub fn members(&self) -> Vec<record::Member> {
+        self.state.read().members.values().cloned().collect()
+    }
+
+    pub(super) fn load(&self, engine: &dyn Engine, meta: &record::Meta) -> Result<(), StorageError> {
+        let rows = engine.range(MEMBERS.start, MEMBERS.end, MEMBERS_MAX)?;
+        let members = rows
+            .into_iter()
+            .map(|(key, row)| codec::decode::<record::Member>(&key, row).map(|member| (member.id, member)))
+            .collect::<Result<_, _>>()?;
+        let version = meta.cluster_version.clone();
+        *self.state.write() = State { cluster_id: meta.cluster_id, version, members };
+        Ok(())
+    }
+
+    pub(super) fn set_cluster_id(&self, cluster_id: u64) {
+        self.state.write().cluster_id = cluster_id;
+    }
+
+    pub(super) fn set_version(&self, version: String) {
+        self.state.write().version = version;
+    }
+
+    /// Makes the members those of a membership; what they said of themselves stays.
+    pub(super) fn apply_membership(&self, membership: &record::Membership, batch: &mut Batch) {
+        let is_voter = |id: u64| membership.voters.iter().any(|set| set.ids.contains(&id));
+        let mut state = self.state.write();
+        let mut old = std::mem::take(&mut state.members);
+        for node in &membership.nodes {
+            let before = old.remove(&node.id);
+            let mut member = before.clone().unwrap_or_default();
+            member.id = node.id;
+            member.peer_urls.clone_from(&node.peer_urls);
+            member.is_learner = !is_voter(node.id);
+            if before.as_ref() != Some(&member) {
+                batch.put(keyspace::member(node.id), codec::encode(&member));
+            }
+            state.members.insert(node.id, member);
+        }
+        for id in old.into_keys() {
+            batch.delete(keyspace::member(id));
+        }
+    }
+
+    pub(super) fn apply_attributes(
+        &self,
+        attributes: &MemberAttributes,
+        batch: &mut Batch,
+    ) -> Result<(), ApplyError> {
+        let mut state = self.state.write();
+        let member = state.members.get_mut(&attributes.member_id).ok_or(ApplyError::MemberNotFound)?;
+        member.name.clone_from(&attributes.name);
+        member.client_urls.clone_from(&attributes.client_urls);
+        batch.put(keyspace::member(member.id), codec::encode(&*member));
+        Ok(())
+    }
+}

@@ -1,0 +1,66 @@
+//! Transactions: compares choose a branch, whose operations share a revision.
+//!
+//! Everything that could refuse an operation of the branch is checked before
+//! the first is done, so that a refused transaction leaves no trace.
+
+use etcfs_proto::etcdserverpb::{
+    RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse, request_op::Request,
+    response_op::Response,
+};
+
+use super::{error::Failure, kv};
+use crate::{
+    lease::table::LeaseTable,
+    mvcc::{Branch, View, WriteTxn, header},
+};
+
+pub(super) fn txn(
+    txn: &mut WriteTxn<'_>,
+    leases: &LeaseTable,
+    request: &TxnRequest,
+) -> Result<TxnResponse, Failure> {
+    let branch = {
+        let before = txn.view();
+        let branch = Branch::choose(&before, request)?;
+        check(&before, leases, &branch)?;
+        branch
+    };
+    let mut response = run(txn, leases, &branch)?;
+    response.header = header(txn.revision());
+    Ok(response)
+}
+
+fn check(before: &View<'_>, leases: &LeaseTable, branch: &Branch<'_>) -> Result<(), Failure> {
+    for op in branch.ops {
+        match &op.request {
+            Some(Request::RequestPut(put)) => kv::check_put(before, leases, put)?,
+            Some(Request::RequestRange(range)) => before.check_revision(range.revision)?,
+            Some(Request::RequestDeleteRange(_) | Request::RequestTxn(_)) | None => {}
+        }
+    }
+    branch.nested.iter().try_for_each(|nested| check(before, leases, nested))
+}
+
+fn run(txn: &mut WriteTxn<'_>, leases: &LeaseTable, branch: &Branch<'_>) -> Result<TxnResponse, Failure> {
+    let mut nested = branch.nested.iter();
+    let mut one = |op: &RequestOp| -> Result<Option<Response>, Failure> {
+        Ok(match &op.request {
+            Some(Request::RequestPut(put)) => Some(Response::ResponsePut(kv::put(txn, leases, put)?)),
+            Some(Request::RequestDeleteRange(delete)) => {
+                Some(Response::ResponseDeleteRange(kv::delete_range(txn, leases, delete)?))
+            }
+            Some(Request::RequestRange(range)) => Some(Response::ResponseRange(txn.view().range(range)?)),
+            Some(Request::RequestTxn(_)) => {
+                let inner = nested.next().expect("a branch was chosen for each nested transaction");
+                Some(Response::ResponseTxn(run(txn, leases, inner)?))
+            }
+            // The service refuses these; in an old log they do nothing.
+            None => None,
+        })
+    };
+    let responses: Result<Vec<_>, Failure> =
+        branch.ops.iter().map(|op| Ok(ResponseOp { response: one(op)? })).collect();
+    // Like etcd, only the outermost header says the revision.
+    let header = Some(ResponseHeader::default());
+    Ok(TxnResponse { header, succeeded: branch.succeeded, responses: responses? })
+}

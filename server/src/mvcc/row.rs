@@ -1,0 +1,77 @@
+//! The bytes that stand for one change, in memory and in the image alike.
+//!
+//! A row is the encoded `mvccpb.KeyValue`; a deletion is one with version 0.
+//! Key and value of a decoded pair share the row's buffer.
+
+use bytes::Bytes;
+use etcfs_proto::mvccpb::KeyValue;
+use prost::Message;
+
+use super::{EventKind, Revision};
+use crate::storage::{StorageError, codec, keyspace};
+
+pub(crate) fn encode(kv: &KeyValue) -> Bytes {
+    codec::encode(kv)
+}
+
+pub(crate) fn tombstone(key: Bytes, main: i64) -> KeyValue {
+    KeyValue { key, mod_revision: main, ..KeyValue::default() }
+}
+
+/// Reads a row that this process made or has read before.
+pub(crate) fn decode(row: &Bytes) -> KeyValue {
+    KeyValue::decode(row.clone()).expect("the row was encoded here or decoded when it was loaded")
+}
+
+/// Reads a row from the image.
+pub(crate) fn decode_stored(revision: Revision, row: Bytes) -> Result<KeyValue, StorageError> {
+    codec::decode(&row_key(revision), row)
+}
+
+pub(crate) fn kind(kv: &KeyValue) -> EventKind {
+    if kv.version == 0 { EventKind::Delete } else { EventKind::Put }
+}
+
+/// The key of an encoded pair, without decoding the rest.
+///
+/// Fields are encoded by number and a key is never empty, so it comes first.
+pub(crate) fn key(row: &[u8]) -> &[u8] {
+    const KEY_FIELD: u8 = 1 << 3 | 2;
+    debug_assert_eq!(row.first(), Some(&KEY_FIELD));
+    let mut rest = &row[1..];
+    let length = prost::encoding::decode_varint(&mut rest).expect("a row starts with its key's length");
+    &rest[..usize::try_from(length).expect("a key fits in memory")]
+}
+
+pub(crate) fn row_key(revision: Revision) -> Bytes {
+    keyspace::revision(revision.main, i64::from(revision.sub))
+}
+
+pub(crate) fn parse_row_key(row_key: &[u8]) -> Result<Revision, StorageError> {
+    keyspace::parse_revision(row_key)
+        .and_then(|(main, sub)| Some(Revision { main, sub: u32::try_from(sub).ok()? }))
+        .ok_or_else(|| StorageError::Corrupt {
+            what: format!("row {}", row_key.escape_ascii()),
+            reason: "its key is no revision".into(),
+        })
+}
+
+/// What one change counts towards the quota.
+pub(crate) fn size(row_bytes: usize) -> u64 {
+    (keyspace::REVISION_KEY_BYTES + row_bytes) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_a_row_is_found_without_decoding_it() {
+        for length in [1, 127, 128, 40_000] {
+            let key: Bytes = vec![7; length].into();
+            let row = encode(&KeyValue { key: key.clone(), value: "v".into(), ..KeyValue::default() });
+            assert_eq!(super::key(&row), key);
+            assert_eq!(decode(&row).value, "v");
+        }
+    }
+}
