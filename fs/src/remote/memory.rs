@@ -229,7 +229,7 @@ impl State {
             }
             Freshness::AtLeast(_) => Ok(self.head),
             Freshness::Exactly(revision) if revision.0 < self.compacted => {
-                Err(RemoteError::Compacted(Revision(self.compacted)))
+                Err(RemoteError::Compacted(Some(Revision(self.compacted))))
             }
             Freshness::Exactly(revision) => Ok(revision.0),
         }
@@ -524,7 +524,7 @@ impl Watcher {
         }
         if self.next <= state.compacted {
             self.ended = true;
-            return Some(Err(RemoteError::Compacted(Revision(state.compacted))));
+            return Some(Err(RemoteError::Compacted(Some(Revision(state.compacted)))));
         }
         let from = state.log.partition_point(|changed| changed.revision.0 < self.next);
         for changed in &state.log[from..] {
@@ -608,7 +608,7 @@ mod tests {
         assert!(matches!(watch.next().await, Some(Ok(Watched::Changed(_)))));
         memory.compact(memory.revision());
         let mut late = memory.watch(ranges, first);
-        assert_eq!(late.next().await, Some(Err(RemoteError::Compacted(memory.revision()))));
+        assert_eq!(late.next().await, Some(Err(RemoteError::Compacted(Some(memory.revision())))));
         assert_eq!(late.next().await, None);
     }
 

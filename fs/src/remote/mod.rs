@@ -6,6 +6,7 @@
 //! once.
 
 pub mod change;
+pub mod client;
 pub mod memory;
 pub mod times;
 
@@ -239,8 +240,9 @@ pub trait Remote: fmt::Debug + Send + Sync + 'static {
 pub enum RemoteError {
     #[error("no answer from the server within {} s", .0.as_secs_f32())]
     TimedOut(Duration),
-    #[error("the revision has been compacted; the oldest that can be had is {0}")]
-    Compacted(Revision),
+    /// With the newest compacted revision, where the server says it.
+    #[error("the revision has been compacted")]
+    Compacted(Option<Revision>),
     #[error("the revision is not made yet")]
     FutureRevision,
     #[error("the request is over the server's limit of one request")]

@@ -1,0 +1,254 @@
+//! The server behind the mount, over the etcd v3 API.
+//!
+//! Reads are asked again until they are answered. A change is carried out exactly once: `commit` has the protocol,
+//! `slots` what it remembers. The mount's patience bounds every wait; a wait ends with the caller's future.
+
+mod commit;
+mod merge;
+mod patience;
+mod slots;
+mod watch;
+mod wire;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use etcfs_client::{Client, ClientError, Config};
+use etcfs_proto::etcdserverpb::{
+    LeaseGrantRequest, LeaseTimeToLiveRequest, RangeRequest, RangeResponse, ResponseHeader, TxnRequest,
+};
+use etcfs_proto::key::KeyRange;
+use futures_util::FutureExt;
+use futures_util::future::try_join_all;
+
+use self::patience::{Judged, Reach, judge};
+use self::slots::Sessions;
+use super::times::Times;
+use super::{
+    At, Call, Change, Committed, Freshness, KeyValue, LeaseFacts, LeaseId, Lookup, Page, PageRequest,
+    Patience, Probe, Remote, RemoteError, Renewal, Revision, Usage, Watch,
+};
+use crate::map::Key;
+
+/// Names looked up in one transaction. Each may bring a value, so this bounds an answer to some 24 MiB.
+const PROBES_MAX: usize = 16;
+
+/// The connection asks for a sign of life after so long, and is given up after so long without: together the
+/// bound after which caches are no longer trusted.
+const KEEPALIVE_INTERVAL_SECONDS: u64 = 6;
+const KEEPALIVE_TIMEOUT_SECONDS: u64 = 4;
+
+/// A server, or a cluster of them.
+#[derive(Debug)]
+pub struct Server {
+    client: Client,
+    times: Times,
+    reach: Reach,
+    sessions: Arc<Sessions>,
+}
+
+impl Server {
+    /// Checks the endpoints' spelling; connects with the first call.
+    pub fn new(endpoints: &[String], patience: Patience) -> Result<Self, ClientError> {
+        let client = Client::connect(Config {
+            endpoints: endpoints.to_vec(),
+            keepalive_interval: std::time::Duration::from_secs(KEEPALIVE_INTERVAL_SECONDS),
+            keepalive_timeout: std::time::Duration::from_secs(KEEPALIVE_TIMEOUT_SECONDS),
+            ..Config::default()
+        })?;
+        Ok(Self { client, times: Times::default(), reach: Reach::new(patience), sessions: Arc::default() })
+    }
+
+    fn heard(&self, header: Option<&ResponseHeader>) -> Revision {
+        let revision = Revision(header.map_or(0, |header| header.revision));
+        self.times.note(revision, SystemTime::now());
+        revision
+    }
+
+    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, RemoteError> {
+        self.reach.ask(|| async { self.client.kv().range(request.clone()).await }).await
+    }
+
+    /// Asks so that the answer is as new as it must be, and says of which revision it is.
+    async fn read<T, A, F>(&self, how: Freshness, ask: A) -> Result<At<T>, RemoteError>
+    where
+        A: Fn(How) -> F,
+        F: Future<Output = Result<(Option<ResponseHeader>, T), RemoteError>>,
+    {
+        let (first, least) = match how {
+            Freshness::Linearizable => (How { serializable: false, revision: 0 }, Revision(0)),
+            Freshness::AtLeast(revision) => (How { serializable: true, revision: 0 }, revision),
+            Freshness::Exactly(revision) => (How { serializable: true, revision: revision.0 }, Revision(0)),
+        };
+        let answer = match ask(first).await {
+            // The member that answers is behind: the cluster is not.
+            Err(RemoteError::FutureRevision) if first.serializable => None,
+            Err(error) => return Err(error),
+            Ok((header, found)) => {
+                let revision = self.heard(header.as_ref());
+                (revision >= least).then_some((revision, found))
+            }
+        };
+        let (revision, found) = match answer {
+            Some(answer) => answer,
+            None => {
+                let (header, found) = ask(How { serializable: false, ..first }).await?;
+                (self.heard(header.as_ref()), found)
+            }
+        };
+        if revision < least {
+            return Err(RemoteError::FutureRevision);
+        }
+        Ok(At { revision: if first.revision == 0 { revision } else { Revision(first.revision) }, found })
+    }
+
+    async fn probe(&self, probes: &[Probe], how: Freshness) -> Result<At<Vec<Lookup>>, RemoteError> {
+        self.read(how, |how| async move {
+            let request = TxnRequest { success: wire::probes(probes, how), ..TxnRequest::default() };
+            let answer = self.reach.ask(|| async { self.client.kv().txn(request.clone()).await }).await?;
+            Ok((answer.header, wire::lookups(probes, answer.responses)?))
+        })
+        .await
+    }
+}
+
+/// A read's two fields that say how new it is.
+#[derive(Clone, Copy, Debug)]
+struct How {
+    serializable: bool,
+    /// 0 is the newest.
+    revision: i64,
+}
+
+impl Remote for Server {
+    fn get(&self, key: Key, how: Freshness) -> Call<'_, At<Option<KeyValue>>> {
+        async move {
+            self.read(how, |how| {
+                let (request, key) = (wire::get(&key, how), &key);
+                async move {
+                    let mut answer = self.range(request).await?;
+                    Ok((answer.header, answer.kvs.pop().map(wire::key_value).filter(|kv| kv.key == *key)))
+                }
+            })
+            .await
+        }
+        .boxed()
+    }
+
+    fn lookup(&self, probes: Vec<Probe>, how: Freshness) -> Call<'_, At<Vec<Lookup>>> {
+        async move {
+            let mut chunks = probes.chunks(PROBES_MAX);
+            let mut all = self.probe(chunks.next().unwrap_or_default(), how).await?;
+            let rest = chunks.map(|chunk| self.probe(chunk, Freshness::Exactly(all.revision)));
+            for found in try_join_all(rest).await? {
+                all.found.extend(found.found);
+            }
+            Ok(all)
+        }
+        .boxed()
+    }
+
+    fn page(&self, page: PageRequest) -> Call<'_, At<Page>> {
+        async move {
+            self.read(page.how, |how| {
+                let request = wire::page(&page, how);
+                async move {
+                    let answer = self.range(request).await?;
+                    let kvs = answer.kvs.into_iter().map(wire::key_value).collect();
+                    Ok((answer.header, Page { kvs, more: answer.more }))
+                }
+            })
+            .await
+        }
+        .boxed()
+    }
+
+    fn commit(&self, change: Change) -> Call<'_, Committed> {
+        self.carry_out(change).boxed()
+    }
+
+    fn watch(&self, ranges: Vec<KeyRange>, from: Revision) -> Watch {
+        watch::open(&self.client, ranges, from)
+    }
+
+    fn lease_grant(&self, ttl_seconds: i64) -> Call<'_, LeaseId> {
+        async move {
+            let id = slots::new_lease();
+            self.reach.ask_again(|again| self.grant(id, ttl_seconds, again)).await?;
+            Ok(id)
+        }
+        .boxed()
+    }
+
+    fn lease_facts(&self, lease: LeaseId) -> Call<'_, Option<LeaseFacts>> {
+        async move {
+            let request = LeaseTimeToLiveRequest { id: lease.0, keys: false };
+            let facts = self.reach.ask(|| async { self.client.lease().time_to_live(request).await }).await?;
+            self.heard(facts.header.as_ref());
+            Ok((facts.ttl >= 0)
+                .then_some(LeaseFacts { granted_seconds: facts.granted_ttl, left_seconds: facts.ttl }))
+        }
+        .boxed()
+    }
+
+    fn lease_revoke(&self, lease: LeaseId) -> Call<'_, ()> {
+        async move {
+            self.reach
+                .ask_again(|again| async move {
+                    match self.client.lease().revoke(lease.0).await.map_err(judge) {
+                        Ok(_) => Ok(()),
+                        // The first request had been carried out.
+                        Err(Judged::Final(RemoteError::NoSuchLease)) if again => Ok(()),
+                        Err(judged) => Err(judged),
+                    }
+                })
+                .await
+        }
+        .boxed()
+    }
+
+    fn keep_alive(&self, lease: LeaseId) -> Renewal {
+        Renewal::new(self.client.lease().keep_alive(lease.0))
+    }
+
+    fn usage(&self, ranges: Vec<KeyRange>) -> Call<'_, Usage> {
+        async move {
+            let status = self.reach.ask(|| async { self.client.maintenance().status().await }).await?;
+            let mut usage = Usage {
+                quota_bytes: u64::try_from(status.db_size_quota).ok().filter(|&quota| quota > 0),
+                in_use_bytes: status.db_size_in_use.max(0).unsigned_abs(),
+                keys: 0,
+            };
+            for range in ranges {
+                let answer = self.range(wire::count(&range)).await?;
+                self.heard(answer.header.as_ref());
+                usage.keys += answer.count.max(0).unsigned_abs();
+            }
+            Ok(usage)
+        }
+        .boxed()
+    }
+
+    fn time_of(&self, revision: Revision) -> SystemTime {
+        self.times.time_of(revision, SystemTime::now())
+    }
+
+    fn close(&self) -> Call<'_, ()> {
+        self.end_session().boxed()
+    }
+}
+
+impl Server {
+    /// One attempt to grant a lease under an id of our own choice, so that a second attempt knows the first.
+    async fn grant(&self, id: LeaseId, ttl_seconds: i64, again: bool) -> Result<(), Judged> {
+        let request = LeaseGrantRequest { ttl: ttl_seconds, id: id.0 };
+        match self.client.lease().grant(request).await {
+            Ok(answer) => {
+                self.heard(answer.header.as_ref());
+                Ok(())
+            }
+            Err(error) if again && patience::is_lease_exists(&error) => Ok(()),
+            Err(error) => Err(judge(error)),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The mount's watch: one watcher for each range, merged into whole revisions.
+//!
+//! etcd before 3.4.25 and 3.5.8 may answer a question about progress before it has sent what lies before it; there
+//! a revision that changes both ranges may, rarely, come in two parts of the same revision. Nothing is lost.
+
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use etcfs_client::{BatchKind, Client, ClientError, WatchBatch, WatchState, Watcher};
+use etcfs_proto::etcdserverpb::WatchCreateRequest;
+use etcfs_proto::key::KeyRange;
+use futures_util::stream::{self, Stream, StreamExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::merge::Merge;
+use super::patience::{Judged, judge};
+use super::wire;
+use crate::remote::{RemoteError, Revision, Watch, Watched};
+
+/// Something waits for a range's progress: the server is asked again after so long.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+/// So long a new watch may take before it counts as lost.
+const OPEN_WITHIN: Duration = Duration::from_secs(5);
+
+struct Open {
+    watchers: Vec<Watcher>,
+    states: Vec<watch::Receiver<WatchState>>,
+    merge: Merge,
+    /// As last told to the reader.
+    lost: bool,
+    /// Until then a watcher that was never connected is not missed.
+    open_by: Instant,
+    ended: bool,
+}
+
+pub(super) fn open(client: &Client, ranges: Vec<KeyRange>, from: Revision) -> Watch {
+    let watchers: Vec<Watcher> = ranges
+        .iter()
+        .map(|range| {
+            let (key, range_end) = wire::bounds(range);
+            client.watch(WatchCreateRequest {
+                key,
+                range_end,
+                start_revision: from.0,
+                progress_notify: true,
+                ..WatchCreateRequest::default()
+            })
+        })
+        .collect();
+    let open = Open {
+        states: watchers.iter().map(Watcher::state).collect(),
+        merge: Merge::new(watchers.len(), from),
+        watchers,
+        lost: false,
+        open_by: Instant::now() + OPEN_WITHIN,
+        ended: false,
+    };
+    stream::unfold(open, |mut open| async move { Some((open.next().await?, open)) }).boxed()
+}
+
+impl Open {
+    async fn next(&mut self) -> Option<Result<Watched, RemoteError>> {
+        while !self.ended {
+            if let Some(changed) = self.connection_changed() {
+                return Some(Ok(changed));
+            }
+            if let Some(watched) = self.merge.next() {
+                return Some(Ok(watched));
+            }
+            let behind: Vec<usize> = self.merge.behind().collect();
+            for &range in &behind {
+                self.watchers[range].request_progress();
+            }
+            let never_connected =
+                !self.lost && self.states.iter().any(|state| state.borrow().connected.is_none());
+            tokio::select! {
+                (range, batch) = next_batch(&mut self.watchers) => match batch {
+                    Some(Ok(batch)) => self.take(range, batch),
+                    Some(Err(error)) => {
+                        self.ended = true;
+                        return Some(Err(match judge(error) {
+                            Judged::Final(error) => error,
+                            Judged::Away { why, .. } | Judged::Nonsense { why } => {
+                                RemoteError::Unsupported(why.to_string())
+                            }
+                        }));
+                    }
+                    None => self.ended = true,
+                },
+                () = any_changed(&mut self.states) => {}
+                () = sleep(ASK_AGAIN), if !behind.is_empty() => {}
+                () = sleep_until(self.open_by), if never_connected && Instant::now() < self.open_by => {}
+            }
+        }
+        None
+    }
+
+    fn take(&mut self, range: usize, batch: WatchBatch) {
+        match batch.kind {
+            BatchKind::Created { .. } => {}
+            BatchKind::Events => {
+                for (revision, event) in batch.events.into_iter().filter_map(wire::event) {
+                    self.merge.event(revision, event);
+                }
+                self.merge.know(range, Revision(batch.revision));
+            }
+            BatchKind::Progress | BatchKind::ProgressAnswer => {
+                self.merge.know(range, Revision(batch.revision))
+            }
+        }
+    }
+
+    fn connection_changed(&mut self) -> Option<Watched> {
+        let all = self.states.iter_mut().all(|state| state.borrow_and_update().connected.is_some());
+        let lost = !all && (Instant::now() >= self.open_by || self.lost);
+        if all {
+            // From now on an interruption is told at once.
+            self.open_by = Instant::now();
+        }
+        if lost == self.lost {
+            return None;
+        }
+        self.lost = lost;
+        Some(if lost { Watched::Lost } else { Watched::Back })
+    }
+}
+
+type Batch = Option<Result<WatchBatch, ClientError>>;
+
+async fn next_batch(watchers: &mut [Watcher]) -> (usize, Batch) {
+    std::future::poll_fn(|cx| {
+        for (range, watcher) in watchers.iter_mut().enumerate() {
+            if let Poll::Ready(batch) = Pin::new(watcher).poll_next(cx) {
+                return Poll::Ready((range, batch));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+async fn any_changed(states: &mut [watch::Receiver<WatchState>]) {
+    let changes = states.iter_mut().map(|state| Box::pin(state.changed()));
+    // An error is a watcher that has ended: its last batch says why.
+    if let (Err(_), ..) = futures_util::future::select_all(changes).await {
+        std::future::pending::<()>().await;
+    }
+}
