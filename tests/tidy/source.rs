@@ -3,7 +3,7 @@
 //! Test code is left out: it may use what the module itself may not.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap, HashSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -16,6 +16,9 @@ pub(crate) struct Crate {
     pub(crate) names: Vec<Named>,
     /// The files that are part of it, tests too.
     pub(crate) files: BTreeSet<PathBuf>,
+    /// What a module shows of another under its own name: both by full path.
+    shown_again: HashMap<Vec<String>, Vec<String>>,
+    modules: HashSet<Vec<String>>,
 }
 
 /// A path, and who names it.
@@ -31,8 +34,14 @@ pub(crate) struct Named {
 impl Crate {
     /// Reads the crate whose root file is `root`.
     pub(crate) fn read(root: &Path) -> Self {
-        let mut krate = Self { names: Vec::new(), files: BTreeSet::new() };
+        let mut krate = Self {
+            names: vec![],
+            files: BTreeSet::new(),
+            shown_again: HashMap::new(),
+            modules: HashSet::new(),
+        };
         krate.file(root, &[], false);
+        krate.follow_reexports();
         krate.names.sort();
         krate.names.dedup();
         krate
@@ -56,6 +65,7 @@ impl Crate {
                 let name = child.ident.to_string().trim_start_matches("r#").to_owned();
                 let mut inner = module.to_vec();
                 inner.push(name.clone());
+                self.modules.insert(inner.clone());
                 match &child.content {
                     Some((_, items)) => self.items(items, file, &below.join(&name), &inner, is_test),
                     None => {
@@ -65,6 +75,17 @@ impl Crate {
                     }
                 }
             } else if !is_test {
+                if let syn::Item::Use(item) = item
+                    && !matches!(item.vis, syn::Visibility::Inherited)
+                {
+                    let mut paths = Paths::default();
+                    paths.visit_item_use(item);
+                    for path in paths.found {
+                        let path = resolve(path, module);
+                        let name = path.last().expect("a path has a last part").clone();
+                        self.shown_again.insert([module, &[name]].concat(), path);
+                    }
+                }
                 let mut paths = Paths::default();
                 paths.visit_item(item);
                 for path in paths.found {
@@ -72,6 +93,44 @@ impl Crate {
                     self.names.push(Named { file: file.into(), by: module.to_vec(), path });
                 }
             }
+        }
+    }
+}
+
+impl Crate {
+    /// Replaces a name that a module only shows again by the place where it is at home.
+    fn follow_reexports(&mut self) {
+        let mut names = std::mem::take(&mut self.names);
+        for named in &mut names {
+            // A chain of them has few links; a cycle would not compile.
+            for _ in 0..4 {
+                let [first, place @ ..] = named.path.as_slice() else { break };
+                if first != "crate" {
+                    break;
+                }
+                let shown =
+                    (1..=place.len()).find_map(|end| Some((end, self.shown_again.get(&place[..end])?)));
+                let Some((end, home)) = shown else { break };
+                let home = self.absolute(home, &place[..end - 1]);
+                // Only from a part of itself: what a module shows of another's it answers for itself.
+                let inside = home.first().is_some_and(|first| first == "crate")
+                    && home[1..].starts_with(&place[..end - 1]);
+                if !inside {
+                    break;
+                }
+                named.path = [&home, &place[end..]].concat();
+            }
+        }
+        self.names = names;
+    }
+
+    /// A re-export's path, if it begins with a child of the module that shows it, from the crate on.
+    fn absolute(&self, path: &[String], module: &[String]) -> Vec<String> {
+        let child = [module, &path[..1]].concat();
+        if self.modules.contains(&child) {
+            [&["crate".to_owned()], module, path].concat()
+        } else {
+            path.to_vec()
         }
     }
 }
@@ -225,6 +284,16 @@ mod tests {
         assert_eq!(names("fn f(a: Vec<crate::x::Y>) {}"), ["crate::x::Y"]);
         assert_eq!(names("fn f() { info!(\"{}\", self::c::d(1)); }"), ["crate::a::b::c::d"]);
         assert_eq!(names("impl sled::T for crate::x::Y {}"), ["crate::x::Y", "sled::T"]);
+    }
+
+    #[test]
+    fn a_name_shown_again_is_followed_home() {
+        let dir = tempfile::tempdir().unwrap();
+        let code = "pub mod a { pub use b::T; pub mod b { pub struct T; } } pub mod c { use crate::a::T; }";
+        fs::write(dir.path().join("lib.rs"), code).unwrap();
+        let krate = Crate::read(&dir.path().join("lib.rs"));
+        let by_c: Vec<_> = krate.names.iter().filter(|named| named.by == ["c"]).collect();
+        assert_eq!(by_c[0].path.join("::"), "crate::a::b::T");
     }
 
     #[test]

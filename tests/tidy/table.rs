@@ -16,7 +16,7 @@ const fn module(name: &'static str, may: &'static [&'static str]) -> Module {
 
 /// The files that assemble a crate: they may use all of it, and nobody uses them.
 pub(crate) const ASSEMBLY: &[(&str, &[&str])] =
-    &[("server", &["run"]), ("fs", &["run"]), ("cli", &["commands"])];
+    &[("server", &["run", "process"]), ("fs", &["run"]), ("cli", &["commands"])];
 
 pub(crate) const SERVER: &[Module] = &[
     module("config", &[]),
@@ -26,12 +26,25 @@ pub(crate) const SERVER: &[Module] = &[
     module("net", &["service", "metrics", "version", "config"]),
     module(
         "service",
-        &["propose", "maintain", "watch", "auth", "lease::lessor", "mvcc", "metrics", "version"],
+        &[
+            "propose",
+            "maintain",
+            "watch",
+            "auth",
+            "lease::lessor",
+            "lease::table",
+            "mvcc",
+            "metrics",
+            "version",
+            "config",
+        ],
     ),
-    module("propose", &["raft", "metrics"]),
-    module("maintain", &["storage::engine", "mvcc", "propose"]),
-    module("background", &["propose", "maintain", "mvcc"]),
-    module("lease::lessor", &["lease::table", "propose", "maintain", "mvcc"]),
+    // What came of a request is in apply's words: they go back to the caller as they are.
+    module("propose", &["raft", "apply", "metrics"]),
+    module("maintain", &["storage::engine", "storage::error", "mvcc", "propose"]),
+    module("background", &["propose", "maintain", "mvcc", "config"]),
+    module("lease::deadlines", &["lease::table"]),
+    module("lease::lessor", &["lease::deadlines", "lease::table", "propose", "maintain", "mvcc"]),
     module("raft", &["apply", "storage", "watch", "metrics"]),
     module("apply", &["mvcc", "lease::table", "auth", "storage"]),
     module("watch", &["mvcc"]),
