@@ -143,7 +143,7 @@ impl Drop for Subject {
     }
 }
 
-/// Ends a shared server with this process, since nothing drops a static.
+/// Removes a shared server's directory after this process, since nothing drops a static.
 #[derive(Debug)]
 struct Guard {
     /// Waits for the end of its input, which is this process's end too.
@@ -153,8 +153,7 @@ struct Guard {
 impl Guard {
     fn of(server: &Server) -> Self {
         let shell = Command::new("sh")
-            .args(["-c", r#"read -r never; kill -9 "$1"; rm -rf -- "$2""#, "sh"])
-            .arg(server.pid().to_string())
+            .args(["-c", r#"read -r never; rm -rf -- "$1""#, "sh"])
             .arg(server.scratch())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

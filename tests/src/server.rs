@@ -58,10 +58,15 @@ impl Server {
     }
 
     pub fn with(kind: Kind, options: Options) -> Self {
-        let dir = tempfile::Builder::new().prefix("etcfs-tests-").tempdir().expect("a temporary directory");
-        let mut server = Self { kind, options, client: Port::take(), peer: Port::take(), dir, process: None };
+        let mut server = Self::prepared(kind, options);
         server.run();
         server
+    }
+
+    /// A server that is not started yet.
+    pub fn prepared(kind: Kind, options: Options) -> Self {
+        let dir = tempfile::Builder::new().prefix("etcfs-tests-").tempdir().expect("a temporary directory");
+        Self { kind, options, client: Port::take(), peer: Port::take(), dir, process: None }
     }
 
     /// Starts it, again after its end too, on the same ports and data.
@@ -152,6 +157,16 @@ impl Server {
     pub fn set_env(&mut self, name: &str, value: &str) {
         self.options.env.retain(|(had, _)| had != name);
         self.options.env.push((name.into(), value.into()));
+    }
+
+    /// Leaves a variable out of the environment of the next start.
+    pub fn unset_env(&mut self, name: &str) {
+        self.options.env.retain(|(had, _)| had != name);
+    }
+
+    /// Changes where the data of the next start lies.
+    pub fn set_data_dir(&mut self, dir: PathBuf) {
+        self.options.data_dir = Some(dir);
     }
 
     /// Ends it as a power loss of the process does: SIGKILL.
