@@ -1,98 +1,79 @@
 //! `etcfs` prints what `etcdctl` prints, byte for byte, and fails as it fails:
-//! people's scripts read it.
+//! people's scripts read it. On our server and on etcd itself.
 
 use etcfs_tests::{
     api::{grant, put_on_lease},
     command::Client,
-    server::Server,
+    server::{Kind, Server},
 };
 
-/// A store with something of everything in it.
-fn furnished() -> Server {
-    let server = Server::etcfs();
-    let api = server.api();
-    for key in ["a", "b", "c/1", "c/2", "c/3"] {
-        api.set(key, format!("value of {key}"));
+/// A store with something of everything in it, and both clients of it.
+struct Both {
+    _server: Server,
+    etcdctl: Client,
+    etcfs: Client,
+}
+
+impl Both {
+    fn on(kind: Kind) -> Self {
+        let server = Server::start(kind);
+        let api = server.api();
+        for key in ["a", "b", "c/1", "c/2", "c/3"] {
+            api.set(key, format!("value of {key}"));
+        }
+        api.set("a", "newer");
+        api.set("\u{1}odd\n", "\u{7f}\nx");
+        let id = api.grant(grant(5000)).expect("a lease is granted").id;
+        api.put(put_on_lease("leased", "v", id)).expect("a put is accepted");
+        let endpoint = server.endpoint();
+        Self { _server: server, etcdctl: Client::etcdctl(&endpoint), etcfs: Client::etcfs(&endpoint) }
     }
-    api.set("a", "newer");
-    api.set("\u{1}odd\n", "\u{7f}\nx");
-    server
-}
 
-/// Runs each command with both clients and compares output and success.
-#[track_caller]
-fn check(server: &Server, commands: &[&str]) {
-    let (theirs, ours) = (Client::etcdctl(&server.endpoint()), Client::etcfs(&server.endpoint()));
-    for command in commands {
-        let (theirs, ours) = (theirs.run(command.split(' ')), ours.run(command.split(' ')));
-        assert_eq!(ours.stdout, theirs.stdout, "`{command}` prints");
-        assert_eq!(ours.code == 0, theirs.code == 0, "`{command}`: {ours:?} and etcdctl {theirs:?}");
+    /// Runs each command with both clients and compares output and success.
+    #[track_caller]
+    fn check(&self, commands: &[&str]) {
+        for command in commands {
+            let theirs = self.etcdctl.run(command.split(' '));
+            let ours = self.etcfs.run(command.split(' '));
+            if theirs.code == 0 {
+                assert_eq!(ours.stdout, theirs.stdout, "`{command}` prints");
+            }
+            assert_eq!(ours.code == 0, theirs.code == 0, "`{command}`: {ours:?} and etcdctl {theirs:?}");
+        }
     }
 }
 
-#[test]
-fn get_is_printed_alike() {
-    check(
-        &furnished(),
-        &[
-            "get a",
-            "get nothing",
-            "get --prefix c/",
-            "get --prefix c/ --limit=2",
-            "get a c/2",
-            "get --from-key b",
-            "get --prefix c/ --keys-only",
-            "get --prefix c/ --print-value-only",
-            "get a --rev=2",
-            "get --prefix c/ --order=DESCEND",
-            "get --prefix c/ --sort-by=VALUE --order=DESCEND",
-            "get --prefix c/ --order=DESCEND --sort-by=MODIFY",
-            "get a --hex",
-            "get --consistency=s a",
-            "get --prefix= --count-only -w fields",
-            "get a -w fields",
-            "get a b c",
-        ],
-    );
+macro_rules! subjects {
+    ($($name:ident: $commands:expr;)*) => {
+        $(
+            mod $name {
+                use super::*;
+
+                #[test]
+                fn on_etcfsd() { Both::on(Kind::Etcfs).check(&$commands) }
+                #[test]
+                fn on_etcd() { Both::on(Kind::Etcd).check(&$commands) }
+            }
+        )*
+    };
 }
 
-#[test]
-fn get_in_json_is_printed_alike() {
-    check(
-        &furnished(),
-        &[
-            "get a -w json",
-            "get --prefix c/ -w json",
-            "get nothing -w json",
-            "get --prefix c/ -w json --count-only",
-        ],
-    );
-}
-
-#[test]
-fn failures_are_failures_alike() {
-    check(
-        &furnished(),
-        &[
-            "get",
-            "put a",
-            "get --rev=999 a",
-            "lease revoke 1234",
-            "lease timetolive 1234",
-            "compaction 999",
-            "compaction x",
-            "put --lease=77 a b",
-            "nonsense",
-            "get --prefix --from-key a",
-        ],
-    );
-}
-
-#[test]
-fn leases_and_members_are_printed_alike() {
-    let server = furnished();
-    let api = server.api();
-    let id = api.grant(grant(5000)).expect("a lease is granted").id;
-    api.put(put_on_lease("leased", "v", id)).expect("a put is accepted");
-    check(&server, &["lease list", "member list", "member list -w json", "endpoint health"]);
+subjects! {
+    get_is_printed_alike: [
+        "get a", "get nothing", "get --prefix c/", "get --prefix c/ --limit=2", "get a c/2", "get --from-key b",
+        "get --prefix c/ --keys-only", "get --prefix c/ --print-value-only", "get a --rev=2", "get a --hex",
+        "get --prefix c/ --order=DESCEND", "get --prefix c/ --sort-by=VALUE --order=DESCEND",
+        "get --prefix c/ --order=DESCEND --sort-by=MODIFY", "get --consistency=s a", "get --prefix= ",
+    ];
+    get_is_printed_alike_in_every_format: [
+        "get a -w json", "get --prefix c/ -w json", "get nothing -w json", "get a -w fields", "get leased -w fields",
+        "get --prefix c/ -w fields", "get --prefix= -w json", "get --prefix c/ --hex",
+    ];
+    failures_are_failures_alike: [
+        "get", "put a", "get --rev=999 a", "lease revoke 1234", "lease timetolive 1234",
+        "compaction 999", "compaction x", "put --lease=77 a b", "nonsense", "get --prefix --from-key a",
+    ];
+    leases_and_members_are_printed_alike: [
+        "lease list", "lease list -w json", "member list", "member list -w json", "member list -w fields",
+    ];
 }
