@@ -232,7 +232,7 @@ struct Gauges {
     open_fds: IntGauge,
     max_fds: IntGauge,
     resident: IntGauge,
-    cpu_seconds: prometheus::Gauge,
+    cpu_seconds: prometheus::Counter,
     start_time: prometheus::Gauge,
 }
 
@@ -280,7 +280,7 @@ impl Gauges {
             open_fds: make.gauge("process_open_fds", "File descriptors in use."),
             max_fds: make.gauge("process_max_fds", "File descriptors allowed."),
             resident: make.gauge("process_resident_memory_bytes", "Resident memory."),
-            cpu_seconds: make.float("process_cpu_seconds_total", "CPU time used, user and system."),
+            cpu_seconds: make.float_counter("process_cpu_seconds_total", "CPU time used, user and system."),
             start_time: make.float("process_start_time_seconds", "Start of the process, in Unix time."),
         }
     }
@@ -322,7 +322,7 @@ impl Gauges {
         }
         if let Some(process) = Process::read() {
             self.resident.set(signed(process.resident_bytes));
-            self.cpu_seconds.set(process.cpu_seconds);
+            self.cpu_seconds.inc_by((process.cpu_seconds - self.cpu_seconds.get()).max(0.0));
             self.start_time.set(process.start_time);
         }
     }
@@ -387,6 +387,10 @@ impl Make<'_> {
 
     fn float(&self, name: &str, help: &str) -> prometheus::Gauge {
         self.register(prometheus::Gauge::new(name, help))
+    }
+
+    fn float_counter(&self, name: &str, help: &str) -> prometheus::Counter {
+        self.register(prometheus::Counter::new(name, help))
     }
 
     fn histogram(&self, name: &str, help: &str) -> Histogram {
