@@ -12,7 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     background::Compactor,
     config::{Config, Quota},
-    lease::Lessor,
+    lease::lessor::Lessor,
     maintain::{Hash, Sizes},
     metrics::{Metrics, Readings},
     net::{self, Door, Http, Listener, METHODS, Rpc},
@@ -90,7 +90,6 @@ async fn serve(
         watch,
         lease: Lease {
             store: state.store.clone(),
-            table: state.leases.clone(),
             lessor,
             proposer: proposer.clone(),
             barrier: barrier.clone(),

@@ -1,3 +1,5 @@
+//! The rules of the settings, and that each refusal says what to do.
+
 use super::*;
 
 fn serve(args: &[&str], env: &[(&str, &str)]) -> Result<Config, String> {

@@ -12,14 +12,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use etcfs_proto::etcfs::command::{LeaseExpire, Request, request::Body};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    LeaseChange, LeaseFacts, TableHandle,
     deadlines::{Deadlines, Renewal},
+    table::{LeaseChange, LeaseFacts, TableHandle},
 };
 use crate::propose::{MemberStatus, Proposer};
 
@@ -39,6 +40,13 @@ pub enum KeepAlive {
     Gone,
     /// This member is not the leader, whose clock counts.
     NotLeader,
+}
+
+/// Whole seconds of one lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeToLive {
+    pub granted: i64,
+    pub left: i64,
 }
 
 /// The lease clock; cheap to clone.
@@ -101,11 +109,20 @@ impl Lessor {
         Some(renewal)
     }
 
-    /// Whole seconds left; none where this member does not lead.
-    pub fn remaining(&self, id: i64) -> Option<i64> {
+    /// What a lease was granted and has left; none for an unknown lease.
+    pub fn time_to_live(&self, id: i64) -> Option<TimeToLive> {
+        let facts = self.0.table.lookup(id)?;
         let clock = self.0.clock.lock();
-        let left = clock.deadlines.left(id, Instant::now())?;
-        clock.leads.map(|_| i64::try_from(left.as_secs()).unwrap_or(i64::MAX))
+        // A member that does not lead does not know; the whole time is what a
+        // new leader would give.
+        let left = clock.deadlines.left(id, Instant::now()).filter(|_| clock.leads.is_some());
+        let left = left.map_or(facts.ttl, |left| i64::try_from(left.as_secs()).unwrap_or(i64::MAX));
+        Some(TimeToLive { granted: facts.ttl, left })
+    }
+
+    /// Keys that end with a lease, in order.
+    pub fn keys(&self, id: i64) -> Vec<Bytes> {
+        self.0.table.keys(id).unwrap_or_default()
     }
 
     /// All leases, the next to end first.

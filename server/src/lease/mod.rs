@@ -4,6 +4,3 @@
 mod deadlines;
 pub mod lessor;
 pub mod table;
-
-pub use lessor::{KeepAlive, Lessor};
-pub use table::{LEASE_TTL_SECONDS_MAX, LeaseChange, LeaseFacts, TableHandle};

@@ -6,4 +6,4 @@ mod sizes;
 pub use hash::Hash;
 pub use sizes::Sizes;
 // The error of its work; `service` does not know storage itself.
-pub use crate::storage::StorageError;
+pub use crate::storage::error::StorageError;

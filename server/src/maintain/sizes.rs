@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     mvcc::Store,
-    storage::{Engine, StorageError},
+    storage::{engine::Engine, error::StorageError},
 };
 
 #[derive(Clone, Debug)]

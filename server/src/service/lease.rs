@@ -13,7 +13,7 @@ use etcfs_proto::{
 
 use super::{Headers, Refusal, check, kv::unexpected};
 use crate::{
-    lease::{KeepAlive, Lessor, TableHandle},
+    lease::lessor::{KeepAlive, Lessor},
     mvcc::Store,
     propose::{Proposer, ReadBarrier, Response, id},
 };
@@ -21,7 +21,6 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Lease {
     pub store: Arc<Store>,
-    pub table: TableHandle,
     pub lessor: Lessor,
     pub proposer: Proposer,
     pub barrier: ReadBarrier,
@@ -79,12 +78,11 @@ impl Lease {
         self.barrier.wait().await?;
         let header = self.headers.at(self.store.revision());
         let id = request.id;
-        let Some(facts) = self.table.lookup(id) else {
+        let Some(time) = self.lessor.time_to_live(id) else {
             return Ok(LeaseTimeToLiveResponse { header, id, ttl: -1, granted_ttl: 0, keys: Vec::new() });
         };
-        let ttl = self.lessor.remaining(id).unwrap_or(facts.ttl);
-        let keys = if request.keys { self.table.keys(id).unwrap_or_default() } else { Vec::new() };
-        Ok(LeaseTimeToLiveResponse { header, id, ttl, granted_ttl: facts.ttl, keys })
+        let keys = if request.keys { self.lessor.keys(id) } else { Vec::new() };
+        Ok(LeaseTimeToLiveResponse { header, id, ttl: time.left, granted_ttl: time.granted, keys })
     }
 
     pub async fn leases(&self) -> Result<LeaseLeasesResponse, Refusal> {

@@ -1,3 +1,5 @@
+//! Each refusal with etcd's code and text, and the rules of transactions.
+
 use etcfs_proto::etcdserverpb::Compare;
 use proptest::prelude::*;
 use tonic::Status;
