@@ -1,26 +1,46 @@
-//! Skeleton: bodies follow.
+//! Where events come in and streams are opened.
+//!
+//! Publishing appends to a list and wakes a thread: apply never waits for a
+//! watcher, however many there are. That thread hands events out to the synced
+//! watchers, a second one reads the store for those that lag. If events come in
+//! faster than they can be handed out, they are dropped from the list and all
+//! watchers catch up from the store: memory stays bounded.
+
 use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
 };
 
-use etcfs_proto::etcdserverpb::{WatchCreateRequest, WatchResponse};
-use futures_util::Stream;
+use parking_lot::{Condvar, Mutex};
 
+use super::{
+    outbox::{Outbox, weight},
+    registry::Registry,
+    stream::{WatchControl, WatchStream},
+};
 use crate::mvcc::{RevisionEvents, Store};
 
 #[derive(Clone, Debug)]
 pub struct HubOptions {
     /// Events queued for one stream; beyond it a watcher catches up from the store.
     pub stream_bytes_max: usize,
+    /// Events that wait to be handed out; beyond it all watchers catch up from the store.
+    pub inbox_bytes_max: usize,
     /// A response at least this long is split for watchers that ask for fragments.
     pub fragment_bytes: usize,
 }
 
 impl Default for HubOptions {
     fn default() -> Self {
-        Self { stream_bytes_max: 16 << 20, fragment_bytes: 1_572_864 + (512 << 10) }
+        Self {
+            stream_bytes_max: 16 << 20,
+            inbox_bytes_max: 64 << 20,
+            fragment_bytes: 1_572_864 + (512 << 10),
+        }
     }
 }
 
@@ -28,73 +48,243 @@ impl Default for HubOptions {
 pub struct HubMetrics {
     pub streams: u64,
     pub watchers: u64,
+    /// Watchers that are behind.
     pub slow_watchers: u64,
+    /// Queued for the streams and not taken yet.
     pub pending_events: u64,
     pub events_total: u64,
 }
 
-#[derive(Clone, Debug)]
-pub struct Hub {}
+/// Every watcher of this server; clones are handles of the same.
+#[derive(Clone)]
+pub struct Hub {
+    shared: Arc<Shared>,
+    /// Ends the threads with the last handle.
+    _threads: Option<Arc<Threads>>,
+}
+
+pub(super) struct Shared {
+    pub(super) store: Arc<Store>,
+    pub(super) options: HubOptions,
+    /// Taken before a stream's queue; never with the inbox.
+    pub(super) registry: Mutex<Registry>,
+    inbox: Mutex<Inbox>,
+    arrived: Condvar,
+    /// Set when a lagging watcher may have room.
+    room: Mutex<bool>,
+    roomy: Condvar,
+    stopped: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    events: Vec<RevisionEvents>,
+    bytes: usize,
+    /// Something was dropped: all watchers must catch up.
+    lost: bool,
+}
+
+/// Revisions handed out under one hold of the registry's lock.
+const HAND_OUT_CHUNK: usize = 128;
 
 impl Hub {
     /// Starts the hub's two threads; they end with `shutdown` or the last handle.
-    pub fn new(_store: Arc<Store>, _options: HubOptions) -> Self {
-        unimplemented!()
+    pub fn new(store: Arc<Store>, options: HubOptions) -> Self {
+        let shared = Arc::new(Shared::new(store, options));
+        let spawn = |name: &str, run: fn(&Shared)| {
+            let shared = Arc::clone(&shared);
+            let thread = thread::Builder::new().name(name.into());
+            thread.spawn(move || run(&shared)).expect("the process may have two more threads")
+        };
+        let running = vec![
+            spawn("watch-hand-out", Shared::run_hand_out),
+            spawn("watch-catch-up", Shared::run_catch_up),
+        ];
+        let threads = Threads { shared: Arc::clone(&shared), running: Mutex::new(running) };
+        Self { shared, _threads: Some(Arc::new(threads)) }
     }
-    /// Never blocks. Call after `Machine::publish`.
-    pub fn publish(&self, _events: Vec<RevisionEvents>) {
-        unimplemented!()
+
+    /// A hub whose work is done by the test's calls alone.
+    #[cfg(test)]
+    pub(super) fn without_threads(store: Arc<Store>, options: HubOptions) -> Self {
+        Self { shared: Arc::new(Shared::new(store, options)), _threads: None }
     }
+
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Takes the events of published revisions, in order; never waits for a watcher.
+    pub fn publish(&self, events: Vec<RevisionEvents>) {
+        if events.is_empty() {
+            return;
+        }
+        let mut inbox = self.shared.inbox.lock();
+        inbox.bytes += events.iter().map(|events| weight(&events.events)).sum::<usize>();
+        if inbox.events.is_empty() {
+            inbox.events = events;
+        } else {
+            inbox.events.extend(events);
+        }
+        if inbox.bytes > self.shared.options.inbox_bytes_max {
+            *inbox = Inbox { lost: true, ..Inbox::default() };
+        }
+        drop(inbox);
+        self.shared.arrived.notify_one();
+    }
+
     /// The store was replaced by a snapshot's: every watcher catches up from it.
     pub fn replaced(&self) {
-        unimplemented!()
+        *self.shared.inbox.lock() = Inbox { lost: true, ..Inbox::default() };
+        self.shared.arrived.notify_one();
     }
+
+    /// Opens what one gRPC stream needs: its requests go in left, its answers come out right.
     pub fn open(&self) -> (WatchControl, WatchStream) {
-        unimplemented!()
+        let outbox = Arc::new(Outbox::new(self.shared.options.stream_bytes_max));
+        let id = self.shared.registry.lock().open(Arc::clone(&outbox));
+        if self.shared.stopped.load(Ordering::Acquire) {
+            outbox.close();
+        }
+        let control = WatchControl::new(Arc::clone(&self.shared), id, Arc::clone(&outbox));
+        (control, WatchStream::new(Arc::clone(&self.shared), id, outbox))
     }
+
     /// Tells quiet watchers with progress_notify how far they are. Call once per notify interval.
     pub fn tick_progress(&self) {
-        unimplemented!()
+        self.shared.registry.lock().tick();
     }
+
     pub fn metrics(&self) -> HubMetrics {
-        unimplemented!()
+        let registry = self.shared.registry.lock();
+        let streams = || registry.streams.values();
+        HubMetrics {
+            streams: registry.streams.len() as u64,
+            watchers: registry.watchers.len() as u64,
+            slow_watchers: streams().map(|stream| stream.lagging.len() as u64).sum(),
+            pending_events: streams().map(|stream| stream.outbox.queued_events() as u64).sum(),
+            events_total: registry.events_total,
+        }
     }
+
     /// Ends all streams and both threads.
     pub fn shutdown(&self) {
-        unimplemented!()
+        self.shared.stop();
     }
 }
 
-/// The requests of one gRPC stream. Dropping it cancels its watchers and ends the stream.
-#[derive(Debug)]
-pub struct WatchControl {}
+impl Shared {
+    fn new(store: Arc<Store>, options: HubOptions) -> Self {
+        let registry = Registry::starting_at(store.revision() + 1);
+        Self {
+            store,
+            options,
+            registry: Mutex::new(registry),
+            inbox: Mutex::default(),
+            arrived: Condvar::new(),
+            room: Mutex::new(false),
+            roomy: Condvar::new(),
+            stopped: AtomicBool::new(false),
+        }
+    }
 
-impl WatchControl {
-    /// Waits until answers can be queued: call before reading the next request, so that a client
-    /// that does not read its answers cannot fill memory with them.
-    pub async fn room(&self) {
-        unimplemented!()
+    fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        // With the locks, lest a thread that has just looked at `stopped` sleep over the news.
+        drop(self.inbox.lock());
+        self.arrived.notify_all();
+        self.tell_room();
+        for stream in self.registry.lock().streams.values() {
+            stream.outbox.close();
+        }
     }
-    /// The answer comes through the stream, before the watcher's events.
-    pub fn create(&self, _request: WatchCreateRequest) {
-        unimplemented!()
+
+    /// A lagging watcher may be served: a new one, or one whose stream has room again.
+    pub(super) fn tell_room(&self) {
+        *self.room.lock() = true;
+        self.roomy.notify_one();
     }
-    pub fn cancel(&self, _watch_id: i64) {
-        unimplemented!()
+
+    /// Hands out what has come in. False: nothing has.
+    pub(super) fn hand_out(&self) -> bool {
+        let Inbox { events, lost, .. } = std::mem::take(&mut *self.inbox.lock());
+        if lost {
+            self.registry.lock().all_lag(self.store.revision());
+        }
+        for chunk in events.chunks(HAND_OUT_CHUNK) {
+            let mut registry = self.registry.lock();
+            for one in chunk {
+                registry.hand_out(one);
+            }
+            registry.answer_askers();
+        }
+        // Those who found their stream full lag from now on; it may have been read meanwhile.
+        let lagging = lost || !self.registry.lock().lagging.is_empty();
+        if lagging {
+            self.tell_room();
+        }
+        lost || !events.is_empty()
     }
-    pub fn progress(&self) {
-        unimplemented!()
+
+    fn run_hand_out(&self) {
+        loop {
+            {
+                let mut inbox = self.inbox.lock();
+                while inbox.events.is_empty() && !inbox.lost {
+                    if self.stopped.load(Ordering::Acquire) {
+                        return;
+                    }
+                    self.arrived.wait(&mut inbox);
+                }
+            }
+            self.hand_out();
+        }
+    }
+
+    fn run_catch_up(&self) {
+        loop {
+            {
+                let mut room = self.room.lock();
+                while !*room {
+                    if self.stopped.load(Ordering::Acquire) {
+                        return;
+                    }
+                    self.roomy.wait(&mut room);
+                }
+                *room = false;
+            }
+            while !self.stopped.load(Ordering::Acquire) && self.catch_up() {}
+            if self.stopped.load(Ordering::Acquire) {
+                return;
+            }
+        }
     }
 }
 
-/// Answers and events of one gRPC stream; headers hold the revision alone.
-#[derive(Debug)]
-pub struct WatchStream {}
+struct Threads {
+    shared: Arc<Shared>,
+    running: Mutex<Vec<thread::JoinHandle<()>>>,
+}
 
-impl Stream for WatchStream {
-    type Item = WatchResponse;
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.shared.stop();
+        for thread in self.running.get_mut().drain(..) {
+            // A panic in there has been reported by its own thread.
+            let _ended = thread.join();
+        }
+    }
+}
 
-    fn poll_next(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<WatchResponse>> {
-        unimplemented!()
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("metrics", &self.metrics()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("options", &self.options).finish_non_exhaustive()
     }
 }
