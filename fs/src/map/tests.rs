@@ -1,6 +1,5 @@
 //! The map against its promises: a table of known spellings, and properties on arbitrary bytes. The properties
-//! run some 10^4 cases each; `PROPTEST_CASES=1000000 cargo test --release -p etcfs-fs --lib map::` runs as many
-//! as it says.
+//! run 10,000 cases each; of map and inverse, `tests/run` asks for a million (`ETCFS_TEST_MAP_CASES`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -247,8 +246,9 @@ fn list(map: &KeyMap, dir: Dir, keys: &[Vec<u8>], records: &[Vec<u8>]) -> BTreeM
     listing.finish().collect()
 }
 
-fn cases() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(10_000);
+/// As many cases as `variable` says, or 10,000.
+fn cases(variable: &str) -> ProptestConfig {
+    let cases = std::env::var(variable).ok().and_then(|count| count.parse().ok()).unwrap_or(10_000);
     ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) }
 }
 
@@ -315,7 +315,7 @@ fn name() -> impl Strategy<Value = OsString> {
 }
 
 proptest! {
-    #![proptest_config(cases())]
+    #![proptest_config(cases("ETCFS_TEST_MAP_CASES"))]
 
     /// Key -> path -> key, and nothing in a path that a name must not be.
     #[test]
@@ -355,6 +355,11 @@ proptest! {
         };
         prop_assert!(key.starts_with(&prefix) || (prefix == "/" && !key.is_empty()));
     }
+
+}
+
+proptest! {
+    #![proptest_config(cases("PROPTEST_CASES"))]
 
     /// A directory lists the first name of each of its keys' ways, and a lookup of a listed name finds the same.
     #[test]
