@@ -29,8 +29,12 @@ pub struct Config {
     /// Goes on trying for so long where the server is not there at the start.
     pub retry: Duration,
     pub foreground: bool,
+    /// Logs what happens in detail.
+    pub verbose: bool,
     /// Other users may look, each as mode and owner say.
     pub allow_other: bool,
+    /// No program in the mount can be run.
+    pub no_exec: bool,
 }
 
 /// Which keys of which server.

@@ -6,7 +6,13 @@
 //!
 //! This crate uses the etcd v3 API alone, so that it mounts any etcd of version 3.4 or later.
 
+#[allow(dead_code)]
+mod args;
 pub mod config;
 pub mod errno;
 pub mod map;
+#[allow(dead_code)]
+mod mount;
 pub mod remote;
+#[allow(dead_code)]
+mod telemetry;

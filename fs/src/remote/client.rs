@@ -59,6 +59,11 @@ impl Server {
         Ok(Self { client, times: Times::default(), reach: Reach::new(patience), sessions: Arc::default() })
     }
 
+    /// Why the server does not answer, as last seen.
+    pub fn trouble(&self) -> Option<String> {
+        self.reach.trouble()
+    }
+
     fn heard(&self, header: Option<&ResponseHeader>) -> Revision {
         let revision = Revision(header.map_or(0, |header| header.revision));
         self.times.note(revision, SystemTime::now());

@@ -1,0 +1,208 @@
+//! Assembly: from a command line to a served mount and back to nothing. The only file that knows everything.
+//!
+//! Start: arguments, fork, the device and the mount point, the server's first answer, the tree, the mount, the
+//! word to the caller. End, by a signal or by umount(8): the mount goes away from its path, what is unsaved is
+//! put, the session on the server ends. No process and no thread outlives that.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use fuser::Session;
+use sd_notify::NotifyState;
+use tokio::runtime::Handle;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::args::{self, ArgsError};
+use crate::config::Config;
+use crate::kernel::Kernel;
+use crate::map::KeyMap;
+use crate::mount::fork::{Half, Report, fork};
+use crate::mount::point;
+use crate::ops::Fs;
+use crate::remote::Remote;
+use crate::remote::client::Server;
+use crate::{notify, sync, telemetry};
+
+/// mount(8)'s exit codes for a wrong command line and for a mount that failed.
+const EXIT_USAGE: u8 = 1;
+const EXIT_FAILED: u8 = 32;
+
+/// However short `retry` is, one attempt gets so long.
+const ATTEMPT: Duration = Duration::from_secs(2);
+
+/// Open files keep a mount that is gone from its path; they are not waited for longer.
+const DETACH_WITHIN: Duration = Duration::from_secs(1);
+
+/// A server that does not answer can't keep a mount from ending.
+const FLUSH_WITHIN: Duration = Duration::from_secs(30);
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// `mount.etcfs`, whole. Call it before there is any thread. `args` begin with the program's name.
+pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let config = match args::parse(args) {
+        Ok(config) => config,
+        Err(ArgsError::Usage(words)) => {
+            // Where nothing can be printed, nobody reads it.
+            let _unread = words.print();
+            return if words.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        }
+        Err(error) => return say(&error.to_string(), EXIT_USAGE),
+    };
+    if config.foreground {
+        return match serve(&config, &mut Report::to_nobody()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => say(&format!("{error:#}"), EXIT_FAILED),
+        };
+    }
+    match fork() {
+        Ok(Half::Caller(Ok(()))) => ExitCode::SUCCESS,
+        Ok(Half::Caller(Err(reason))) => say(&reason, EXIT_FAILED),
+        Ok(Half::Daemon(mut report)) => match serve(&config, &mut report) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!("{error:#}");
+                report.failed(&format!("{error:#}"));
+                ExitCode::from(EXIT_FAILED)
+            }
+        },
+        Err(error) => say(&format!("no process can be made: {error}"), EXIT_FAILED),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a command's own words to who runs it")]
+fn say(text: &str, code: u8) -> ExitCode {
+    eprintln!("mount.etcfs: {text}");
+    ExitCode::from(code)
+}
+
+fn serve(config: &Config, report: &mut Report) -> anyhow::Result<()> {
+    telemetry::start(config.foreground, config.verbose);
+    point::check_device()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("etcfs-mount")
+        .build()
+        .context("the runtime can't be started")?;
+    let served = runtime.block_on(mounted(config, report));
+    // A call that still waits for a server that is gone is not waited for.
+    runtime.shutdown_background();
+    served
+}
+
+async fn mounted(config: &Config, report: &mut Report) -> anyhow::Result<()> {
+    let mut ends = Ends::new()?;
+    let mount_point = point::prepare(config)?;
+    let server = Arc::new(Server::new(&config.source.endpoints, config.patience)?);
+    let map = KeyMap::new(config.source.prefix.clone(), config.percent, config.rel);
+    let fs = Fs::new(map, server.clone(), config.view.clone(), Handle::current());
+    tokio::select! {
+        begun = begin(config, &server, &fs) => begun?,
+        () = ends.signal() => bail!("interrupted"),
+    }
+
+    let kernel = Kernel::new(fs.clone());
+    let (at, options) = (mount_point.clone(), point::options(config));
+    // mount(2) and the first request of the kernel: both block.
+    let session = tokio::task::spawn_blocking(move || Session::new(kernel, at, &options)).await?;
+    let session = session.map_err(|error| point::explain(error, config))?;
+    let device = session.as_fd().try_clone_to_owned().context("the device can't be opened twice")?;
+    let notifier = notify::start(fs.clone(), device).context("the notifier can't be started")?;
+    let mut served = spawn(session)?;
+
+    report.mounted().context("who asked for the mount is gone")?;
+    tell(&[NotifyState::Ready]);
+    tracing::info!(source = config.source.text, point = %mount_point.display(), "mounted");
+
+    let ended = tokio::select! {
+        ended = &mut served => ended.unwrap_or_else(|_| Err(io::Error::other("the session's thread panicked"))),
+        () = ends.signal() => {
+            tell(&[NotifyState::Stopping]);
+            if let Err(error) = point::detach(&mount_point) {
+                tracing::warn!(%error, "the mount can't be taken from its path");
+            }
+            // Files that are still open end with this process.
+            timeout(DETACH_WITHIN, &mut served).await.map_or(Ok(()), |ended| ended.unwrap_or(Ok(())))
+        }
+    };
+    tracing::info!(point = %mount_point.display(), "unmounted");
+
+    let flushed = tokio::select! {
+        flushed = timeout(FLUSH_WITHIN, fs.shutdown()) => flushed.is_ok(),
+        () = ends.signal() => false,
+    };
+    if !flushed {
+        bail!("ended while the server did not answer: what was written and not yet saved is lost");
+    }
+    // The session ends by itself some minutes later if this fails.
+    if !matches!(timeout(CLOSE_WITHIN, server.close()).await, Ok(Ok(()))) {
+        tracing::debug!("the session was left to end by itself");
+    }
+    if notifier.join().is_err() {
+        tracing::error!("the notifier's thread panicked");
+    }
+    ended.context("the kernel's requests can't be read any more")
+}
+
+/// Reads the tree's first revision, or says which server does not answer.
+async fn begin(config: &Config, server: &Server, fs: &Arc<Fs>) -> anyhow::Result<()> {
+    let limit = config.retry.max(ATTEMPT);
+    match timeout(limit, sync::start(fs)).await {
+        Ok(begun) => begun.map_err(|error| anyhow!("{}: {error}", config.source.text)),
+        Err(_) => {
+            let trouble = server.trouble().unwrap_or_else(|| "it does not answer".to_owned());
+            bail!(
+                "no etcd server at {} within {} s: {trouble}",
+                config.source.endpoints.join(", "),
+                limit.as_secs_f32()
+            )
+        }
+    }
+}
+
+/// Runs the session on a thread of its own; the answer comes when the mount is gone.
+fn spawn(session: Session<Kernel>) -> io::Result<oneshot::Receiver<io::Result<()>>> {
+    let (ended, served) = oneshot::channel();
+    std::thread::Builder::new().name("etcfs-session".to_owned()).spawn(move || {
+        // Nobody listens where the process is ending already.
+        let _unheard = ended.send(session.run());
+    })?;
+    Ok(served)
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "the service manager can't be told");
+    }
+}
+
+/// The signals that end a mount.
+struct Ends {
+    term: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Ends {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn signal(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+}
