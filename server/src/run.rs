@@ -15,11 +15,13 @@ use crate::{
     lease::lessor::Lessor,
     maintain::{Hash, Sizes},
     metrics::{Metrics, Readings},
+    mvcc::StoreOptions,
     net::{self, Door, Http, Listener, METHODS, Rpc},
     propose::{Members, Proposer, ReadBarrier},
     raft::{self, Node},
     service::{Auth, Cluster, Headers, Health, Kv, Lease, Maintenance, Services, Watch},
     version,
+    watch::HubOptions,
 };
 
 /// Pause before something that must happen at the start is tried again.
@@ -239,12 +241,8 @@ fn raft_options(config: &Config, metrics: &Metrics) -> raft::RaftOptions {
         heartbeat_interval: config.heartbeat_interval,
         election_timeout: config.election_timeout,
         snapshot_count: config.snapshot_count,
-        quota_bytes: match config.quota {
-            Quota::Bytes(bytes) => Some(bytes),
-            Quota::Unlimited => None,
-        },
-        value_cache_bytes: config.value_cache_bytes as u64,
-        fragment_bytes: config.limits.max_receive_bytes(),
+        store: StoreOptions { value_cache_bytes: config.value_cache_bytes as u64, ..StoreOptions::default() },
+        hub: HubOptions { fragment_bytes: config.limits.max_receive_bytes(), ..HubOptions::default() },
         on_fsync: Box::new(move |time| fsync.observe(time.as_secs_f64())),
     }
 }

@@ -126,6 +126,7 @@ impl From<ProposeError> for Refusal {
             // clients know it by its text, and others by the code meant.
             ProposeError::TooManyRequests => Self::TooManyRequests,
             ProposeError::NoLeader => Self::NoLeader,
+            ProposeError::LeaderChanged => Self::LeaderChanged,
             ProposeError::Timeout => Self::Timeout,
             ProposeError::Stopped => Self::Stopped,
             ProposeError::TooLarge => Self::RequestTooLarge,

@@ -53,7 +53,7 @@ impl Default for ImageOptions {
 }
 
 /// How far the engine has come; it may lose it again until the next checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     pub applied_index: u64,
     pub revision: i64,
@@ -134,10 +134,11 @@ impl fmt::Debug for Image {
 }
 
 impl Image {
-    /// Starts the thread. `durable` is the applied index that the engine holds now.
+    /// Starts the thread. `written` is how far the engine has come already, though
+    /// after a crash only a first checkpoint makes that sure.
     pub fn start(
         engine: Arc<dyn Engine>,
-        durable: u64,
+        written: Written,
         options: ImageOptions,
         hooks: ImageHooks,
     ) -> Result<Self, StorageError> {
@@ -147,7 +148,7 @@ impl Image {
             lag_bytes: AtomicU64::new(0),
             lag_bytes_max: options.lag_bytes_max,
             room: Notify::new(),
-            durable: AtomicU64::new(durable),
+            durable: AtomicU64::new(0),
             thread: Mutex::default(),
         });
         let writer = Writer {
@@ -155,8 +156,8 @@ impl Image {
             engine,
             options,
             hooks,
-            written: Written { applied_index: durable, revision: 0 },
-            dirty_since: None,
+            written,
+            dirty_since: Some(Instant::now()),
         };
         let thread = thread::Builder::new().name("image".into()).spawn(move || writer.run());
         let thread = thread.map_err(|source| StorageError::Engine { doing: "start its writer", source })?;
@@ -480,7 +481,7 @@ mod tests {
 
     fn start(engine: &Arc<Probe>, hooks: ImageHooks) -> Image {
         let options = ImageOptions { batch_age: Duration::from_secs(3600), ..ImageOptions::default() };
-        Image::start(engine.clone(), 0, options, hooks).expect("started")
+        Image::start(engine.clone(), Written::default(), options, hooks).expect("started")
     }
 
     #[tokio::test]
@@ -517,7 +518,7 @@ mod tests {
         engine.failures.lock().push_back(libc::ENOSPC);
         let options = ImageOptions { batch_age: Duration::ZERO, ..ImageOptions::default() };
         let hooks = ImageHooks { on_no_space, ..ImageHooks::default() };
-        let image = Image::start(engine.clone(), 0, options, hooks).expect("started");
+        let image = Image::start(engine.clone(), Written::default(), options, hooks).expect("started");
         image.submit(batch(1));
         while reports.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
@@ -540,7 +541,7 @@ mod tests {
         });
         let options = ImageOptions { batch_age: Duration::ZERO, ..ImageOptions::default() };
         let hooks = ImageHooks { on_failure, ..ImageHooks::default() };
-        let image = Image::start(engine.clone(), 0, options, hooks).expect("started");
+        let image = Image::start(engine.clone(), Written::default(), options, hooks).expect("started");
         image.submit(batch(1));
         assert!(reported.await.expect("reported").contains("write a batch"));
         assert!(matches!(image.checkpoint().await, Err(StorageError::Closed)));

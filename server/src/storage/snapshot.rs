@@ -23,7 +23,7 @@ use etcfs_proto::etcfs::record::{LogId, Meta, SnapshotHeader};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use super::{Engine, StorageError, codec, keyspace};
+use super::{Engine, StorageError, codec, failpoint, keyspace};
 
 const MAGIC: &[u8; 8] = b"etcfsnp1";
 const FORMAT: u32 = 1;
@@ -33,7 +33,9 @@ const PAGE_ROWS: usize = 1000;
 /// Far above any key or value; a longer length is damage.
 const FIELD_BYTES_MAX: usize = 1 << 30;
 const SUFFIX: &str = ".snap";
-const TEMPORARY: &str = "incoming.tmp";
+/// Being built here, and coming from a peer; the two may go on at once.
+const BUILDING: &str = "building.tmp";
+const INCOMING: &str = "incoming.tmp";
 
 /// A snapshot on disk. Clones are the same file, which stays as long as one lives,
 /// though perhaps without a name.
@@ -53,8 +55,8 @@ impl SnapshotFile {
             reason: "it has rows to snapshot but no meta row".into(),
         })?;
         let meta: Meta = codec::decode(keyspace::META, meta)?;
-        let mut incoming = IncomingSnapshot::create(dir)?;
-        let io = |error| StorageError::io("write", dir.join(TEMPORARY))(error);
+        let mut incoming = IncomingSnapshot::begin(dir, BUILDING)?;
+        let io = |error| StorageError::io("write", dir.join(BUILDING))(error);
         let header = SnapshotHeader { format: FORMAT, meta: Some(meta), rows: 0 }.encode_to_vec();
         incoming.write(MAGIC).map_err(io)?;
         incoming.write(&length(header.len())).map_err(io)?;
@@ -78,7 +80,7 @@ impl SnapshotFile {
         incoming.write(&rows.to_le_bytes()).map_err(io)?;
         let hash = incoming.hash.clone().finalize();
         incoming.write(&hash).map_err(io)?;
-        incoming.finish()
+        incoming.name()
     }
 
     /// The newest in `dir` that has a readable header.
@@ -180,20 +182,22 @@ impl SnapshotFile {
 #[derive(Debug)]
 pub struct IncomingSnapshot {
     dir: PathBuf,
+    temporary: PathBuf,
     file: BufWriter<File>,
     hash: Sha256,
 }
 
 impl IncomingSnapshot {
-    /// Begins one in `dir`; what an earlier attempt left is overwritten.
+    /// Begins to take one from a peer; what an earlier attempt left is overwritten.
     pub fn create(dir: &Path) -> Result<Self, StorageError> {
-        let path = dir.join(TEMPORARY);
-        let file = File::create(&path).map_err(StorageError::io("create", &path))?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            file: BufWriter::with_capacity(BUFFER_BYTES, file),
-            hash: Sha256::new(),
-        })
+        Self::begin(dir, INCOMING)
+    }
+
+    fn begin(dir: &Path, name: &str) -> Result<Self, StorageError> {
+        let temporary = dir.join(name);
+        let file = File::create(&temporary).map_err(StorageError::io("create", &temporary))?;
+        let file = BufWriter::with_capacity(BUFFER_BYTES, file);
+        Ok(Self { dir: dir.to_owned(), temporary, file, hash: Sha256::new() })
     }
 
     /// Adds the next bytes of the file.
@@ -202,16 +206,22 @@ impl IncomingSnapshot {
         self.file.write_all(bytes)
     }
 
+    /// Checks what came, and takes it as the member's snapshot.
+    pub fn finish(mut self) -> Result<SnapshotFile, StorageError> {
+        self.file.flush().map_err(StorageError::io("write", &self.temporary))?;
+        SnapshotFile::open(&self.temporary)?.verify()?;
+        self.name()
+    }
+
     /// Gives it its name, and removes the others in the directory.
-    pub fn finish(self) -> Result<SnapshotFile, StorageError> {
-        let temporary = self.dir.join(TEMPORARY);
-        let file = self
-            .file
-            .into_inner()
-            .map_err(|error| StorageError::io("write", &temporary)(error.into_error()))?;
+    fn name(self) -> Result<SnapshotFile, StorageError> {
+        let temporary = self.temporary;
+        let file = self.file.into_inner();
+        let file = file.map_err(|error| StorageError::io("write", &temporary)(error.into_error()))?;
         file.sync_all().map_err(StorageError::io("sync", &temporary))?;
         let LogId { term, index, .. } = SnapshotFile::open(&temporary)?.meta.applied.unwrap_or_default();
         let path = self.dir.join(format!("{term:016x}-{index:016x}{SUFFIX}"));
+        failpoint::kill("snapshot-before-rename");
         fs::rename(&temporary, &path).map_err(StorageError::io("rename", &temporary))?;
         sync_dir(&self.dir)?;
         for other in list(&self.dir)? {
@@ -344,7 +354,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let mut incoming = IncomingSnapshot::create(dir.path()).expect("created");
         incoming.write(b"half").expect("written");
-        drop(incoming);
+        assert!(SnapshotFile::newest(dir.path()).expect("listed").is_none());
+        incoming.finish().expect_err("not a snapshot");
         assert!(SnapshotFile::newest(dir.path()).expect("listed").is_none());
         SnapshotFile::build(&engine(1, 1), dir.path()).expect("built");
     }

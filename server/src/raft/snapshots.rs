@@ -1,0 +1,63 @@
+//! Builds snapshot files for openraft, and finds the newest.
+//!
+//! To openraft a failure to build is the end of the member, while here it often
+//! is a full disk. So [`retention`](super::retention) builds first, and asks
+//! openraft to take a snapshot only once there is one to take.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use openraft::RaftSnapshotBuilder;
+use parking_lot::Mutex;
+
+use super::types::{self, Snapshot, TypeConfig};
+use crate::storage::{Image, SnapshotFile, StorageError};
+
+/// The member's snapshots; clones share them.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshots {
+    dir: PathBuf,
+    image: Image,
+    prepared: Arc<Mutex<Option<SnapshotFile>>>,
+}
+
+impl Snapshots {
+    pub(super) fn new(dir: PathBuf, image: Image) -> Self {
+        Self { dir, image, prepared: Arc::default() }
+    }
+
+    /// Builds one of all that was applied before, for the next who asks.
+    pub(super) async fn prepare(&self) -> Result<SnapshotFile, StorageError> {
+        let snapshot = self.image.build_snapshot(self.dir.clone()).await?;
+        *self.prepared.lock() = Some(snapshot.clone());
+        Ok(snapshot)
+    }
+
+    pub(super) fn current(&self) -> io::Result<Option<Snapshot>> {
+        let newest = SnapshotFile::newest(&self.dir).map_err(io::Error::other)?;
+        newest.map(described).transpose()
+    }
+
+    /// Where a snapshot from a peer is put together.
+    pub(super) fn dir(&self) -> &PathBuf {
+        &self.dir
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Snapshots {
+    type SnapshotData = SnapshotFile;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let prepared = self.prepared.lock().take();
+        let snapshot = match prepared {
+            Some(prepared) => prepared,
+            None => self.image.build_snapshot(self.dir.clone()).await.map_err(io::Error::other)?,
+        };
+        described(snapshot)
+    }
+}
+
+/// A file with what openraft wants to know of it.
+pub(super) fn described(snapshot: SnapshotFile) -> io::Result<Snapshot> {
+    let meta = types::snapshot_meta(snapshot.meta()).map_err(io::Error::other)?;
+    Ok(Snapshot { meta, snapshot })
+}

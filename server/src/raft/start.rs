@@ -1,0 +1,307 @@
+//! From a data directory to a running member.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use openraft::{Config, Raft, SnapshotPolicy};
+use tokio::{sync::watch, time};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Inner, Node, id,
+    log::LogStore,
+    network::Network,
+    retention,
+    snapshots::Snapshots,
+    state_machine::StateMachine,
+    status::{self, MemberStatus},
+    types::Peer,
+};
+use crate::{
+    apply::{Machine, State},
+    mvcc::StoreOptions,
+    storage::{
+        DataDir, DataDirError, DiskEngine, Engine, Identity, Image, ImageHooks, ImageOptions, SnapshotFile,
+        StorageError, Wal, WalError, WalOptions, Written,
+    },
+    watch::{Hub, HubOptions},
+};
+
+/// How a member is to run.
+pub struct RaftOptions {
+    pub data_dir: PathBuf,
+    pub name: String,
+    /// Where other members reach this one; its id derives from them and the token.
+    pub peer_urls: Vec<String>,
+    pub cluster_token: String,
+    pub heartbeat_interval: Duration,
+    pub election_timeout: Duration,
+    /// Applied entries between two snapshots.
+    pub snapshot_count: u64,
+    pub store: StoreOptions,
+    pub hub: HubOptions,
+    /// Told how long each sync of the log took.
+    pub on_fsync: Box<dyn Fn(Duration) + Send + Sync>,
+}
+
+impl fmt::Debug for RaftOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RaftOptions").field("data_dir", &self.data_dir).finish_non_exhaustive()
+    }
+}
+
+/// Why a member did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(
+        "the image can't be read, and without a snapshot that reaches log entry {purged} it can't be rebuilt: \
+         restore the data directory from a backup"
+    )]
+    Lost { purged: u64 },
+    #[error("{setting} is refused: {reason}")]
+    Setting { setting: &'static str, reason: String },
+    #[error("raft did not start: {0}")]
+    Raft(String),
+    #[error("no leader within {0:?}")]
+    NoLeader(Duration),
+}
+
+/// How often the member looks whether openraft has given up.
+const FATAL_LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// Pause between two chunks of deleted rows: others use the state machine too.
+const SCRUB_PAUSE: Duration = Duration::from_millis(10);
+/// A member alone elects itself within some syncs of the log; a disk that takes longer is broken.
+const ALONE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Messages of callers that may wait for openraft's core.
+const API_QUEUE: u64 = 4096;
+
+/// Opens what lies in the data directory, replays the log, and joins in. A fresh
+/// directory becomes a cluster of this member alone.
+pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
+    let mut data_dir = DataDir::open(&options.data_dir)?;
+    let derived = id::member(&options.peer_urls, &options.cluster_token);
+    let fresh = data_dir.identity().is_none();
+    let identity =
+        data_dir.identity().unwrap_or(Identity { member_id: derived, cluster_id: id::cluster([derived]) });
+    if identity.member_id != derived {
+        let of = format!("{:x}", identity.member_id);
+        tracing::warn!(member = of, "peer URLs or cluster token have changed; the data keeps its member id");
+    }
+    if fresh {
+        data_dir.set_identity(identity)?;
+    }
+
+    let (engine, mut machine, state) = open_image(&data_dir, &options.store)?;
+    machine.set_cluster_id(identity.cluster_id);
+    let wal =
+        Wal::open(&data_dir.wal(), WalOptions { on_sync: options.on_fsync.into(), ..WalOptions::default() })?;
+    let applied = machine.meta().applied.map(|id| id.index);
+    check_reach(&wal, applied, &data_dir.snapshots())?;
+
+    let store = state.store.clone();
+    let image_dir = data_dir.image();
+    let hooks = ImageHooks {
+        on_written: Box::new(move |written| store.written(written.revision)),
+        on_failure: Box::new(move |_| {
+            // What it can't write it may not read either; the log and the newest snapshot have it all.
+            if let Err(error) = DiskEngine::distrust(&image_dir) {
+                tracing::error!(%error, "cannot mark the image as broken");
+            }
+            std::process::abort();
+        }),
+        ..ImageHooks::default()
+    };
+    let written = Written { applied_index: applied.unwrap_or(0), revision: machine.meta().revision };
+    let image = Image::start(engine.clone(), written, ImageOptions::default(), hooks)?;
+    let hub = Hub::new(state.store.clone(), options.hub);
+    let snapshots = Snapshots::new(data_dir.snapshots(), image.clone());
+    let scrub = Arc::new(tokio::sync::Notify::new());
+    let scrub_waits = machine.scrub_pending();
+    let state_machine = StateMachine {
+        machine,
+        engine: engine.clone(),
+        image: image.clone(),
+        hub: hub.clone(),
+        snapshots: snapshots.clone(),
+        scrub: scrub.clone(),
+    };
+    let log = LogStore::new(wal.clone(), Some(image.clone()));
+    let config = config(options.heartbeat_interval, options.election_timeout)?;
+    let raft_error = |error: &dyn fmt::Display| StartError::Raft(error.to_string());
+    let raft = Raft::new(identity.member_id, Arc::new(config), Network, log, state_machine)
+        .await
+        .map_err(|error| raft_error(&error))?;
+
+    let shutdown = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let member = MemberStatus { member_id: identity.member_id, ..MemberStatus::default() };
+    let (told, member_status) = watch::channel(member);
+    let leader_changes = Arc::new(AtomicU64::new(0));
+    let (server_metrics, changes) = (raft.server_metrics(), leader_changes.clone());
+    tasks.spawn(status::follow(server_metrics, told, changes, shutdown.clone()));
+    let metrics = raft.metrics();
+    let inner = Inner {
+        identity,
+        raft,
+        metrics,
+        member_status,
+        leader_changes,
+        wal,
+        engine,
+        image,
+        state,
+        hub,
+        snapshots: snapshots.clone(),
+        shutdown: shutdown.clone(),
+        tasks: tasks.clone(),
+        _data_dir: data_dir,
+    };
+    let node = Node { inner: Arc::new(inner) };
+    tasks.spawn(watch_for_fatal(node.clone()));
+    tasks.spawn(scrub_when_told(node.clone(), scrub.clone()));
+    tasks.spawn(retention::run(node.clone(), snapshots, options.snapshot_count, shutdown));
+    if scrub_waits {
+        scrub.notify_one();
+    }
+
+    if let Err(error) = lead_if_alone(&node, options.peer_urls).await {
+        node.shutdown().await;
+        return Err(error);
+    }
+    Ok(node)
+}
+
+/// Opens the rows and reads the state from them. An image that can't be read is
+/// set aside: the log and the newest snapshot hold all that was in it.
+fn open_image(
+    data_dir: &DataDir,
+    options: &StoreOptions,
+) -> Result<(Arc<dyn Engine>, Machine, State), StartError> {
+    let open = || {
+        let engine: Arc<dyn Engine> = Arc::new(DiskEngine::open(&data_dir.image())?);
+        let (machine, state) = Machine::open(engine.clone(), options.clone())?;
+        Ok::<_, StorageError>((engine, machine, state))
+    };
+    match open() {
+        Ok(opened) => Ok(opened),
+        Err(error) if error.is_no_space() => Err(error.into()),
+        Err(error) => {
+            let aside = data_dir.set_image_aside()?;
+            let aside = aside.display();
+            tracing::error!(%error, %aside, "the image can't be read: set aside, and rebuilt from snapshot and log");
+            Ok(open()?)
+        }
+    }
+}
+
+/// Refuses to go on with a state that the log can't be joined to.
+fn check_reach(wal: &Wal, applied: Option<u64>, snapshots: &Path) -> Result<(), StartError> {
+    let Some(purged) = wal.purged().map(|id| id.index) else { return Ok(()) };
+    if applied.is_some_and(|applied| applied >= purged) {
+        return Ok(());
+    }
+    match SnapshotFile::newest(snapshots)? {
+        Some(snapshot) if snapshot.index() >= purged => Ok(()),
+        _ => Err(StartError::Lost { purged }),
+    }
+}
+
+fn config(heartbeat: Duration, election: Duration) -> Result<Config, StartError> {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let config = Config {
+        cluster_name: "etcfs".into(),
+        heartbeat_interval: millis(heartbeat),
+        election_timeout_min: millis(election),
+        election_timeout_max: millis(election).saturating_mul(2),
+        // Snapshots and purging are `retention`'s.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        replication_lag_threshold: u64::MAX,
+        api_channel_size: Some(API_QUEUE),
+        enable_pre_vote: Some(true),
+        // A former leader may not go on as one: what is committed is known only
+        // once an entry of its own new term is.
+        enable_leader_restore: Some(false),
+        ..Config::default()
+    };
+    config.validate().map_err(|error| StartError::Setting {
+        setting: "heartbeat or election timeout",
+        reason: error.to_string(),
+    })
+}
+
+/// Makes a fresh member a cluster of its own, and a sole voter the leader at once.
+async fn lead_if_alone(node: &Node, peer_urls: Vec<String>) -> Result<(), StartError> {
+    let raft = &node.inner.raft;
+    let own = node.inner.identity.member_id;
+    let raft_error = |error: &dyn fmt::Display| StartError::Raft(error.to_string());
+    if !raft.is_initialized().await.map_err(|error| raft_error(&error))? {
+        let members = BTreeMap::from([(own, Peer { urls: peer_urls })]);
+        raft.initialize(members).await.map_err(|error| raft_error(&error))?;
+    } else if raft.voter_ids().eq([own]) {
+        // Nobody else could win, so there is no timeout to wait for.
+        raft.trigger().elect(false).await.map_err(|error| raft_error(&error))?;
+    } else {
+        return Ok(());
+    }
+    let wait = raft.wait(Some(ALONE_TIMEOUT));
+    let ready = wait.metrics(
+        |metrics| {
+            metrics.current_leader == Some(metrics.id)
+                && metrics.last_applied.is_some_and(|id| id.leader_id.term == metrics.current_term)
+        },
+        "the sole member leads and has applied its log",
+    );
+    ready.await.map(drop).map_err(|error| match error {
+        openraft::metrics::WaitError::Timeout(..) => StartError::NoLeader(ALONE_TIMEOUT),
+        openraft::metrics::WaitError::ShuttingDown => raft_error(&error),
+    })
+}
+
+/// openraft that has failed stays failed: the member starts anew, from its disk.
+async fn watch_for_fatal(node: Node) {
+    let mut ticks = time::interval(FATAL_LOOK_INTERVAL);
+    while node.inner.shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        let failed = node.fatal();
+        if let Some(error) = failed
+            && !node.inner.shutdown.is_cancelled()
+        {
+            tracing::error!(error, "raft has failed; ending the process");
+            std::process::abort();
+        }
+    }
+}
+
+/// Deletes compacted rows in small chunks between other work.
+async fn scrub_when_told(node: Node, told: Arc<tokio::sync::Notify>) {
+    let work = async {
+        loop {
+            told.notified().await;
+            loop {
+                let chunk = node.inner.raft.with_state_machine(|machine| {
+                    let more = machine.scrub();
+                    Box::pin(async move { more })
+                });
+                match chunk.await {
+                    Ok(true) => time::sleep(SCRUB_PAUSE).await,
+                    Ok(false) => break,
+                    Err(_stopped) => return,
+                }
+            }
+        }
+    };
+    // Cut short, it goes on after the next start.
+    let (None | Some(())) = node.inner.shutdown.run_until_cancelled(work).await;
+}

@@ -1,0 +1,121 @@
+//! The heart: one committed entry after another, and what follows from each, in
+//! this order and no other.
+//!
+//! 1. **apply** changes the state in memory and says what to store and to tell.
+//!    Readers do not see it yet.
+//! 2. **submit** hands the rows to the image, the applied index among them. From
+//!    here on a later checkpoint may cover the entry; the log has it until then.
+//! 3. **publish** lets readers see the new revision. After submit, so that whoever
+//!    evicts a value that was read can count on the image having it in time.
+//! 4. **events** go to the watch hub. After publish, so that a watcher that reads
+//!    on an event finds at least what the event told.
+//! 5. **answer** to those who proposed. Last: who is answered may at once read
+//!    anywhere, or find the event missing.
+//!
+//! An error here stops the member: the state may not skip an entry.
+
+use std::{io, sync::Arc};
+
+use futures_util::{Stream, StreamExt};
+use openraft::{
+    EntryPayload, OptionalSend,
+    storage::{EntryResponder, RaftStateMachine},
+};
+
+use super::{
+    snapshots::Snapshots,
+    types::{self, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
+};
+use crate::{
+    apply::Machine,
+    storage::{Engine, Image, SnapshotFile, failpoint},
+    watch::Hub,
+};
+
+/// The state machine as openraft wants it.
+#[derive(Debug)]
+pub(super) struct StateMachine {
+    pub(super) machine: Machine,
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) image: Image,
+    pub(super) hub: Hub,
+    pub(super) snapshots: Snapshots,
+    /// Told when compacted rows wait to be deleted.
+    pub(super) scrub: Arc<tokio::sync::Notify>,
+}
+
+impl StateMachine {
+    fn apply_one(&mut self, (entry, responder): EntryResponder<TypeConfig>) -> io::Result<()> {
+        let id = types::to_id(&entry.log_id);
+        let applied = match &entry.payload {
+            EntryPayload::Normal(command) => {
+                self.machine.apply(&id, command.batch()).map_err(io::Error::other)?
+            }
+            EntryPayload::Blank => self.machine.apply_blank(&id),
+            EntryPayload::Membership(membership) => {
+                self.machine.apply_membership(&id, types::to_membership(membership))
+            }
+        };
+        self.image.submit(applied.batch);
+        self.machine.publish(applied.revision);
+        self.hub.publish(applied.events);
+        failpoint::kill("raft-after-apply");
+        if let Some(responder) = responder {
+            responder.send(applied.outcomes);
+        }
+        Ok(())
+    }
+
+    /// Deletes a chunk of compacted rows; true while more wait.
+    pub(super) fn scrub(&mut self) -> bool {
+        if let Some(batch) = self.machine.scrub() {
+            self.image.submit(batch);
+        }
+        self.machine.scrub_pending()
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotFile;
+    type SnapshotBuilder = Snapshots;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let meta = self.machine.meta();
+        let membership = types::stored_membership(meta).map_err(io::Error::other)?;
+        Ok((meta.applied.as_ref().map(types::from_id), membership))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some(entry) = entries.next().await {
+            // Memory is bounded here: an image that falls far behind slows everyone down.
+            self.image.room().await;
+            self.apply_one(entry?)?;
+        }
+        if self.machine.scrub_pending() {
+            self.scrub.notify_one();
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
+        self.snapshots.clone()
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        _meta: &SnapshotMeta,
+        snapshot: SnapshotFile,
+    ) -> Result<(), io::Error> {
+        self.image.replace(snapshot).await.map_err(io::Error::other)?;
+        self.machine.install(self.engine.clone()).map_err(io::Error::other)?;
+        self.hub.replaced();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        self.snapshots.current()
+    }
+}
