@@ -21,7 +21,10 @@ on_both! {
     a_range_in_a_transaction_is_checked_too,
     many_keys_and_versions_survive_a_compaction,
 }
-on_both_alone! { a_store_never_compacted_can_be_read_from_its_first_revision }
+on_both_alone! {
+    a_store_never_compacted_can_be_read_from_its_first_revision,
+    a_compaction_at_zero_is_accepted_once,
+}
 
 fn at(s: &Subject, revision: i64) -> String {
     pairs(&s.range(RangeRequest { revision, ..prefix("") }).unwrap().kvs)
@@ -142,4 +145,13 @@ fn a_store_never_compacted_can_be_read_from_its_first_revision(s: &Subject) {
     assert_eq!(at(s, 1), "");
     assert_eq!(at(s, 2), "a=1");
     assert_eq!(at(s, 3), "a=2");
+}
+
+/// A quirk of etcd's: before the first compaction its bound is -1.
+fn a_compaction_at_zero_is_accepted_once(s: &Subject) {
+    s.set("a", "1");
+    refused(s.compact(compact(-1)), Code::OutOfRange, COMPACTED);
+    s.compact(compact(0)).unwrap();
+    refused(s.compact(compact(0)), Code::OutOfRange, COMPACTED);
+    assert_eq!(at(s, 2), "a=1");
 }

@@ -61,7 +61,8 @@ fn numbers_compare_by_each_operator(s: &Subject) {
     let created = s.set("a", "1");
     s.set("a", "2");
     s.put(PutRequest { lease, ..put("a", "3") }).unwrap();
-    let facts: [(fn(i64) -> TargetUnion, i64); 4] = [
+    type Target = fn(i64) -> TargetUnion;
+    let facts: [(Target, i64); 4] = [
         (TargetUnion::Version, 3),
         (TargetUnion::CreateRevision, created),
         (TargetUnion::ModRevision, created + 2),

@@ -31,7 +31,7 @@ struct Answer {
 }
 
 fn request(s: &Subject, method: &str, path: &str) -> Answer {
-    let address = s.server().endpoint();
+    let address = s.endpoint();
     let mut stream = TcpStream::connect(&address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let head = format!(

@@ -46,7 +46,7 @@ fn the_one_member_is_listed(s: &Subject) {
         let (_, members) = members(s, linearizable);
         assert_eq!(members.len(), 1);
         assert_eq!((members[0].id, members[0].name.as_str(), members[0].is_learner), (own, "default", false));
-        assert_eq!(members[0].client_ur_ls, [format!("http://{}", s.server().endpoint())]);
+        assert_eq!(members[0].client_ur_ls, [format!("http://{}", s.endpoint())]);
         assert_eq!(members[0].peer_ur_ls.len(), 1);
         assert!(members[0].peer_ur_ls[0].starts_with("http://127.0.0.1:"), "{members:?}");
     }

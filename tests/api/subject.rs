@@ -1,16 +1,11 @@
 //! The server that a case runs on, and the words that cases share.
 //!
-//! Most cases run on one server of each kind for the whole process: one at a
-//! time, so that a case may count revisions, and on an emptied store, so that it
-//! may use plain keys. A case that needs an untouched store, or time, gets a
-//! server of its own.
+//! Most cases run on one server of each kind for the whole run: one at a time, so
+//! that a case may count revisions, and on an emptied store, so that it may use
+//! plain keys. A case that needs an untouched store, or time, gets a server of its
+//! own.
 
-use std::{
-    fmt::Debug,
-    ops::Deref,
-    process::{Child, Command, Stdio},
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
-};
+use std::{fmt::Debug, ops::Deref};
 
 use bytes::Bytes;
 use etcfs_proto::{
@@ -25,6 +20,7 @@ use etcfs_tests::{
     api::{Answer, Api},
     process::show,
     server::{Kind, Options, Server},
+    shared::Shared,
 };
 use tonic::Code;
 
@@ -71,22 +67,14 @@ pub(crate) struct Subject {
 #[derive(Debug)]
 enum Held {
     Alone(Box<Server>),
-    Shared(&'static Server, #[expect(dead_code, reason = "held for its end")] MutexGuard<'static, ()>),
+    Shared(Shared),
 }
 
 impl Subject {
-    /// The process's server of this kind, emptied, with nobody else on it.
+    /// The run's server of this kind, emptied, with nobody else on it.
     pub(crate) fn shared(kind: Kind) -> Self {
-        static SERVERS: [OnceLock<(Server, Guard)>; 2] = [const { OnceLock::new() }; 2];
-        static TURNS: [Mutex<()>; 2] = [const { Mutex::new(()) }; 2];
-        let slot = usize::from(kind == Kind::Etcd);
-        let turn = TURNS[slot].lock().unwrap_or_else(PoisonError::into_inner);
-        let (server, _) = SERVERS[slot].get_or_init(|| {
-            let server = Server::start(kind);
-            let guard = Guard::of(&server);
-            (server, guard)
-        });
-        let subject = Self { api: server.api(), server: Held::Shared(server, turn) };
+        let server = Shared::take(kind);
+        let subject = Self { api: server.api(), server: Held::Shared(server) };
         subject.empty();
         subject
     }
@@ -106,16 +94,21 @@ impl Subject {
         self.delete(delete_span(TO_END, TO_END)).unwrap();
     }
 
-    pub(crate) fn server(&self) -> &Server {
+    /// `127.0.0.1:PORT`.
+    pub(crate) fn endpoint(&self) -> String {
         match &self.server {
-            Held::Alone(server) => server,
-            Held::Shared(server, _) => server,
+            Held::Alone(server) => server.endpoint(),
+            Held::Shared(server) => server.endpoint().to_owned(),
         }
     }
 
     /// True for the reference of version 3.4.
     pub(crate) fn is_v3_4(&self) -> bool {
-        self.server().kind() == Kind::Etcd
+        let kind = match &self.server {
+            Held::Alone(server) => server.kind(),
+            Held::Shared(server) => server.kind(),
+        };
+        kind == Kind::Etcd
     }
 
     /// What to expect where etcd 3.4 differs from the 3.6 that ours follows.
@@ -135,32 +128,11 @@ impl Deref for Subject {
 impl Drop for Subject {
     fn drop(&mut self) {
         // A server alone shows its log itself, as it is dropped.
-        if let (true, Held::Shared(server, _)) = (std::thread::panicking(), &self.server) {
+        if let (true, Held::Shared(server)) = (std::thread::panicking(), &self.server) {
             let log = server.log();
             let lines: Vec<&str> = log.lines().collect();
             show(&format!("--- log:\n{}", lines[lines.len().saturating_sub(30)..].join("\n")));
         }
-    }
-}
-
-/// Removes a shared server's directory after this process, since nothing drops a static.
-#[derive(Debug)]
-struct Guard {
-    /// Waits for the end of its input, which is this process's end too.
-    _shell: Child,
-}
-
-impl Guard {
-    fn of(server: &Server) -> Self {
-        let shell = Command::new("sh")
-            .args(["-c", r#"read -r never; rm -rf -- "$1""#, "sh"])
-            .arg(server.scratch())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("there is a shell");
-        Self { _shell: shell }
     }
 }
 

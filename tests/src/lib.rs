@@ -17,4 +17,5 @@ pub mod port;
 pub mod process;
 pub mod proxy;
 pub mod server;
+pub mod shared;
 pub mod wait;

@@ -77,6 +77,13 @@ impl Server {
 
     /// Starts it without waiting until it serves.
     pub fn launch(&mut self) {
+        let name = format!("{:?} on {}", self.kind, self.client.address());
+        let log = self.dir.path().join("log");
+        self.process = Some(Process::start(&name, &mut self.command(), &log));
+    }
+
+    /// The command that runs it.
+    pub(crate) fn command(&self) -> Command {
         let program = match self.kind {
             Kind::Etcfs => binary::etcfsd(),
             Kind::Etcd => machine::program("etcd"),
@@ -103,8 +110,7 @@ impl Server {
             .args(["--initial-cluster", &format!("default={peer}")])
             .args(&self.options.args)
             .envs(self.options.env.iter().map(|(name, value)| (name, value)));
-        let name = format!("{:?} on {}", self.kind, self.client.address());
-        self.process = Some(Process::start(&name, &mut command, &self.dir.path().join("log")));
+        command
     }
 
     /// Returns once it answers that it is healthy.
