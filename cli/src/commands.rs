@@ -1,5 +1,6 @@
 //! The commands, one file each: arguments, their help, and what they do.
 
+pub(crate) mod bench;
 pub(crate) mod compaction;
 pub(crate) mod del;
 pub(crate) mod endpoint;
@@ -41,6 +42,7 @@ enum Command {
     Compaction(compaction::CompactionArgs),
     Endpoint(endpoint::EndpointArgs),
     Member(member::MemberArgs),
+    Bench(bench::BenchArgs),
     Version(version::VersionArgs),
 }
 
@@ -62,6 +64,7 @@ pub(crate) fn run(Arguments { global, command }: Arguments) -> Result<(), CliErr
         Command::Endpoint(args) => wait(endpoint::run(&global, args)),
         Command::Member(args) => wait(member::run(&global, args)),
         Command::Version(args) => version::run(&args),
+        Command::Bench(args) => bench::run(&global, args),
     }
 }
 

@@ -10,6 +10,7 @@
 //! alone call them, by their `run`.
 
 mod args;
+mod bench;
 mod commands;
 mod connect;
 mod error;

@@ -19,7 +19,7 @@ use etcfs_client::WatchBatch;
 use etcfs_proto::etcdserverpb::{
     DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse,
     LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberListResponse, PutResponse, RangeRequest,
-    RangeResponse, StatusResponse, TxnResponse,
+    RangeResponse, StatusResponse, TxnResponse, WatchResponse,
 };
 use prost::Message;
 
@@ -116,6 +116,14 @@ impl Output {
     }
 
     pub(crate) fn watch(self, batch: &WatchBatch) -> Result<(), CliError> {
+        if self.format == Format::Protobuf {
+            let answer = WatchResponse {
+                header: Some(batch.header),
+                events: batch.events.clone(),
+                ..WatchResponse::default()
+            };
+            return Ok(io::stdout().lock().write_all(&answer.encode_to_vec())?);
+        }
         self.choose(
             |out| simple::watch(out, self, batch),
             |out| fields::watch(out, batch),

@@ -20,10 +20,10 @@ pub(crate) fn quoted(bytes: &[u8]) -> String {
                 '\t' => text.push_str("\\t"),
                 '\x0b' => text.push_str("\\v"),
                 c if (c as u32) < 0x20 || c as u32 == 0x7f => {
-                    push(&mut text, format_args!("\\x{:02x}", c as u32))
+                    push(&mut text, format_args!("\\x{:02x}", c as u32));
                 }
                 c if c.is_control() || is_unprintable(c) => {
-                    push(&mut text, format_args!("\\u{:04x}", c as u32))
+                    push(&mut text, format_args!("\\u{:04x}", c as u32));
                 }
                 c => text.push(c),
             }
@@ -130,14 +130,14 @@ pub(crate) fn split(line: &str) -> Option<Vec<Vec<u8>>> {
         let word = if let Some(quoted) = rest.strip_prefix('\'') {
             let end = quoted.find('\'')?;
             rest = &quoted[end + 1..];
-            quoted[..end].as_bytes().to_vec()
+            quoted.as_bytes()[..end].to_vec()
         } else if rest.starts_with('"') {
             let (word, after) = unquote(rest)?;
             rest = after;
             word
         } else {
             let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
-            let word = rest[..end].as_bytes().to_vec();
+            let word = rest.as_bytes()[..end].to_vec();
             rest = &rest[end..];
             word
         };

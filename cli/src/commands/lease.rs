@@ -9,7 +9,7 @@ use crate::{
     args::Global,
     connect,
     error::{CliError, Kind},
-    output::Output,
+    output::{Format, Output},
 };
 
 /// Grants, renews, shows and revokes leases: keys attached to one end with it.
@@ -118,6 +118,7 @@ pub(crate) async fn run(global: &Global, args: LeaseArgs) -> Result<(), CliError
             while let Some(renewal) = renewals.next().await {
                 match renewal {
                     Ok(renewed) => output.lease_keep_alive(&renewed)?,
+                    Err(ClientError::LeaseGone { .. }) if output.format != Format::Simple => {}
                     Err(ClientError::LeaseGone { .. }) => {
                         anstream::println!("lease {id:016x} expired or revoked.");
                     }

@@ -60,9 +60,8 @@ struct What {
 impl What {
     fn request(self, args: Vec<OsString>) -> Result<WatchCreateRequest, CliError> {
         let mut args = args.into_iter().map(args::bytes);
-        let (key, range_end) = match (args.next(), args.next(), args.next()) {
-            (Some(key), end, None) => (key, end),
-            _ => return Err(CliError::arguments("bad number of arguments")),
+        let (Some(key), range_end, None) = (args.next(), args.next(), args.next()) else {
+            return Err(CliError::arguments("bad number of arguments"));
         };
         let (key, range_end) = match (self.prefix, range_end) {
             (true, Some(_)) => {
