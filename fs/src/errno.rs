@@ -54,6 +54,9 @@ pub enum OpError {
     BadHandle,
     #[error("too many files are open or too much is unsaved: {0}")]
     NoMemory(&'static str),
+    /// A write through this handle has failed before; it puts nothing any more.
+    #[error("an earlier write through this handle failed")]
+    Failed(Errno),
     /// The caller has a signal to take.
     #[error("interrupted")]
     Interrupted,
@@ -84,6 +87,7 @@ impl From<&OpError> for Errno {
             OpError::ShortBuffer => libc::ERANGE,
             OpError::BadHandle => libc::EBADF,
             OpError::NoMemory(_) => libc::ENOMEM,
+            OpError::Failed(errno) => return *errno,
             OpError::Interrupted => libc::EINTR,
             OpError::Remote(error) => return Self::from(error),
         })

@@ -10,9 +10,14 @@
 mod args;
 pub mod config;
 pub mod errno;
+pub mod kernel;
 pub mod map;
 #[allow(dead_code)]
 mod mount;
+mod node;
+pub mod notify;
+pub mod ops;
 pub mod remote;
+pub mod sync;
 #[allow(dead_code)]
 mod telemetry;

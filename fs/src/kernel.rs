@@ -1,0 +1,544 @@
+//! The kernel's requests, translated: fuser's types in, an operation, a reply or an
+//! errno out. Nothing else happens here.
+//!
+//! What is known is answered on the thread that read the request; the rest runs as a
+//! task with the reply moved into it, and ends early if its caller has a signal.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use fuser::{
+    AccessFlags, BsdFileFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use crate::errno::{Errno, OpError};
+use crate::node::{Attr, Entry, Fh, Kind, Moment, NodeId};
+use crate::ops::{BLOCK, Created, Fs, RenameHow, SetAttr, SetTime, interruptible};
+
+/// How long the kernel may believe what it is told to keep; the notifier corrects it
+/// long before.
+const KEEP: Duration = Duration::from_secs(60);
+
+/// A directory's attributes: its time moves with every change below it, and nothing is
+/// decided by it.
+const KEEP_DIR: Duration = Duration::from_secs(1);
+
+const FORGET: Duration = Duration::ZERO;
+
+const GENERATION: Generation = Generation(0);
+
+/// Every file's bytes come from here, one read one revision, never from the page cache.
+const OPEN: FopenFlags = FopenFlags::FOPEN_DIRECT_IO;
+
+/// Largest extended attribute value that the kernel takes.
+const XATTR_BYTES_MAX: usize = 65_536;
+
+/// The file system that fuser runs.
+pub struct Kernel {
+    fs: Arc<Fs>,
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Kernel")
+    }
+}
+
+impl Kernel {
+    pub fn new(fs: Arc<Fs>) -> Self {
+        Self { fs }
+    }
+
+    /// Runs an operation as a task; the caller's signals end it.
+    fn task<T: Send + 'static>(
+        &self,
+        req: &Request,
+        operation: impl Future<Output = Result<T, OpError>> + Send + 'static,
+        reply: impl FnOnce(Result<T, OpError>) + Send + 'static,
+    ) {
+        let pid = req.pid();
+        self.fs.runtime.spawn(async move { reply(interruptible(pid, operation).await) });
+    }
+}
+
+fn errno(error: &OpError) -> fuser::Errno {
+    let Errno(number) = Errno::from(error);
+    fuser::Errno::from_i32(number)
+}
+
+fn file_attr(fs: &Fs, node: NodeId, attr: &Attr) -> FileAttr {
+    let time = fs.time_of(attr.rev);
+    let (kind, perm) = match attr.kind {
+        Kind::File => (FileType::RegularFile, fs.view.file_mode),
+        Kind::Dir => (FileType::Directory, fs.view.dir_mode),
+        Kind::Link => (FileType::Symlink, 0o777),
+    };
+    FileAttr {
+        ino: INodeNo(node.0),
+        size: attr.size,
+        blocks: attr.size.div_ceil(512),
+        atime: time,
+        mtime: time,
+        ctime: time,
+        crtime: time,
+        kind,
+        perm,
+        nlink: attr.nlink,
+        uid: fs.view.uid,
+        gid: fs.view.gid,
+        rdev: 0,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+fn attr_ttl(attr: &Attr) -> Duration {
+    match attr.kind {
+        Kind::Dir | Kind::Link => KEEP_DIR,
+        Kind::File if attr.keep => KEEP,
+        Kind::File => FORGET,
+    }
+}
+
+fn reply_entry(fs: &Fs, reply: ReplyEntry, found: Result<Entry, OpError>) {
+    match found {
+        Ok(entry) => {
+            let keep = if entry.keep { KEEP } else { FORGET };
+            // The number in an entry is the node's; stat shows the key's, by getattr.
+            let attr = file_attr(fs, entry.node, &entry.attr);
+            reply.entry_with_ttls(&attr_ttl(&entry.attr), &keep, &attr, GENERATION);
+        }
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+fn reply_attr(fs: &Fs, reply: ReplyAttr, found: Result<Attr, OpError>) {
+    match found {
+        Ok(attr) => reply.attr(&attr_ttl(&attr), &file_attr(fs, NodeId(attr.ino), &attr)),
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+fn reply_empty(reply: ReplyEmpty, done: Result<(), OpError>) {
+    match done {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+fn reply_xattr(reply: ReplyXattr, size: u32, found: Result<Vec<u8>, OpError>) {
+    match found {
+        Ok(value) if size == 0 => reply.size(value.len() as u32),
+        Ok(value) if value.len() > size as usize => reply.error(errno(&OpError::ShortBuffer)),
+        Ok(value) => reply.data(&value),
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::File => FileType::RegularFile,
+        Kind::Dir => FileType::Directory,
+        Kind::Link => FileType::Symlink,
+    }
+}
+
+fn set_time(time: TimeOrNow) -> SetTime {
+    match time {
+        TimeOrNow::Now => SetTime::Now,
+        TimeOrNow::SpecificTime(time) => SetTime::To(time),
+    }
+}
+
+impl Filesystem for Kernel {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let wanted = InitFlags::FUSE_ATOMIC_O_TRUNC
+            | InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_HANDLE_KILLPRIV_V2
+            // Programs that map a value shared (git, sqlite3) get ENODEV without it.
+            | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP;
+        let offered = wanted & config.capabilities();
+        if let Err(refused) = config.add_capabilities(offered) {
+            tracing::warn!(?refused, "the kernel offers what it then refuses");
+        }
+        if offered != wanted {
+            tracing::info!(missing = ?(wanted - offered), "the kernel lacks");
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let parent = NodeId(parent.0);
+        match self.fs.lookup_now(parent, name) {
+            Some(found) => reply_entry(&self.fs, reply, found),
+            None => {
+                let (fs, name) = (self.fs.clone(), name.to_owned());
+                let done = self.fs.clone();
+                self.task(req, async move { fs.lookup(parent, &name).await }, move |found| {
+                    reply_entry(&done, reply, found);
+                });
+            }
+        }
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        self.fs.nodes.with(|table| table.forget(NodeId(ino.0), nlookup));
+    }
+
+    fn getattr(&self, req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        let found = self.fs.getattr(NodeId(ino.0), req.pid(), fh.map(|fh| Fh(fh.0)));
+        reply_attr(&self.fs, reply, found);
+    }
+
+    fn setattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let set =
+            SetAttr { mode, uid, gid, size, atime: atime.map(set_time), mtime: mtime.map(set_time) };
+        let (fs, done, pid) = (self.fs.clone(), self.fs.clone(), req.pid());
+        let operation =
+            async move { fs.setattr(NodeId(ino.0), pid, fh.map(|fh| Fh(fh.0)), set).await };
+        self.task(req, operation, move |found| reply_attr(&done, reply, found));
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.fs.link_target(NodeId(ino.0)) {
+            Ok(target) => reply.data(target.as_encoded_bytes()),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        if mode & libc::S_IFMT != libc::S_IFREG && mode & libc::S_IFMT != 0 {
+            return reply.error(errno(&OpError::NotPermitted("only files can be keys")));
+        }
+        let (fs, done, name) = (self.fs.clone(), self.fs.clone(), name.to_owned());
+        let operation = async move { fs.make_node(NodeId(parent.0), &name).await };
+        self.task(req, operation, move |found| reply_entry(&done, reply, found));
+    }
+
+    fn mkdir(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let (fs, done, name) = (self.fs.clone(), self.fs.clone(), name.to_owned());
+        let operation = async move { fs.make_dir(NodeId(parent.0), &name).await };
+        self.task(req, operation, move |found| reply_entry(&done, reply, found));
+    }
+
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (fs, name) = (self.fs.clone(), name.to_owned());
+        let operation = async move { fs.unlink(NodeId(parent.0), &name).await };
+        self.task(req, operation, move |done| reply_empty(reply, done));
+    }
+
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (fs, name) = (self.fs.clone(), name.to_owned());
+        let operation = async move { fs.remove_dir(NodeId(parent.0), &name).await };
+        self.task(req, operation, move |done| reply_empty(reply, done));
+    }
+
+    fn rename(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let how = if flags.is_empty() {
+            RenameHow::Replace
+        } else if flags == RenameFlags::RENAME_NOREPLACE {
+            RenameHow::NoReplace
+        } else if flags == RenameFlags::RENAME_EXCHANGE {
+            RenameHow::Exchange
+        } else {
+            return reply.error(errno(&OpError::Malformed("whiteouts are no keys")));
+        };
+        let (fs, name, newname) = (self.fs.clone(), name.to_owned(), newname.to_owned());
+        let operation = async move {
+            fs.rename((NodeId(parent.0), &name), (NodeId(newparent.0), &newname), how).await
+        };
+        self.task(req, operation, move |done| reply_empty(reply, done));
+    }
+
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match self.fs.open(NodeId(ino.0), req.pid(), Fs::open_how(flags.0)) {
+            Ok(fh) => reply.opened(FileHandle(fh.0), OPEN),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn read(
+        &self,
+        req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        match self.fs.read(Fh(fh.0), req.pid(), offset, size) {
+            Ok(bytes) => reply.data(&bytes),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn write(
+        &self,
+        req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let (fh, pid, len) = (Fh(fh.0), req.pid(), data.len() as u32);
+        let answer = move |done: Result<(), OpError>| match done {
+            Ok(()) => reply.written(len),
+            Err(error) => reply.error(errno(&error)),
+        };
+        match self.fs.write_now(fh, pid, offset, data) {
+            Some(done) => answer(done),
+            None => {
+                let (fs, data) = (self.fs.clone(), Bytes::copy_from_slice(data));
+                self.task(req, async move { fs.write(fh, pid, offset, data).await }, answer);
+            }
+        }
+    }
+
+    fn flush(
+        &self,
+        req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        let fh = Fh(fh.0);
+        match self.fs.flush_now(fh) {
+            Some(done) => reply_empty(reply, done),
+            None => {
+                let fs = self.fs.clone();
+                let operation = async move { fs.flush(fh, Moment::Flush).await };
+                self.task(req, operation, move |done| reply_empty(reply, done));
+            }
+        }
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let fh = Fh(fh.0);
+        if self.fs.may_release_now(fh) {
+            self.fs.release_now(fh);
+            return reply.ok();
+        }
+        let fs = self.fs.clone();
+        // Not by a caller's signal: nobody waits for this, and it must be done.
+        self.fs.tasks.spawn_on(
+            async move {
+                fs.release(fh).await;
+                reply.ok();
+            },
+            &self.fs.runtime,
+        );
+    }
+
+    fn fsync(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let fs = self.fs.clone();
+        let operation = async move { fs.flush(Fh(fh.0), Moment::Fsync).await };
+        self.task(req, operation, move |done| reply_empty(reply, done));
+    }
+
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.fs.open_dir(NodeId(ino.0)) {
+            Ok(fh) => reply.opened(FileHandle(fh.0), FopenFlags::empty()),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn readdir(&self, req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let fh = Fh(fh.0);
+        let fill = move |listing: &crate::node::Listing, reply: &mut ReplyDirectory| {
+            let dots = [(".", ino.0), ("..", 1)];
+            for (at, (name, number)) in dots.into_iter().enumerate().skip(offset as usize) {
+                if reply.add(INodeNo(number), at as u64 + 1, FileType::Directory, name) {
+                    return;
+                }
+            }
+            let first = (offset as usize).saturating_sub(dots.len());
+            for (at, entry) in listing.entries.iter().enumerate().skip(first) {
+                let next = (at + dots.len()) as u64 + 1;
+                if reply.add(INodeNo(entry.ino), next, file_type(entry.kind), &entry.name) {
+                    return;
+                }
+            }
+        };
+        if let Some(listing) = self.fs.listing_now(fh, offset) {
+            fill(&listing, &mut reply);
+            return reply.ok();
+        }
+        let fs = self.fs.clone();
+        self.task(req, async move { fs.listing(fh, offset).await }, move |listing| match listing {
+            Ok(listing) => {
+                fill(&listing, &mut reply);
+                reply.ok();
+            }
+            Err(error) => reply.error(errno(&error)),
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn releasedir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        self.fs.release_dir(Fh(fh.0));
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        // Every change of a directory is on the server when it is answered.
+        reply.ok();
+    }
+
+    fn statfs(&self, req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let fs = self.fs.clone();
+        self.task(req, async move { fs.space().await }, move |space| match space {
+            Ok(space) => {
+                let files = space.keys.saturating_add(space.free);
+                let block = BLOCK as u32;
+                reply.statfs(space.blocks, space.free, space.free, files, space.free, block, 255, block);
+            }
+            Err(error) => reply.error(errno(&error)),
+        });
+    }
+
+    fn setxattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let (fs, name, value) = (self.fs.clone(), name.to_owned(), value.to_vec());
+        debug_assert!(value.len() <= XATTR_BYTES_MAX, "the kernel bounds attributes");
+        let operation = async move { fs.set_xattr(NodeId(ino.0), &name, &value).await };
+        self.task(req, operation, move |done| reply_empty(reply, done));
+    }
+
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let id = NodeId(ino.0);
+        match self.fs.get_xattr_now(id, name) {
+            Some(found) => reply_xattr(reply, size, found),
+            None => {
+                let (fs, name) = (self.fs.clone(), name.to_owned());
+                let operation = async move { fs.get_xattr(id, &name).await };
+                self.task(req, operation, move |found| reply_xattr(reply, size, found));
+            }
+        }
+    }
+
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let names = self.fs.list_xattr(NodeId(ino.0)).map(|names| {
+            names.into_iter().flat_map(|name| name.bytes().chain([0])).collect::<Vec<u8>>()
+        });
+        reply_xattr(reply, size, names);
+    }
+
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (fs, name) = (self.fs.clone(), name.to_owned());
+        let operation = async move { fs.remove_xattr(NodeId(ino.0), &name).await };
+        self.task(req, operation, move |done| reply_empty(reply, done));
+    }
+
+    fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        // "Ask no more": modes are checked by the kernel where they are to be checked.
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (fs, done, name, pid) = (self.fs.clone(), self.fs.clone(), name.to_owned(), req.pid());
+        let operation = async move { fs.create(NodeId(parent.0), &name, pid, flags).await };
+        self.task(req, operation, move |created| match created {
+            Ok(Created { entry, fh }) => {
+                // One time for name and attributes: the shorter of the two.
+                let keep = if entry.keep { attr_ttl(&entry.attr) } else { FORGET };
+                let attr = file_attr(&done, entry.node, &entry.attr);
+                reply.created(&keep, &attr, GENERATION, FileHandle(fh.0), OPEN);
+            }
+            Err(error) => reply.error(errno(&error)),
+        });
+    }
+}

@@ -1,0 +1,418 @@
+//! Directories: whether a name is one, what it held when it was last listed, and
+//! the numbers under which the kernel knows it.
+//!
+//! Whether a directory exists is a fact about a range of keys, which is expensive
+//! to ask again after each delete. So a fact keeps a witness: one key that lies
+//! below. While the witness stands, the deletion of any other key changes nothing.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::file::home_of;
+use super::table::{DirNode, LinkNode, Node, Notice};
+use super::{Attr, Entry, Kind, NodeId, ROOT, Table, Value};
+use crate::map::{DIR_RECORDS, Dir};
+
+/// The name under which a directory shows its own key.
+const VALUE_NAME: &[u8] = b"%value";
+
+/// Whether keys lie below a directory's prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Below {
+    Unknown,
+    Nothing,
+    /// This key does.
+    Witness(Bytes),
+}
+
+/// A directory's entries, whole.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    pub(crate) entries: Vec<ListingEntry>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ListingEntry {
+    pub(crate) name: OsString,
+    pub(crate) kind: Kind,
+    /// d_ino.
+    pub(crate) ino: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct DirState {
+    pub(super) keys: Below,
+    pub(super) records: Below,
+    pub(super) listing: Option<Arc<Listing>>,
+    /// The newest revision of an event below; what was read before it may be old.
+    pub(super) touched: i64,
+    /// The revision at which the facts were read: older events are in them.
+    pub(super) read: i64,
+    listing_read: i64,
+    /// The newest revision known of the directory's own names, for its mtime.
+    pub(super) rev: i64,
+    pub(super) loads: u32,
+    pub(super) node: Option<NodeId>,
+    pub(super) used: bool,
+}
+
+impl Listing {
+    /// What `name` is; entries are in order of names.
+    pub(crate) fn kind(&self, name: &OsStr) -> Option<Kind> {
+        let at = self.entries.binary_search_by(|entry| entry.name.as_os_str().cmp(name)).ok()?;
+        Some(self.entries[at].kind)
+    }
+}
+
+impl DirState {
+    fn new() -> Self {
+        Self {
+            keys: Below::Unknown,
+            records: Below::Unknown,
+            listing: None,
+            touched: 0,
+            read: 0,
+            listing_read: 0,
+            rev: 0,
+            loads: 0,
+            node: None,
+            used: true,
+        }
+    }
+
+    /// An event at `rev` changed what a listing shows.
+    fn forget_listing(&mut self, rev: i64) {
+        if rev > self.listing_read {
+            self.listing = None;
+        }
+    }
+
+    fn exists(&self) -> Option<bool> {
+        match (&self.keys, &self.records) {
+            (Below::Witness(_), _) | (_, Below::Witness(_)) => Some(true),
+            (Below::Nothing, Below::Nothing) => Some(false),
+            _ => None,
+        }
+    }
+}
+
+/// What a directory's inode is, for an operation in it.
+#[derive(Clone, Debug)]
+pub(crate) struct DirView {
+    pub(crate) dir: Dir,
+    /// Removed: it lists nothing, and nothing can be made in it.
+    pub(crate) dead: bool,
+}
+
+/// The prefixes of the directories on the way to `key`, outermost first.
+fn ancestors(key: &[u8]) -> impl Iterator<Item = &[u8]> {
+    key.iter().enumerate().filter(|&(_, &byte)| byte == b'/').map(|(at, _)| &key[..=at])
+}
+
+impl Table {
+    /// True or false iff it is known whether the directory exists.
+    pub(crate) fn dir_exists(&mut self, prefix: &[u8]) -> Option<bool> {
+        let state = self.dirs.get_mut(prefix)?;
+        state.used = true;
+        state.exists()
+    }
+
+    /// A key below the directory, if one is known.
+    pub(crate) fn dir_witness(&self, prefix: &[u8]) -> Option<Bytes> {
+        match &self.dirs.get(prefix)?.keys {
+            Below::Witness(key) => Some(key.clone()),
+            Below::Unknown | Below::Nothing => None,
+        }
+    }
+
+    pub(crate) fn dir_has_records(&self, prefix: &[u8]) -> bool {
+        matches!(self.dirs.get(prefix).map(|state| &state.records), Some(Below::Witness(_)))
+    }
+
+    fn dir_state(&mut self, prefix: &Bytes) -> &mut DirState {
+        if !self.dirs.contains_key(prefix) {
+            if self.dirs.len() >= self.limits.keys_max {
+                self.trim_dirs();
+            }
+            self.dirs.insert(prefix.clone(), DirState::new());
+        }
+        self.dirs.get_mut(prefix).expect("inserted above")
+    }
+
+    /// Drops what nobody has used since the last time; at the limit, so rarely.
+    fn trim_dirs(&mut self) {
+        self.dirs.retain(|_, state| state.node.is_some() || state.loads > 0 || std::mem::take(&mut state.used));
+    }
+
+    /// A read about the directory is under way.
+    pub(crate) fn begin_dir_load(&mut self, prefix: &Bytes) {
+        self.dir_state(prefix).loads += 1;
+    }
+
+    /// Ends [`Self::begin_dir_load`] with what was read at `revision`. Where events were
+    /// newer than the read, they stand, and what they leave open stays unknown.
+    pub(crate) fn end_dir_load(&mut self, prefix: &Bytes, read: Option<(i64, Below, Below)>) {
+        let state = self.dir_state(prefix);
+        state.loads = state.loads.saturating_sub(1);
+        let Some((revision, keys, records)) = read else { return };
+        if state.touched > revision {
+            return;
+        }
+        (state.keys, state.records) = (keys, records);
+        state.read = state.read.max(revision);
+    }
+
+    /// Keeps a listing made at `revision`, unless something has changed since.
+    pub(crate) fn keep_listing(&mut self, prefix: &Bytes, revision: i64, listing: &Arc<Listing>) {
+        let state = self.dir_state(prefix);
+        if state.touched <= revision {
+            state.listing = Some(listing.clone());
+            state.listing_read = revision;
+        }
+    }
+
+    pub(crate) fn listing(&mut self, prefix: &[u8]) -> Option<Arc<Listing>> {
+        let state = self.dirs.get_mut(prefix)?;
+        state.used = true;
+        state.listing.clone()
+    }
+
+    /// Takes in one event of the watch: of a key, or of a record of a directory.
+    pub(crate) fn event(&mut self, key: &Bytes, rev: i64, new: Option<Value>) {
+        self.event_of_dirs(key, rev, new.as_ref());
+        self.change(key, rev, new);
+    }
+
+    fn event_of_dirs(&mut self, key: &Bytes, rev: i64, new: Option<&Value>) {
+        let version = new.map(|value| value.version);
+        match key.strip_prefix(DIR_RECORDS) {
+            Some(at) => self.event_below(key, at, true, rev, version),
+            None => self.event_below(key, key, false, rev, version),
+        }
+    }
+
+    /// This mount's own change, as the watch will say it later. Returns what to wait for
+    /// until every local reader sees it.
+    pub(crate) fn own_event(
+        &mut self,
+        key: &Bytes,
+        rev: i64,
+        before: Option<i64>,
+        new: Option<Value>,
+    ) -> Option<tokio::sync::oneshot::Receiver<()>> {
+        self.event_of_dirs(key, rev, new.as_ref());
+        self.own_change(key, rev, before, new)
+    }
+
+    /// The same where the kernel has moved the name itself: it can't wait for what the
+    /// watch has still to bring.
+    pub(crate) fn own_event_now(&mut self, key: &Bytes, rev: i64, new: Option<Value>) {
+        self.event_of_dirs(key, rev, new.as_ref());
+        self.state(key).local = None;
+        self.change(key, rev, new);
+    }
+
+    /// A key below the directory was seen at `rev`.
+    pub(crate) fn witnessed(&mut self, prefix: &Bytes, rev: i64, key: &Bytes) {
+        let state = self.dir_state(prefix);
+        if state.touched <= rev {
+            state.keys = Below::Witness(key.clone());
+        }
+    }
+
+    /// A directory was renamed: the kernel's inode of it goes with its name. What the
+    /// kernel knows below is known under the old keys: it is looked up anew.
+    pub(crate) fn rename_dir(&mut self, from: &Dir, to: &Dir, parent: NodeId, name: &OsStr) {
+        self.dir_gone(to);
+        let (Some(old), Some(new)) = (from.prefix().cloned(), to.prefix().cloned()) else { return };
+        let below: Vec<Dir> = self
+            .dir_nodes
+            .keys()
+            .filter(|dir| *dir != from && dir.prefix().is_some_and(|prefix| prefix.starts_with(&old)))
+            .cloned()
+            .collect();
+        for dir in below {
+            if let Some(Node::Dir(node)) = self.dir_nodes.get(&dir).and_then(|id| self.nodes.get(id))
+                && let Some((parent, name)) = node.place.clone()
+            {
+                self.notify(Notice::Name { parent, name });
+            }
+            self.dir_gone(&dir);
+        }
+        let Some(id) = self.dir_nodes.remove(from) else { return };
+        if let Some(state) = self.dirs.get_mut(&old) {
+            state.node = None;
+        }
+        self.dir_nodes.insert(to.clone(), id);
+        if let Some(Node::Dir(node)) = self.nodes.get_mut(&id) {
+            node.dir = to.clone();
+            node.place = Some((parent, name.to_owned()));
+        }
+        self.dir_state(&new).node = Some(id);
+    }
+
+    /// Keys that the table holds anything of.
+    pub(crate) fn known_keys(&self) -> Vec<Bytes> {
+        self.keys.keys().cloned().collect()
+    }
+
+    fn event_below(&mut self, key: &Bytes, at: &[u8], record: bool, rev: i64, put_version: Option<i64>) {
+        for prefix in ancestors(at) {
+            // A file whose name turns into a directory's: the kernel must look again.
+            if put_version == Some(1)
+                && let Some(state) = self.keys.get(&prefix[..prefix.len() - 1])
+                && let Some((parent, name)) = &state.place
+                && name.as_encoded_bytes() != VALUE_NAME
+            {
+                let notice = Notice::Name { parent: *parent, name: name.clone() };
+                self.notify(notice);
+            }
+            let Some(state) = self.dirs.get_mut(prefix) else { continue };
+            let before = state.exists();
+            let fact = if record { &mut state.records } else { &mut state.keys };
+            if rev > state.read {
+                match (put_version.is_some(), &*fact) {
+                    (true, Below::Witness(_)) => {}
+                    (true, _) => *fact = Below::Witness(key.clone()),
+                    (false, Below::Witness(witness)) if *witness == *key => *fact = Below::Unknown,
+                    (false, _) => {}
+                }
+            }
+            if put_version.is_none_or(|version| version == 1) {
+                state.forget_listing(rev);
+                state.touched = state.touched.max(rev);
+                state.rev = state.rev.max(rev);
+            }
+            let vanished = before == Some(true) && state.exists() != Some(true);
+            let node = state.node;
+            if vanished && let Some(node) = node {
+                self.expire_dir(node);
+            }
+        }
+        // A key that is also a directory: `%value` came or went in its listing.
+        if !record && put_version.is_none_or(|version| version == 1) {
+            let own = [key.as_ref(), b"/"].concat();
+            if let Some(state) = self.dirs.get_mut(own.as_slice()) {
+                state.forget_listing(rev);
+                state.touched = state.touched.max(rev);
+            }
+        }
+    }
+
+    fn expire_dir(&mut self, id: NodeId) {
+        if let Some(Node::Dir(node)) = self.nodes.get(&id)
+            && let Some((parent, name)) = node.place.clone()
+        {
+            self.notify(Notice::Expire { parent, name });
+        }
+    }
+
+    /// Answers a lookup that found a directory; counts it.
+    pub(crate) fn lookup_dir(&mut self, dir: &Dir, parent: NodeId, name: &OsStr, keep: bool) -> Entry {
+        let id = match self.dir_nodes.get(dir) {
+            Some(&id) => id,
+            None => {
+                let home = home_of(&Self::spell(dir), Kind::Dir);
+                // A number that was a directory before stays dead: the next one gets another.
+                let id = if self.nodes.contains_key(&home) { self.fresh() } else { home };
+                let node = DirNode { dir: dir.clone(), place: None, nlookup: 0, dead: false };
+                self.nodes.insert(id, Node::Dir(node));
+                self.dir_nodes.insert(dir.clone(), id);
+                id
+            }
+        };
+        if let Some(Node::Dir(node)) = self.nodes.get_mut(&id) {
+            node.nlookup += 1;
+            node.place = Some((parent, name.to_owned()));
+        }
+        if let Some(prefix) = dir.prefix() {
+            let prefix = prefix.clone();
+            self.dir_state(&prefix).node = Some(id);
+        }
+        Entry { node: id, attr: self.dir_attr(id), keep }
+    }
+
+    /// A number for a directory in a listing, which needs no inode.
+    pub(crate) fn dir_ino(&self, dir: &Dir) -> u64 {
+        self.dir_nodes.get(dir).copied().unwrap_or_else(|| home_of(&Self::spell(dir), Kind::Dir)).0
+    }
+
+    fn spell(dir: &Dir) -> Vec<u8> {
+        match dir.prefix() {
+            Some(prefix) => prefix.to_vec(),
+            None => format!("{dir:?}").into_bytes(),
+        }
+    }
+
+    pub(crate) fn dir_attr(&self, id: NodeId) -> Attr {
+        let (rev, dead) = match self.nodes.get(&id) {
+            Some(Node::Dir(node)) => {
+                let state = node.dir.prefix().and_then(|prefix| self.dirs.get(prefix));
+                (state.map_or(0, |state| state.rev), node.dead)
+            }
+            _ => (0, false),
+        };
+        // One link says "not counted": nobody may conclude that there is no subdirectory.
+        Attr { ino: id.0, kind: Kind::Dir, size: 0, rev, nlink: u32::from(!dead), keep: false }
+    }
+
+    pub(crate) fn dir_view(&self, id: NodeId) -> Option<DirView> {
+        match self.nodes.get(&id)? {
+            Node::Dir(node) => Some(DirView { dir: node.dir.clone(), dead: node.dead }),
+            Node::File(_) | Node::Link(_) => None,
+        }
+    }
+
+    /// The directory is no more: its inode is dead, the next one of that name a new one.
+    pub(crate) fn dir_gone(&mut self, dir: &Dir) {
+        let Some(id) = self.dir_nodes.get(dir).copied() else { return };
+        if id == ROOT {
+            return;
+        }
+        self.dir_nodes.remove(dir);
+        if let Some(Node::Dir(node)) = self.nodes.get_mut(&id) {
+            node.dead = true;
+        }
+        if let Some(state) = dir.prefix().and_then(|prefix| self.dirs.get_mut(prefix)) {
+            state.node = None;
+        }
+    }
+
+    /// Answers a lookup that found a symbolic link of the root; counts it.
+    pub(crate) fn lookup_link(&mut self, target: &OsStr) -> Entry {
+        let id = home_of(target.as_encoded_bytes(), Kind::Link);
+        match self.nodes.get_mut(&id) {
+            Some(Node::Link(node)) => node.nlookup += 1,
+            _ => {
+                let node = LinkNode { target: target.to_owned(), nlookup: 1 };
+                self.nodes.insert(id, Node::Link(node));
+            }
+        }
+        Entry { node: id, attr: Self::link_attr(id, target.len() as u64), keep: false }
+    }
+
+    pub(crate) fn link_attr(id: NodeId, size: u64) -> Attr {
+        Attr { ino: id.0, kind: Kind::Link, size, rev: 0, nlink: 1, keep: false }
+    }
+
+    pub(crate) fn link_target(&self, id: NodeId) -> Option<OsString> {
+        match self.nodes.get(&id)? {
+            Node::Link(node) => Some(node.target.clone()),
+            Node::File(_) | Node::Dir(_) => None,
+        }
+    }
+
+    /// Everything that was read is to be read again: the watch has a gap.
+    pub(crate) fn distrust(&mut self, rev: i64) {
+        for state in self.dirs.values_mut() {
+            (state.keys, state.records, state.listing) = (Below::Unknown, Below::Unknown, None);
+            state.touched = state.touched.max(rev);
+        }
+        let ids: Vec<NodeId> = self.dir_nodes.values().copied().collect();
+        for id in ids {
+            self.expire_dir(id);
+        }
+    }
+}

@@ -1,0 +1,640 @@
+//! The follow rules: how a file's new value reaches names, sizes and readers.
+//!
+//! - Fork: an inode is one immutable revision while anybody reads it. A name gets
+//!   its new value in a lookup and nowhere else, because only a lookup's reply
+//!   sets value and size in one step.
+//! - Follow: a reader that has come to its end may read the log of later values;
+//!   nobody else can see that log, not even in st_size.
+//! - Name: st_ino belongs to the key.
+//!
+//! A change is first known, then published: between the two the notifier makes the
+//! kernel drop the name, so that no cached size meets a new value. Operations that
+//! must not return before every local reader sees their value wait for the
+//! publication, which needs no lock that they hold.
+
+use std::ffi::{OsStr, OsString};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::file::{FileNode, Until, home_of};
+use super::handle::{Log, Moment, OpenedAs, Reader, Writer, WriterView};
+use super::table::{Handle, Node, Notice};
+use super::{Attr, Edits, Entry, Fh, Kind, Known, NodeId, Table, Value};
+
+/// An inode of which the kernel was told just now may still drop the reply that
+/// told it; it is not moved to another revision within this time.
+const TOLD_JUST_NOW: Duration = Duration::from_millis(100);
+
+/// A writer, as far as a write through it needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WriterState {
+    pub(crate) failed: Option<i32>,
+    pub(crate) append: bool,
+    /// How long the file is, seen through it.
+    pub(crate) len: u64,
+}
+
+impl Table {
+    /// Takes in what the watch (or an answer that leaves no gap) says of a key.
+    /// Older and known revisions change nothing.
+    pub(crate) fn change(&mut self, key: &Bytes, rev: i64, new: Option<Value>) {
+        let Some(state) = self.keys.get_mut(key) else { return };
+        if state.known != Known::Unknown && rev <= state.rev {
+            if rev == state.rev
+                && let (Some(new), Known::Present(known)) = (new, &mut state.known)
+                && known.rev == rev
+            {
+                // Our own put, guessed at when it was answered: the watch knows the rest.
+                (known.create, known.version, known.lease) = (new.create, new.version, new.lease);
+                if state.pub_seq == state.seq {
+                    state.publish();
+                }
+            }
+            return;
+        }
+        if let Some(local) = state.local {
+            match (&new, local) {
+                (None, _) | (_, super::file::Local::Scratch { .. }) => return,
+                (Some(_), super::file::Local::Pending) => state.local = None,
+            }
+        }
+        state.rev = rev;
+        self.advance(key, new);
+    }
+
+    /// A change that only this mount knows of: a file that is no key yet.
+    pub(crate) fn change_local(&mut self, key: &Bytes, new: Option<Bytes>) {
+        let gone = new.is_none();
+        let new = new.map(|bytes| Value { bytes, create: 0, rev: 0, version: 0, lease: 0 });
+        let state = self.state(key);
+        if gone {
+            state.local = None;
+        }
+        self.advance(key, new);
+    }
+
+    fn advance(&mut self, key: &Bytes, new: Option<Value>) {
+        self.seq += 1;
+        let seq = self.seq;
+        let follow = self.limits.follow;
+        let Some(state) = self.keys.get_mut(key) else { return };
+        let before = state.known.value().map_or(0, |value| value.bytes.len());
+        let after = new.as_ref().map_or(0, |value| value.bytes.len());
+        self.cached_bytes = (self.cached_bytes + after).saturating_sub(before);
+        state.seq = seq;
+        if let Some(value) = &new
+            && follow
+        {
+            state.pend.push((seq, value.bytes.clone()));
+        }
+        state.known = new.map_or(Known::Absent, Known::Present);
+        if state.nodes.is_empty() {
+            state.pend.clear();
+            state.publish();
+            state.wake();
+        } else if !state.queued {
+            state.queued = true;
+            self.notify(Notice::Publish(key.clone()));
+        }
+    }
+
+    /// What the kernel must be told before a key's new value is published: the name
+    /// to drop and the inodes whose attributes it may keep no longer.
+    pub(super) fn publish_plan(&mut self, key: &[u8]) -> (Option<(NodeId, OsString)>, Vec<NodeId>) {
+        let Some(state) = self.keys.get(key) else { return (None, Vec::new()) };
+        let place = state.place.clone().filter(|(parent, _)| self.nodes.contains_key(parent));
+        let stale: Vec<NodeId> = state
+            .nodes
+            .iter()
+            .copied()
+            .filter(|id| matches!(self.nodes.get(id), Some(Node::File(node)) if node.kept))
+            .collect();
+        for id in &stale {
+            if let Some(Node::File(node)) = self.nodes.get_mut(id) {
+                node.kept = false;
+            }
+        }
+        (place, stale)
+    }
+
+    /// Ends the publication: the kernel has dropped the name.
+    pub(super) fn published(&mut self, key: &[u8]) {
+        let Some(state) = self.keys.get_mut(key) else { return };
+        state.queued = false;
+        let pend = std::mem::take(&mut state.pend);
+        for id in &state.nodes {
+            if let Some(Node::File(node)) = self.nodes.get_mut(id)
+                && node.readers > 0
+            {
+                for (seq, bytes) in &pend {
+                    self.skipped += node.log.push(*seq, bytes.clone());
+                }
+            }
+        }
+        state.publish();
+        state.wake();
+    }
+
+    /// Calls back when `until` has been published; already has if this is `None`.
+    pub(super) fn wait_published(&mut self, key: &[u8], until: Until) -> Option<oneshot::Receiver<()>> {
+        let state = self.keys.get_mut(key)?;
+        if state.reached(until) {
+            return None;
+        }
+        let (sender, receiver) = oneshot::channel();
+        state.waiters.push((until, sender));
+        Some(receiver)
+    }
+
+    /// A wait for everything that is known of the key now.
+    pub(crate) fn wait_known(&mut self, key: &[u8]) -> Option<oneshot::Receiver<()>> {
+        let seq = self.keys.get(key)?.seq;
+        self.wait_published(key, Until::Seq(seq))
+    }
+
+    /// Takes in this mount's own change, answered at `rev`. `before` is the revision
+    /// that it replaced, where that is certain: only then can no other change lie
+    /// between, and it is taken in at once. Else the watch brings it in order.
+    pub(crate) fn own_change(
+        &mut self,
+        key: &Bytes,
+        rev: i64,
+        before: Option<i64>,
+        new: Option<Value>,
+    ) -> Option<oneshot::Receiver<()>> {
+        let state = self.state(key);
+        // A file of our own has no history that a reader could miss.
+        let was_local = state.local.is_some();
+        if was_local && state.rev < rev {
+            state.local = None;
+        }
+        let no_gap = state.known == Known::Unknown
+            || was_local
+            || before.is_some_and(|before| before == state.known.value().map_or(0, |value| value.rev));
+        if no_gap && state.rev < rev {
+            state.rev = rev;
+            let same = was_local && matches!((&state.known, &new), (Known::Present(a), Some(b)) if a.bytes == b.bytes);
+            if same {
+                // The file that was local is now a key; nothing that anybody reads changes.
+                state.known = new.map_or(Known::Absent, Known::Present);
+                state.publish();
+                state.wake();
+            } else {
+                self.advance(key, new);
+            }
+        }
+        self.wait_published(key, Until::Rev(rev))
+    }
+
+    fn may_move(&self, id: NodeId, now: Instant) -> bool {
+        match self.nodes.get(&id) {
+            Some(Node::File(node)) => {
+                node.readers == 0
+                    && (node.nlookup == 0
+                        || node.told_at.is_none_or(|at| now.duration_since(at) >= TOLD_JUST_NOW))
+            }
+            Some(_) => false,
+            None => true,
+        }
+    }
+
+    /// Answers a lookup that found the key to be a file; counts it.
+    pub(crate) fn lookup_file(
+        &mut self,
+        key: &Bytes,
+        parent: NodeId,
+        name: &OsStr,
+        now: Instant,
+    ) -> Option<Entry> {
+        let state = self.keys.get_mut(key)?;
+        state.used = true;
+        if state.known.value().is_none() {
+            return None;
+        }
+        if state.published.is_none() {
+            // The kernel has no name for it that could carry an old size.
+            state.publish();
+        }
+        let (pub_seq, cur) = (state.pub_seq, state.cur);
+        let value = state.published.clone()?;
+        state.place = Some((parent, name.to_owned()));
+        let fits = cur.filter(|id| matches!(self.nodes.get(id), Some(Node::File(n)) if n.base_seq == pub_seq));
+        let id = match fits {
+            Some(id) => id,
+            None => self.choose(key, cur, &value, pub_seq, now),
+        };
+        if let Some(Node::File(node)) = self.nodes.get_mut(&id) {
+            node.nlookup += 1;
+            node.told_at = Some(now);
+        }
+        let state = self.keys.get(key)?;
+        let keep = state.pub_seq == state.seq && !state.queued && state.local.is_none();
+        let attr = self.file_attr(id, None)?;
+        self.tell(id, attr.keep);
+        Some(Entry { node: id, attr, keep })
+    }
+
+    /// The inode that shall carry `value` for this key: home, else the current one,
+    /// where nobody reads it, else a fresh one.
+    fn choose(&mut self, key: &Bytes, cur: Option<NodeId>, value: &Value, seq: u64, now: Instant) -> NodeId {
+        let home = home_of(key, Kind::File);
+        let ours = |table: &Self, id: NodeId| match table.nodes.get(&id) {
+            None => true,
+            Some(Node::File(node)) => node.key == *key,
+            Some(_) => false,
+        };
+        let id = if ours(self, home) && self.may_move(home, now) {
+            home
+        } else if let Some(cur) = cur.filter(|&cur| ours(self, cur) && self.may_move(cur, now)) {
+            cur
+        } else {
+            self.fresh()
+        };
+        match self.nodes.get_mut(&id) {
+            Some(Node::File(node)) => {
+                node.base = value.bytes.clone();
+                (node.base_seq, node.base_rev) = (seq, value.rev);
+                node.log = Log::new(value.bytes.len() as u64, seq);
+            }
+            _ => {
+                let node = FileNode {
+                    key: key.clone(),
+                    base: value.bytes.clone(),
+                    base_seq: seq,
+                    base_rev: value.rev,
+                    log: Log::new(value.bytes.len() as u64, seq),
+                    nlookup: 0,
+                    told_at: None,
+                    kept: false,
+                    readers: 0,
+                    handles: Vec::new(),
+                };
+                self.nodes.insert(id, Node::File(node));
+            }
+        }
+        if let Some(state) = self.keys.get_mut(key) {
+            state.cur = Some(id);
+            if !state.nodes.contains(&id) {
+                state.nodes.push(id);
+            }
+        }
+        id
+    }
+
+    fn tell(&mut self, id: NodeId, keep: bool) {
+        if let Some(Node::File(node)) = self.nodes.get_mut(&id) {
+            node.kept = keep;
+        }
+    }
+
+    /// The attributes of an inode's own revision (or of `size` bytes).
+    fn file_attr(&self, id: NodeId, size: Option<(u64, i64)>) -> Option<Attr> {
+        let Some(Node::File(node)) = self.nodes.get(&id) else { return None };
+        let state = self.keys.get(&node.key)?;
+        let home = home_of(&node.key, Kind::File);
+        let behind = state.cur != Some(id) || node.base_seq != state.pub_seq;
+        let written = node.handles.iter().any(|fh| matches!(self.handles.get(fh), Some(Handle::Writer(_))));
+        let (size, rev) = size.unwrap_or((node.base.len() as u64, node.base_rev));
+        Some(Attr {
+            ino: home.0,
+            kind: Kind::File,
+            size,
+            rev,
+            nlink: u32::from(state.known != Known::Absent),
+            keep: id == home
+                && !behind
+                && !written
+                && state.pub_seq == state.seq
+                && !state.queued
+                && state.local.is_none(),
+        })
+    }
+
+    /// Answers getattr on a file's inode, asked by `pid` or through `fh`.
+    pub(crate) fn getattr_file(
+        &mut self,
+        id: NodeId,
+        pid: u32,
+        fh: Option<Fh>,
+        now: Instant,
+    ) -> Option<Attr> {
+        let Some(Node::File(node)) = self.nodes.get(&id) else { return None };
+        let mut own: Option<(u64, i64)> = None;
+        let mut newest: Option<(u64, Fh)> = None;
+        for &handle in &node.handles {
+            let asked = fh == Some(handle);
+            match self.handles.get(&handle) {
+                Some(Handle::Writer(writer)) if asked || (fh.is_none() && writer.pid == pid) => {
+                    let known = self.keys.get(&writer.key).and_then(|state| state.known.value());
+                    let base = known.map_or(0, |value| value.bytes.len() as u64);
+                    own = Some((writer.len_on(base), known.map_or(0, |value| value.rev)));
+                }
+                Some(Handle::Reader(reader)) if asked || (fh.is_none() && reader.pid == pid) => {
+                    let order = if asked { u64::MAX } else { reader.order };
+                    if newest.is_none_or(|(other, _)| other < order) {
+                        newest = Some((order, handle));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let mut size = own;
+        if size.is_none()
+            && let Some((_, fh)) = newest
+            && let (Some(Node::File(node)), Some(Handle::Reader(reader))) =
+                (self.nodes.get(&id), self.handles.get_mut(&fh))
+        {
+            match reader.grown(&node.log, now) {
+                Some(grown) if self.limits.follow => size = Some((grown, node.base_rev)),
+                _ => reader.asked(now),
+            }
+        }
+        let attr = self.file_attr(id, size)?;
+        self.tell(id, attr.keep);
+        if let Some(Node::File(node)) = self.nodes.get_mut(&id) {
+            node.told_at = Some(now);
+        }
+        Some(attr)
+    }
+
+    /// Opens an inode for reading: its own revision, also where that is behind.
+    pub(crate) fn open_reader(&mut self, id: NodeId, pid: u32) -> Option<Fh> {
+        let order = self.next_fh;
+        let fh = self.fresh_fh();
+        let Some(Node::File(node)) = self.nodes.get_mut(&id) else { return None };
+        let reader = Reader::new(id, pid, order, node.base.clone(), node.base_seq);
+        node.readers += 1;
+        node.handles.push(fh);
+        if let Some(state) = self.keys.get_mut(&node.key) {
+            state.handles += 1;
+        }
+        self.handles.insert(fh, Handle::Reader(reader));
+        Some(fh)
+    }
+
+    pub(crate) fn open_writer(
+        &mut self,
+        id: NodeId,
+        pid: u32,
+        opened_as: OpenedAs,
+        append: bool,
+        sync: bool,
+        already_put: bool,
+    ) -> Option<Fh> {
+        let fh = self.fresh_fh();
+        let Some(Node::File(node)) = self.nodes.get_mut(&id) else { return None };
+        node.handles.push(fh);
+        let key = node.key.clone();
+        let state = self.keys.get_mut(&key)?;
+        state.handles += 1;
+        let writer = Writer {
+            node: id,
+            pid,
+            opened_as,
+            append,
+            sync,
+            edits: if opened_as == OpenedAs::Truncated { Edits::truncated() } else { Edits::default() },
+            wrote: false,
+            put: already_put,
+            create: state.known.value().map_or(0, |value| value.create),
+            failed: None,
+            anonymous: match &state.known {
+                // Unlinked between the path walk and now.
+                Known::Absent => Some(node.base.clone()),
+                Known::Present(_) | Known::Unknown => None,
+            },
+            key,
+        };
+        self.handles.insert(fh, Handle::Writer(writer));
+        Some(fh)
+    }
+
+    /// A read through any handle; `None` for a handle that is not open for it.
+    pub(crate) fn read(&mut self, fh: Fh, pid: u32, offset: u64, size: usize) -> Option<Bytes> {
+        let follow = self.limits.follow;
+        match self.handles.get_mut(&fh)? {
+            Handle::Reader(reader) => {
+                reader.pid = pid;
+                let Some(Node::File(node)) = self.nodes.get(&reader.node) else { return None };
+                let published = self.keys.get(&node.key).and_then(|state| {
+                    state.published.as_ref().map(|value| (&value.bytes, state.pub_seq))
+                });
+                Some(reader.read(follow.then_some(&node.log), published.filter(|_| follow), offset, size))
+            }
+            Handle::Writer(writer) => {
+                let known = self.keys.get(&writer.key).and_then(|state| state.known.value());
+                let empty = Bytes::new();
+                let view = writer.view(known.map_or(&empty, |value| &value.bytes));
+                let start = view.len().min(usize::try_from(offset).unwrap_or(usize::MAX));
+                let end = view.len().min(start.saturating_add(size));
+                Some(view.slice(start..end))
+            }
+            Handle::Dir(_) => None,
+        }
+    }
+
+    /// The value that a writer shows, for those who need all of it.
+    pub(crate) fn writer(&self, fh: Fh) -> Option<WriterView> {
+        match self.handles.get(&fh)? {
+            Handle::Writer(writer) => Some(WriterView {
+                key: writer.key.clone(),
+                node: writer.node,
+                edits: writer.edits.clone(),
+                create: writer.create,
+                put: writer.put,
+                failed: writer.failed,
+                anonymous: writer.anonymous.is_some(),
+                append: writer.append,
+            }),
+            Handle::Reader(_) | Handle::Dir(_) => None,
+        }
+    }
+
+    pub(crate) fn due(&self, fh: Fh, moment: Moment) -> bool {
+        matches!(self.handles.get(&fh), Some(Handle::Writer(writer)) if writer.due(moment))
+    }
+
+    pub(crate) fn writer_state(&self, fh: Fh) -> Option<WriterState> {
+        let Some(Handle::Writer(writer)) = self.handles.get(&fh) else { return None };
+        let known = self.keys.get(&writer.key).and_then(|state| state.known.value());
+        let len = writer.len_on(known.map_or(0, |value| value.bytes.len() as u64));
+        Some(WriterState { failed: writer.failed, append: writer.append, len })
+    }
+
+    /// A writer's key, and whether its first write(2) is still to come.
+    pub(crate) fn writer_key(&self, fh: Fh) -> Option<(Bytes, bool)> {
+        match self.handles.get(&fh)? {
+            Handle::Writer(writer) => Some((writer.key.clone(), !writer.wrote)),
+            Handle::Reader(_) | Handle::Dir(_) => None,
+        }
+    }
+
+    /// A writer of this inode whose file is no key yet.
+    pub(crate) fn pending_writer(&self, id: NodeId) -> Option<Fh> {
+        let Some(Node::File(node)) = self.nodes.get(&id) else { return None };
+        node.handles.iter().copied().find(|fh| {
+            matches!(self.handles.get(fh), Some(Handle::Writer(writer))
+                if writer.opened_as == OpenedAs::Created && !writer.put && writer.anonymous.is_none())
+        })
+    }
+
+    pub(crate) fn writers_of(&self, key: &Bytes) -> Vec<Fh> {
+        self.handles
+            .iter()
+            .filter(|(_, handle)| matches!(handle, Handle::Writer(writer) if writer.key == *key))
+            .map(|(&fh, _)| fh)
+            .collect()
+    }
+
+    /// The last writer of a file that never became a key ends: neither does the file.
+    pub(crate) fn abandon_pending(&mut self, fh: Fh, key: &Bytes) {
+        let pending = matches!(self.keys.get(key), Some(state) if state.local == Some(super::file::Local::Pending));
+        if pending && self.writers_of(key).iter().all(|&other| other == fh) {
+            self.change_local(key, None);
+        }
+    }
+
+    /// Edits through a writer; true iff this was its first write(2).
+    pub(crate) fn edit(&mut self, fh: Fh, pid: u32, edit: impl FnOnce(&mut Edits)) -> bool {
+        let Some(Handle::Writer(writer)) = self.handles.get_mut(&fh) else { return false };
+        writer.pid = pid;
+        edit(&mut writer.edits);
+        !std::mem::replace(&mut writer.wrote, true)
+    }
+
+    /// ftruncate is no write(2): a truncated handle still waits for its first one.
+    pub(crate) fn truncate_writer(&mut self, fh: Fh, len: u64) {
+        if let Some(Handle::Writer(writer)) = self.handles.get_mut(&fh) {
+            writer.edits.truncate(len);
+        }
+    }
+
+    pub(crate) fn fail_writer(&mut self, fh: Fh, errno: i32) {
+        if let Some(Handle::Writer(writer)) = self.handles.get_mut(&fh) {
+            writer.failed.get_or_insert(errno);
+        }
+    }
+
+    /// A writer's edits are on the server (or in the local file).
+    pub(crate) fn writer_put(&mut self, fh: Fh, create: i64) {
+        if let Some(Handle::Writer(writer)) = self.handles.get_mut(&fh) {
+            writer.edits.clear();
+            writer.put = true;
+            writer.create = create;
+        }
+    }
+
+    /// What a read of an open writer's key finds instead of a key that is gone.
+    pub(crate) fn unlink_handles(&mut self, key: &Bytes) {
+        let Some(state) = self.keys.get(key) else { return };
+        let bytes = state.known.value().map(|value| value.bytes.clone()).unwrap_or_default();
+        for id in &state.nodes {
+            let Some(Node::File(node)) = self.nodes.get(id) else { continue };
+            for fh in &node.handles {
+                if let Some(Handle::Writer(writer)) = self.handles.get_mut(fh) {
+                    writer.anonymous.get_or_insert(bytes.clone());
+                }
+            }
+        }
+    }
+
+    /// Moves the inode that the kernel has under the source's name to the target's
+    /// key, as the kernel does with the name. The values are changed by the caller:
+    /// first this, then `change` of both.
+    pub(crate) fn rename_node(&mut self, from: &Bytes, to: &Bytes, place: (NodeId, OsString)) -> Option<NodeId> {
+        let moved = self.keys.get(from)?.cur?;
+        self.state(to);
+        let source = self.keys.get_mut(from)?;
+        source.cur = None;
+        source.nodes.retain(|&id| id != moved);
+        let Some(Node::File(node)) = self.nodes.get_mut(&moved) else { return None };
+        node.key = to.clone();
+        let count = node.handles.len() as u32;
+        for fh in &node.handles {
+            if let Some(Handle::Writer(writer)) = self.handles.get_mut(fh) {
+                writer.key = to.clone();
+            }
+        }
+        source.handles = source.handles.saturating_sub(count);
+        let target = self.keys.get_mut(to)?;
+        target.handles += count;
+        if !target.nodes.contains(&moved) {
+            target.nodes.push(moved);
+        }
+        target.cur = Some(moved);
+        target.place = Some(place);
+        Some(moved)
+    }
+
+    /// The target of a rename has its new value, which its inode carries already:
+    /// publishes it at once, since the kernel moved the name itself. Readers of the
+    /// old inodes still get it through the notifier.
+    pub(crate) fn renamed(&mut self, to: &Bytes, moved: NodeId, create: i64) {
+        let Some(state) = self.keys.get_mut(to) else { return };
+        state.publish();
+        let (seq, rev) = (state.pub_seq, state.pub_rev);
+        let base = state.known.value().map(|value| value.bytes.clone()).unwrap_or_default();
+        state.wake();
+        if let Some(Node::File(node)) = self.nodes.get_mut(&moved) {
+            (node.base, node.base_seq, node.base_rev) = (base, seq, rev);
+            if node.readers == 0 {
+                node.log = Log::new(node.base.len() as u64, seq);
+            }
+            for fh in &node.handles {
+                if let Some(Handle::Writer(writer)) = self.handles.get_mut(fh) {
+                    writer.create = create;
+                }
+            }
+        }
+    }
+
+    /// Ends a file handle.
+    pub(super) fn release_file(&mut self, fh: Fh, id: NodeId) {
+        let Some(Node::File(node)) = self.nodes.get_mut(&id) else { return };
+        let reader = matches!(self.handles.get(&fh), Some(Handle::Reader(_)));
+        self.handles.remove(&fh);
+        node.handles.retain(|&other| other != fh);
+        if reader {
+            node.readers -= 1;
+            if node.readers == 0 {
+                // Nobody can ask for the log any more.
+                node.log = Log::new(node.base.len() as u64, node.base_seq);
+            }
+        }
+        let key = node.key.clone();
+        if let Some(state) = self.keys.get_mut(&key) {
+            state.handles = state.handles.saturating_sub(1);
+        }
+        self.drop_if_unused(id, &key);
+    }
+
+    pub(super) fn drop_if_unused(&mut self, id: NodeId, key: &Bytes) {
+        if !matches!(self.nodes.get(&id), Some(Node::File(node)) if node.nlookup == 0 && node.handles.is_empty())
+        {
+            return;
+        }
+        self.nodes.remove(&id);
+        let Some(state) = self.keys.get_mut(key) else { return };
+        state.nodes.retain(|&other| other != id);
+        if state.cur == Some(id) {
+            state.cur = None;
+        }
+        if state.nodes.is_empty() {
+            state.place = None;
+            state.pend.clear();
+            state.publish();
+            state.wake();
+            self.trim();
+        }
+    }
+
+    /// The published bytes' length and facts for readdirplus and the like.
+    pub(crate) fn key_of(&self, id: NodeId) -> Option<Bytes> {
+        match self.nodes.get(&id)? {
+            Node::File(node) => Some(node.key.clone()),
+            Node::Dir(_) | Node::Link(_) => None,
+        }
+    }
+}

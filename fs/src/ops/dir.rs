@@ -1,0 +1,247 @@
+//! Directories: opening, listing, making.
+//!
+//! A listing is read once, whole, at one revision, by pages that skip what lies
+//! inside subdirectories; what is shown of it later comes from that one reading, so
+//! that it is stable however the directory changes. A page limit is never its end.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use etcfs_proto::key::KeyRange;
+
+use super::lookup::Named;
+use super::Fs;
+use crate::errno::OpError;
+use crate::map::{Child, Dir, Key, Listing as Collected, Rel, Shown};
+use crate::node::{DirView, Entry, Fh, Kind, Listing, ListingEntry, NodeId, Value, file_ino, link_ino};
+use crate::remote::{
+    At, Change, Committed, Compare, Freshness, Op, Page, PageRequest, RemoteError, Revision,
+};
+
+/// Keys in the first page of a listing; later ones adapt to how many are skipped.
+const PAGE_FIRST: u32 = 512;
+const PAGE_MIN: u32 = 32;
+const PAGE_MAX: u32 = 10_000;
+
+/// Bare first components that the root shows links for; with more it shows none.
+const LINKS_MAX: usize = 1000;
+
+/// How often a listing begins again because its revision was compacted under it.
+const COMPACTED_TRIES: u32 = 5;
+
+impl Fs {
+    pub(crate) fn open_dir(&self, id: NodeId) -> Result<Fh, OpError> {
+        match self.kind_of(id)? {
+            Kind::Dir => Ok(self.nodes.with(|table| table.open_dir(id))),
+            Kind::File | Kind::Link => Err(OpError::NotDirectory),
+        }
+    }
+
+    pub(crate) fn release_dir(&self, fh: Fh) {
+        self.nodes.with(|table| table.release(fh));
+    }
+
+    /// The listing that an open directory shows from `offset` on, if it has been read.
+    pub(crate) fn listing_now(&self, fh: Fh, offset: u64) -> Option<Arc<Listing>> {
+        // Offset 0 is a new look (rewinddir), unless nothing has been read yet anyway.
+        self.nodes.with(|table| table.dir_handle(fh)).and_then(|(_, listing)| listing).filter(|_| offset > 0)
+    }
+
+    pub(crate) async fn listing(&self, fh: Fh, offset: u64) -> Result<Arc<Listing>, OpError> {
+        if let Some(listing) = self.listing_now(fh, offset) {
+            return Ok(listing);
+        }
+        let (id, _) = self.nodes.with(|table| table.dir_handle(fh)).ok_or(OpError::BadHandle)?;
+        let DirView { dir, dead } = self.nodes.with(|table| table.dir_view(id)).ok_or(OpError::Stale)?;
+        let listing = if dead { Arc::new(Listing { entries: Vec::new() }) } else { self.list(&dir).await? };
+        let listing = self.with_local(&dir, listing);
+        self.nodes.with(|table| table.set_listing(fh, listing.clone()));
+        Ok(listing)
+    }
+
+    /// A directory's entries, from the server or as they were read and nothing changed.
+    async fn list(&self, dir: &Dir) -> Result<Arc<Listing>, OpError> {
+        let prefix = dir.prefix().cloned();
+        if let Some(prefix) = &prefix
+            && let Some(listing) = self.nodes.with(|table| table.listing(prefix))
+        {
+            return Ok(listing);
+        }
+        if let Some(prefix) = &prefix {
+            self.nodes.with(|table| table.begin_dir_load(prefix));
+        }
+        let mut tries = 0;
+        let read = loop {
+            match self.read_listing(dir).await {
+                Err(OpError::Remote(RemoteError::Compacted(_))) if tries < COMPACTED_TRIES => tries += 1,
+                other => break other,
+            }
+        };
+        if let Some(prefix) = &prefix {
+            self.nodes.with(|table| table.end_dir_load(prefix, None));
+        }
+        let (revision, entries) = read?;
+        let listing = Arc::new(Listing { entries });
+        if let Some(prefix) = &prefix {
+            self.nodes.with(|table| table.keep_listing(prefix, revision.0, &listing));
+        }
+        Ok(listing)
+    }
+
+    async fn read_listing(&self, dir: &Dir) -> Result<(Revision, Vec<ListingEntry>), OpError> {
+        let mut collected = Collected::new(&self.map, dir.clone());
+        let range = self.map.key_range(dir);
+        let revision = self.walk(range, None, |key| collected.key(key)).await?;
+        self.walk(self.map.record_range(dir), Some(revision), |key| collected.record(key)).await?;
+        if let Some(own) = self.map.value_key(dir) {
+            let At { found, .. } = self.remote.get(own.clone(), Freshness::Exactly(revision)).await?;
+            if found.is_some() {
+                collected.value(own);
+            }
+        }
+        if self.map.is_root(dir)
+            && let Some(rel) = self.map.rel_dir()
+        {
+            let links = match self.map.rel() {
+                Rel::Links => self.bare_names(&rel, revision).await?,
+                Rel::Dir | Rel::Off => Vec::new(),
+            };
+            collected.rel(links);
+        }
+        let entries = collected.finish();
+        let entries = self.nodes.with(|table| {
+            entries
+                .map(|(name, child)| {
+                    let (kind, ino) = match &child {
+                        Child::File(key) | Child::Value(key) => (Kind::File, file_ino(key)),
+                        Child::Dir { dir, .. } | Child::More(dir) | Child::Rel(dir) => {
+                            (Kind::Dir, table.dir_ino(dir))
+                        }
+                        Child::Link(link) => (Kind::Link, link_ino(&link.target)),
+                    };
+                    ListingEntry { name, kind, ino }
+                })
+                .collect()
+        });
+        Ok((revision, entries))
+    }
+
+    /// First components of the bare keys, or none where they are too many.
+    async fn bare_names(&self, rel: &Dir, revision: Revision) -> Result<Vec<std::ffi::OsString>, OpError> {
+        let mut names = std::collections::BTreeSet::new();
+        self.walk(self.map.key_range(rel), Some(revision), |key| match self.map.shown(rel, key) {
+            Shown::File { name, .. } => {
+                names.insert(name);
+                etcfs_proto::key::successor(key)
+            }
+            Shown::Dir { name, seek, .. } => {
+                names.insert(name);
+                seek
+            }
+            Shown::More { seek, .. } | Shown::Hidden { seek } => seek,
+        })
+        .await?;
+        Ok(if names.len() > LINKS_MAX { Vec::new() } else { names.into_iter().collect() })
+    }
+
+    /// Hands the keys of a range to `see`, in order, at one revision, going on from
+    /// where it says.
+    async fn walk(
+        &self,
+        range: KeyRange,
+        at: Option<Revision>,
+        mut see: impl FnMut(&[u8]) -> Bytes,
+    ) -> Result<Revision, OpError> {
+        let mut at = at;
+        let mut next = range.start.clone();
+        let mut limit = PAGE_FIRST;
+        loop {
+            let how = at.map_or(Freshness::Linearizable, Freshness::Exactly);
+            let page = PageRequest {
+                range: KeyRange { start: next.clone(), end: range.end.clone() },
+                limit,
+                keys_only: true,
+                how,
+            };
+            let At { revision, found: Page { kvs, more } } = self.remote.page(page).await?;
+            let revision = *at.get_or_insert(revision);
+            let mut seen: u32 = 0;
+            for kv in &kvs {
+                if *kv.key >= *next {
+                    next = see(&kv.key);
+                    seen += 1;
+                }
+            }
+            let last_seen_covers = kvs.last().is_none_or(|last| *last.key < *next);
+            debug_assert!(last_seen_covers, "see answers with a key past the one it saw");
+            let done = !more || range.end.as_ref().is_some_and(|end| next >= *end);
+            if done {
+                return Ok(revision);
+            }
+            // Many keys of the page lay inside subdirectories: smaller steps skip more.
+            limit = if seen * 4 < limit { (limit / 4).max(PAGE_MIN) } else { (limit * 2).min(PAGE_MAX) };
+        }
+    }
+
+    /// Adds the files that only this mount has.
+    fn with_local(&self, dir: &Dir, listing: Arc<Listing>) -> Arc<Listing> {
+        let local = self.nodes.with(|table| table.local_keys());
+        let mut added: Vec<ListingEntry> = Vec::new();
+        for key in &local {
+            if let Some((place, name)) = self.map.place_of(key)
+                && place == *dir
+                && listing.kind(&name).is_none()
+            {
+                added.push(ListingEntry { name, kind: Kind::File, ino: file_ino(key) });
+            }
+        }
+        if added.is_empty() {
+            return listing;
+        }
+        let mut entries = listing.entries.clone();
+        entries.extend(added);
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Arc::new(Listing { entries })
+    }
+
+    /// True iff a file that only this mount has lies below the directory.
+    pub(super) fn holds_local(&self, dir: &Dir) -> bool {
+        let range = self.map.key_range(dir);
+        self.nodes.with(|table| table.local_keys()).iter().any(|key| range.contains(key))
+    }
+
+    pub(crate) async fn make_dir(&self, parent: NodeId, name: &OsStr) -> Result<Entry, OpError> {
+        let dir = self.dir_to_fill(parent).await?;
+        self.name_to_make(&dir, name)?;
+        let entry = match self.named(&dir, name).await? {
+            Named::File { .. } | Named::Dir { .. } | Named::Link(_) => return Err(OpError::Exists),
+            Named::NoValue(_) => return Err(OpError::NotPermitted("%value is a file")),
+            Named::Nothing(entry) => entry,
+        };
+        self.writable(&entry.key)?;
+        let record: Key = self.map.record_of(&entry.dir).ok_or(OpError::Exists)?;
+        let change = Change {
+            compares: vec![Compare::Absent(entry.key.clone()), Compare::Absent(record.clone())],
+            then: vec![Op::put(record.clone(), Bytes::new())],
+            otherwise: Vec::new(),
+        };
+        let Committed { revision, succeeded, .. } = self.remote.commit(change).await?;
+        if !succeeded {
+            return Err(OpError::Exists);
+        }
+        self.record_made(&record, revision.0);
+        Ok(self.nodes.with(|table| table.lookup_dir(&entry.dir, parent, name, entry.canonical)))
+    }
+
+    /// A record of a directory was put by this mount.
+    pub(super) fn record_made(&self, record: &Key, rev: i64) {
+        let value = Value { bytes: Bytes::new(), create: rev, rev, version: 1, lease: 0 };
+        self.nodes.with(|table| table.own_event(&record.bytes(), rev, Some(0), Some(value)));
+    }
+
+    /// A record of a directory was deleted by this mount.
+    pub(super) fn record_gone(&self, record: &Key, rev: i64) {
+        self.nodes.with(|table| table.own_event(&record.bytes(), rev, None, None));
+    }
+}

@@ -1,0 +1,248 @@
+//! What a name in a directory is: a file, a directory, a link, nothing.
+//!
+//! Answered from what is known (facts of keys and prefixes, a listing that nothing
+//! has changed since), else by one read of the server of both readings of the name.
+
+use std::ffi::OsStr;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::Fs;
+use crate::errno::OpError;
+use crate::map::{Dir, Entry as Name, RelLink, Step};
+use crate::node::{Below, Entry, Kind, Known, NodeId, Table, Value};
+use crate::remote::{At, Freshness, Lookup, Probe};
+
+/// What a name turned out to be.
+#[derive(Clone, Debug)]
+pub(super) enum Named {
+    File {
+        key: Bytes,
+        value: Value,
+        local: bool,
+        /// `%value`: its name says nothing about what its directory holds.
+        in_itself: bool,
+    },
+    Dir {
+        dir: Dir,
+        /// False for a second spelling, which the kernel must not keep.
+        canonical: bool,
+    },
+    Link(RelLink),
+    /// Nothing, and what it would be.
+    Nothing(Name),
+    /// `%value` of a directory that is no key: the key that it would be.
+    NoValue(Bytes),
+}
+
+/// What must be asked of the server first.
+#[derive(Debug)]
+pub(super) struct Ask(pub(super) Name);
+
+impl Fs {
+    /// Answers from what is known; `None` if the server must be asked.
+    pub(crate) fn lookup_now(&self, parent: NodeId, name: &OsStr) -> Option<Result<Entry, OpError>> {
+        self.nodes.with(|table| self.lookup_in(table, parent, name)).transpose()
+    }
+
+    pub(crate) async fn lookup(&self, parent: NodeId, name: &OsStr) -> Result<Entry, OpError> {
+        loop {
+            let step = self.nodes.with(|table| match self.lookup_in(table, parent, name)? {
+                Some(entry) => Ok(Ok(entry)),
+                None => {
+                    let dir = live(table, parent)?;
+                    Ok::<_, OpError>(Err(self.name_now(table, &dir, name)?.err()))
+                }
+            })?;
+            match step {
+                Ok(entry) => return Ok(entry),
+                Err(Some(ask)) => self.ask(&ask).await?,
+                Err(None) => {}
+            }
+        }
+    }
+
+    fn lookup_in(&self, table: &mut Table, parent: NodeId, name: &OsStr) -> Result<Option<Entry>, OpError> {
+        let dir = live(table, parent)?;
+        let Ok(named) = self.name_now(table, &dir, name)? else { return Ok(None) };
+        match named {
+            Named::File { key, .. } => {
+                let entry = table.lookup_file(&key, parent, name, Instant::now());
+                entry.map(Some).ok_or(OpError::NotFound)
+            }
+            Named::Dir { dir, canonical } => Ok(Some(table.lookup_dir(&dir, parent, name, canonical))),
+            Named::Link(link) => Ok(Some(table.lookup_link(&link.target))),
+            Named::Nothing(name) => {
+                table.dir_gone(&name.dir);
+                Err(OpError::NotFound)
+            }
+            Named::NoValue(_) => Err(OpError::NotFound),
+        }
+    }
+
+    /// What `name` is in `dir`, asking the server where that is not known.
+    pub(super) async fn named(&self, dir: &Dir, name: &OsStr) -> Result<Named, OpError> {
+        loop {
+            match self.nodes.with(|table| self.name_now(table, dir, name))? {
+                Ok(named) => return Ok(named),
+                Err(ask) => self.ask(&ask).await?,
+            }
+        }
+    }
+
+    pub(super) fn name_now(
+        &self,
+        table: &mut Table,
+        dir: &Dir,
+        name: &OsStr,
+    ) -> Result<Result<Named, Ask>, OpError> {
+        match self.map.step(dir, name).map_err(OpError::in_lookup)? {
+            Step::Entry(entry) => Ok(self.entry_now(table, dir, name, entry)),
+            Step::Value(key) => {
+                let facts = table.facts(&key);
+                Ok(match facts.known {
+                    Known::Present(value) => {
+                        Ok(Named::File { key: key.bytes(), value, local: facts.local, in_itself: true })
+                    }
+                    Known::Absent => Ok(Named::NoValue(key.bytes())),
+                    Known::Unknown => Err(Ask(Name { key, dir: dir.clone(), canonical: true })),
+                })
+            }
+            Step::More(dir) | Step::Rel(dir) => Ok(Ok(Named::Dir { dir, canonical: true })),
+            // What they show is not built yet, so nothing is there.
+            Step::Reserved(_) => Err(OpError::NotFound),
+        }
+    }
+
+    fn entry_now(&self, table: &mut Table, dir: &Dir, name: &OsStr, entry: Name) -> Result<Named, Ask> {
+        let listed = dir
+            .prefix()
+            .filter(|_| entry.canonical)
+            .and_then(|prefix| table.listing(prefix))
+            .map(|listing| listing.kind(name));
+        let exists = entry.dir.prefix().and_then(|prefix| table.dir_exists(prefix));
+        let is_dir = exists.or(listed.map(|kind| kind == Some(Kind::Dir)));
+        if is_dir == Some(true) {
+            return Ok(Named::Dir { dir: entry.dir, canonical: entry.canonical });
+        }
+        let facts = table.facts(&entry.key);
+        match facts.known {
+            Known::Present(value) if is_dir.is_some() || facts.local => Ok(Named::File {
+                key: entry.key.bytes(),
+                value,
+                local: facts.local,
+                in_itself: false,
+            }),
+            Known::Absent if is_dir.is_some() => self.link_now(table, dir, name, entry),
+            Known::Unknown if listed == Some(None) || listed == Some(Some(Kind::Link)) => {
+                self.link_now(table, dir, name, entry)
+            }
+            _ => Err(Ask(entry)),
+        }
+    }
+
+    fn link_now(&self, table: &mut Table, dir: &Dir, name: &OsStr, entry: Name) -> Result<Named, Ask> {
+        let Some(link) = self.map.rel_link(dir, name) else { return Ok(Named::Nothing(entry)) };
+        let below = link.entry.dir.prefix().and_then(|prefix| table.dir_exists(prefix));
+        match (table.known(&link.entry.key), below) {
+            (Known::Present(_), _) | (_, Some(true)) => Ok(Named::Link(link)),
+            (Known::Absent, Some(false)) => Ok(Named::Nothing(entry)),
+            _ => Err(Ask(link.entry)),
+        }
+    }
+
+    /// Reads both readings of a name and keeps what it learns.
+    pub(super) async fn ask(&self, ask: &Ask) -> Result<(), OpError> {
+        let Ask(name) = ask;
+        let key = name.key.bytes();
+        let load = Load::begin(self, &key, name.dir.prefix());
+        let probe = Probe {
+            key: name.key.clone(),
+            below: self.map.key_range(&name.dir),
+            records: self.map.record_range(&name.dir),
+        };
+        let At { revision, found } = self.remote.lookup(vec![probe], Freshness::Linearizable).await?;
+        load.end(revision.0, found.into_iter().next().unwrap_or_default());
+        Ok(())
+    }
+
+    /// Whether a directory exists; asks where that is not known.
+    pub(super) async fn dir_exists(&self, dir: &Dir) -> Result<bool, OpError> {
+        // Roots and parts of names are always there.
+        let (Some(prefix), Some(_), Some(key)) =
+            (dir.prefix(), self.map.record_of(dir), self.map.value_key(dir))
+        else {
+            return Ok(true);
+        };
+        loop {
+            if let Some(exists) = self.nodes.with(|table| table.dir_exists(prefix)) {
+                if !exists {
+                    self.nodes.with(|table| table.dir_gone(dir));
+                }
+                return Ok(exists);
+            }
+            self.ask(&Ask(Name { key: key.clone(), dir: dir.clone(), canonical: true })).await?;
+        }
+    }
+
+    /// The directory in which something is to be made: alive, and there.
+    pub(super) async fn dir_to_fill(&self, parent: NodeId) -> Result<Dir, OpError> {
+        let dir = self.dir_of(parent)?;
+        if self.dir_exists(&dir).await? { Ok(dir) } else { Err(OpError::NotFound) }
+    }
+}
+
+fn live(table: &Table, parent: NodeId) -> Result<Dir, OpError> {
+    let view = table.dir_view(parent).ok_or(OpError::NotDirectory)?;
+    if view.dead { Err(OpError::NotFound) } else { Ok(view.dir) }
+}
+
+/// A read of a name under way: from its begin on, no event about it is missed.
+struct Load<'f> {
+    fs: &'f Fs,
+    key: Bytes,
+    prefix: Option<Bytes>,
+    ended: bool,
+}
+
+impl<'f> Load<'f> {
+    fn begin(fs: &'f Fs, key: &Bytes, prefix: Option<&Bytes>) -> Self {
+        fs.nodes.with(|table| {
+            table.begin_load(key);
+            if let Some(prefix) = prefix {
+                table.begin_dir_load(prefix);
+            }
+        });
+        Self { fs, key: key.clone(), prefix: prefix.cloned(), ended: false }
+    }
+
+    fn end(mut self, revision: i64, found: Lookup) {
+        self.ended = true;
+        let fact = |key: Option<crate::map::Key>| match key {
+            Some(key) => Below::Witness(key.bytes()),
+            None => Below::Nothing,
+        };
+        let value = found.kv.as_ref().map(Value::from);
+        let (below, records) = (fact(found.below), fact(found.record));
+        self.fs.nodes.with(|table| {
+            table.end_load(&self.key, Some((revision, value)));
+            if let Some(prefix) = &self.prefix {
+                table.end_dir_load(prefix, Some((revision, below, records)));
+            }
+        });
+    }
+}
+
+impl Drop for Load<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.fs.nodes.with(|table| {
+                table.end_load(&self.key, None);
+                if let Some(prefix) = &self.prefix {
+                    table.end_dir_load(prefix, None);
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The file operations, one file each, in keys and plain data: no fuser type, no
+//! errno number.
+//!
+//! An operation that can be answered from what is cached is a plain function, so
+//! that the kernel's request is answered on the thread that read it; the rest are
+//! async and run as tasks. Each answers exactly or fails.
+
+mod attr;
+mod create;
+mod dir;
+mod interrupt;
+mod lookup;
+mod put;
+mod read;
+mod remove;
+mod rename;
+mod scratch;
+mod statfs;
+mod write;
+mod xattr;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
+
+use crate::config::View;
+use crate::errno::OpError;
+use crate::map::{Dir, Key, KeyMap};
+use crate::node::{Kind, NodeId, Shared, Value};
+use crate::remote::{LeaseId, Remote, Renewal, Revision};
+
+pub(crate) use attr::{SetAttr, SetTime};
+pub(crate) use create::Created;
+pub(crate) use interrupt::interruptible;
+pub(crate) use read::OpenHow;
+pub(crate) use rename::RenameHow;
+pub(crate) use statfs::BLOCK;
+
+/// One mounted tree: what the operations work on.
+#[derive(Debug)]
+pub struct Fs {
+    pub(crate) map: KeyMap,
+    pub(crate) remote: Arc<dyn Remote>,
+    pub(crate) view: View,
+    pub(crate) nodes: Shared,
+    pub(crate) runtime: tokio::runtime::Handle,
+    /// Leases that this mount renews because somebody set `user.etcfs.keepalive`.
+    /// Taken for a few lines, never together with the table's lock.
+    renewals: Mutex<HashMap<LeaseId, Renewal>>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) started: SystemTime,
+    stopping: AtomicBool,
+}
+
+impl Fs {
+    /// Calls and tasks run on `runtime`.
+    pub fn new(map: KeyMap, remote: Arc<dyn Remote>, view: View, runtime: tokio::runtime::Handle) -> Arc<Self> {
+        let nodes = Shared::new(map.root(), view.cache_bytes, view.follow);
+        Arc::new(Self {
+            map,
+            remote,
+            nodes,
+            runtime,
+            renewals: Mutex::new(HashMap::new()),
+            tasks: TaskTracker::new(),
+            started: SystemTime::now(),
+            stopping: AtomicBool::new(false),
+            view,
+        })
+    }
+
+    /// Puts what is open and unsaved, and what waits as a scratch file; then ends the
+    /// notifier. The remote is still to be closed.
+    pub async fn shutdown(self: &Arc<Self>) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.put_everything().await;
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.renewals.lock().clear();
+        self.nodes.close();
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// The directory that an inode is, alive.
+    pub(crate) fn dir_of(&self, id: NodeId) -> Result<Dir, OpError> {
+        let view = self.nodes.with(|table| table.dir_view(id)).ok_or(OpError::NotDirectory)?;
+        if view.dead { Err(OpError::NotFound) } else { Ok(view.dir) }
+    }
+
+    /// The kind of an inode that the kernel asks about.
+    pub(crate) fn kind_of(&self, id: NodeId) -> Result<Kind, OpError> {
+        self.nodes.with(|table| table.kind(id)).ok_or(OpError::Stale)
+    }
+
+    pub(crate) fn time_of(&self, rev: i64) -> SystemTime {
+        if rev > 1 { self.remote.time_of(Revision(rev)) } else { self.started }
+    }
+
+    /// What this mount itself keeps in the key space is not written by path.
+    fn writable(&self, key: &[u8]) -> Result<(), OpError> {
+        if self.view.read_only {
+            return Err(OpError::ReadOnly);
+        }
+        if self.map.is_own_record(key) {
+            return Err(OpError::NotPermitted("the mount's own records are written by the mount alone"));
+        }
+        Ok(())
+    }
+
+    fn check_len(&self, len: u64) -> Result<(), OpError> {
+        let limit_bytes = self.view.value_bytes_max;
+        if len > limit_bytes { Err(OpError::TooBig { limit_bytes }) } else { Ok(()) }
+    }
+}
+
+/// A value as it is after this mount's own put at `rev`.
+fn put_value(bytes: Bytes, rev: i64, before: Option<&Value>, lease: i64) -> Value {
+    match before {
+        Some(before) => Value { bytes, create: before.create, rev, version: before.version + 1, lease },
+        None => Value { bytes, create: rev, rev, version: 1, lease },
+    }
+}
+
+fn key(bytes: &Bytes) -> Key {
+    Key::from(bytes.clone())
+}

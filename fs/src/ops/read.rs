@@ -1,0 +1,64 @@
+//! Opening and reading files.
+
+use bytes::Bytes;
+
+use super::Fs;
+use crate::errno::OpError;
+use crate::node::{Fh, Kind, Known, NodeId, OpenedAs};
+
+/// How a program opens a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OpenHow {
+    pub(crate) write: bool,
+    pub(crate) truncate: bool,
+    pub(crate) append: bool,
+    pub(crate) sync: bool,
+}
+
+impl OpenHow {
+    pub(crate) fn from_flags(flags: i32) -> Self {
+        Self {
+            write: flags & libc::O_ACCMODE != libc::O_RDONLY,
+            truncate: flags & libc::O_TRUNC != 0,
+            append: flags & libc::O_APPEND != 0,
+            // O_SYNC includes O_DSYNC's bit.
+            sync: flags & libc::O_DSYNC != 0,
+        }
+    }
+
+    pub(super) fn opened_as(self) -> OpenedAs {
+        if self.truncate {
+            OpenedAs::Truncated
+        } else if self.append {
+            OpenedAs::Append
+        } else {
+            OpenedAs::InPlace
+        }
+    }
+}
+
+impl Fs {
+    pub(crate) fn open(&self, id: NodeId, pid: u32, how: OpenHow) -> Result<Fh, OpError> {
+        match self.kind_of(id)? {
+            Kind::File => {}
+            Kind::Dir => return Err(OpError::IsDirectory),
+            Kind::Link => return Err(OpError::NotPermitted("a link is followed, not opened")),
+        }
+        if !how.write && !how.truncate {
+            return self.nodes.with(|table| table.open_reader(id, pid)).ok_or(OpError::Stale);
+        }
+        let key = self.nodes.with(|table| table.key_of(id)).ok_or(OpError::Stale)?;
+        self.writable(&key)?;
+        self.nodes.with(|table| {
+            if table.known(&key) == Known::Absent {
+                // Gone since the path was walked: the kernel walks again, and finds that.
+                return Err(OpError::Stale);
+            }
+            table.open_writer(id, pid, how.opened_as(), how.append, how.sync, false).ok_or(OpError::Stale)
+        })
+    }
+
+    pub(crate) fn read(&self, fh: Fh, pid: u32, offset: u64, size: u32) -> Result<Bytes, OpError> {
+        self.nodes.with(|table| table.read(fh, pid, offset, size as usize)).ok_or(OpError::BadHandle)
+    }
+}
