@@ -16,6 +16,9 @@ mod member;
 mod outcome;
 mod txn;
 
+#[cfg(test)]
+mod model;
+
 pub use alarm::Alarms;
 pub use error::ApplyError;
 pub use machine::{Machine, State};

@@ -331,7 +331,12 @@ impl<'a> View<'a> {
             Facts { revision: stamp.revision(), created: 0, version: 0, leased: stamp.is_leased() }
         };
         let key = if need.key { Bytes::copy_from_slice(&entry.key) } else { Bytes::new() };
-        let row = if need.row { inner.recent.get(facts.revision).cloned() } else { None };
+        // A pair without its value still says its lease, which only the row knows.
+        let row = if need.row || (need.key && facts.leased) {
+            inner.recent.get(facts.revision).cloned()
+        } else {
+            None
+        };
         Some(Found { facts, key, row })
     }
 

@@ -74,9 +74,10 @@ fn load(
         let rows = engine.range(&start, REVISIONS.end, ROWS_CHUNK)?;
         for (row_key, row) in &rows {
             take(&mut inner, &mut attachments, hot, row_key, row)?;
-            // Only what fits the budget is kept on the way.
+            // Only what fits the budget is kept on the way, and the newest, of which more may come.
             while inner.recent.bytes() as u64 > options.value_cache_bytes / 2 {
-                let Some((main, old)) = inner.recent.pop(i64::MAX) else { break };
+                let before_newest = inner.recent.newest() - 1;
+                let Some((main, old)) = inner.recent.pop(before_newest) else { break };
                 for (row, sub) in old.into_iter().zip(0..) {
                     hot.insert(super::Revision { main, sub }, row);
                 }
