@@ -43,6 +43,9 @@ struct State {
     /// The newest entries without a gap; the last is the log's last.
     recent: VecDeque<Entry>,
     recent_bytes: usize,
+    /// Index of the oldest entry, or of the next where there is none. What lies
+    /// before it was purged, or never was: a log may begin anywhere.
+    first: u64,
     last: Option<LogId>,
     purged: Option<LogId>,
     vote: Option<Vote>,
@@ -60,6 +63,7 @@ impl LogStore {
         let state = State {
             recent: VecDeque::new(),
             recent_bytes: 0,
+            first: wal.first(),
             last: wal.last().as_ref().map(types::from_id),
             purged: wal.purged().as_ref().map(types::from_id),
             vote: wal.vote().as_ref().map(types::from_vote),
@@ -82,7 +86,7 @@ impl LogStore {
         // One look at the memory, so that an entry on its way out of it is in one part or the other.
         let (mut from_disk, mut from_memory) = {
             let state = self.state.lock();
-            let start = start.max(state.purged.map_or(0, |id| id.index + 1));
+            let start = start.max(state.first);
             let end = end.min(state.last.map_or(0, |id| id.index + 1)).max(start);
             let first = state.recent.front().map_or(end, |entry| entry.log_id.index);
             let recent = state.recent.iter();
@@ -133,6 +137,9 @@ impl LogStore {
 
 impl State {
     fn push(&mut self, entry: Entry) {
+        if self.last.is_none() {
+            self.first = entry.log_id.index;
+        }
         self.last = Some(entry.log_id);
         self.recent_bytes += held_bytes(&entry);
         self.recent.push_back(entry);
@@ -269,6 +276,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             state.pop_front();
         }
         state.purged = state.purged.filter(|id| id.index > upto.index).or(Some(upto));
+        state.first = state.first.max(upto.index + 1);
         if state.last.is_none_or(|last| last.index <= upto.index) {
             state.last = Some(upto);
         }

@@ -37,6 +37,14 @@ impl Snapshots {
         newest.map(described).transpose()
     }
 
+    /// The same snapshot as this member's own, copied if it lies elsewhere.
+    pub(super) fn adopt(&self, snapshot: SnapshotFile) -> Result<SnapshotFile, StorageError> {
+        match snapshot.path().parent() == Some(&self.dir) {
+            true => Ok(snapshot),
+            false => snapshot.copy_to(&self.dir),
+        }
+    }
+
     /// Where a snapshot from a peer is put together.
     pub(super) fn dir(&self) -> &PathBuf {
         &self.dir

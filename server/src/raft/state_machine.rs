@@ -109,6 +109,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         _meta: &SnapshotMeta,
         snapshot: SnapshotFile,
     ) -> Result<(), io::Error> {
+        let snapshot = self.snapshots.adopt(snapshot).map_err(io::Error::other)?;
         self.image.replace(snapshot).await.map_err(io::Error::other)?;
         self.machine.install(self.engine.clone()).map_err(io::Error::other)?;
         self.hub.replaced();

@@ -1,1 +1,256 @@
-//! openraft's own suite on our log and state machine.
+//! openraft's own suite on our log and state machine, and members started,
+//! stopped and robbed of their files.
+
+use std::{fs, time::Instant};
+
+use etcfs_proto::etcdserverpb::{PutRequest, RangeRequest};
+use openraft::{
+    StorageError as RaftStorageError,
+    testing::log::{StoreBuilder, Suite},
+};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+use super::{log::LogStore, snapshots::Snapshots, state_machine::StateMachine, *};
+use crate::{
+    apply::Machine,
+    mvcc::StoreOptions,
+    storage::{DiskEngine, ImageHooks, ImageOptions, WalOptions, Written},
+    watch::HubOptions,
+};
+
+struct Stores;
+
+/// Ends the threads before their files go.
+struct Files {
+    image: Image,
+    wal: Wal,
+    _dir: TempDir,
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        self.image.close();
+        self.wal.close();
+    }
+}
+
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, Files> for Stores {
+    async fn build(&self) -> Result<(Files, LogStore, StateMachine), RaftStorageError<TypeConfig>> {
+        let dir = tempfile::tempdir().expect("temp dir");
+        for sub in ["wal", "image", "snap"] {
+            fs::create_dir(dir.path().join(sub)).expect("made");
+        }
+        let options = WalOptions { segment_bytes: 1 << 20, ..WalOptions::default() };
+        let wal = Wal::open(&dir.path().join("wal"), options).expect("opened");
+        let engine: Arc<dyn Engine> = Arc::new(DiskEngine::open(&dir.path().join("image")).expect("opened"));
+        let (machine, state) = Machine::open(engine.clone(), StoreOptions::default()).expect("opened");
+        let image =
+            Image::start(engine.clone(), Written::default(), ImageOptions::default(), ImageHooks::default());
+        let image = image.expect("started");
+        let state_machine = StateMachine {
+            machine,
+            engine,
+            image: image.clone(),
+            hub: Hub::new(state.store, HubOptions::default()),
+            snapshots: Snapshots::new(dir.path().join("snap"), image.clone()),
+            scrub: Arc::default(),
+        };
+        Ok((Files { image, wal: wal.clone(), _dir: dir }, LogStore::new(wal, None), state_machine))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_log_and_state_machine_pass_the_suite_of_openraft() {
+    Suite::test_all(Stores).await.expect("passes");
+}
+
+fn options(data_dir: &std::path::Path) -> RaftOptions {
+    RaftOptions {
+        data_dir: data_dir.to_owned(),
+        name: "test".into(),
+        peer_urls: vec!["http://localhost:2380".into()],
+        cluster_token: "etcd-cluster".into(),
+        heartbeat_interval: Duration::from_millis(100),
+        election_timeout: Duration::from_secs(1),
+        snapshot_count: 100_000,
+        store: StoreOptions::default(),
+        hub: HubOptions::default(),
+        on_fsync: Box::new(|_| ()),
+    }
+}
+
+async fn running(data_dir: &std::path::Path) -> Node {
+    start(options(data_dir)).await.expect("started")
+}
+
+/// Puts all of `keys` in one entry.
+async fn put(node: &Node, keys: &[String]) {
+    let request = |key: &String| {
+        let put = PutRequest {
+            key: key.clone().into(),
+            value: format!("value of {key}").into(),
+            ..Default::default()
+        };
+        command::Request { body: Some(command::request::Body::Put(put)) }
+    };
+    let (told, answer) = oneshot::channel();
+    let batch = command::Batch { requests: keys.iter().map(request).collect() };
+    node.submit(batch, move |result| drop(told.send(result)));
+    let (outcomes, _) = answer.await.expect("answered").expect("accepted");
+    assert_eq!(outcomes.len(), keys.len());
+    outcomes.into_iter().for_each(|outcome| drop(outcome.expect("applied")));
+}
+
+fn key(nth: u32) -> String {
+    format!("key {nth:06}")
+}
+
+fn count(node: &Node) -> i64 {
+    let all =
+        RangeRequest { key: "\0".into(), range_end: "\0".into(), count_only: true, ..Default::default() };
+    node.state().store.range(&all).expect("read").count
+}
+
+fn assert_holds(node: &Node, keys: u32) {
+    assert_eq!(count(node), i64::from(keys));
+    for nth in (0..keys).step_by(7) {
+        let one = RangeRequest { key: key(nth).into(), ..Default::default() };
+        let found = node.state().store.range(&one).expect("read");
+        assert_eq!(found.kvs[0].value, format!("value of {}", key(nth)));
+    }
+    assert_eq!(node.state().store.revision(), i64::from(keys) + 1);
+}
+
+/// What a kill at this moment would leave.
+fn copy_of(data_dir: &std::path::Path) -> TempDir {
+    fn copy(from: &std::path::Path, to: &std::path::Path) {
+        fs::create_dir_all(to).expect("made");
+        for entry in fs::read_dir(from).expect("listed") {
+            let entry = entry.expect("listed");
+            let to = to.join(entry.file_name());
+            match entry.file_type().expect("known").is_dir() {
+                true => copy(&entry.path(), &to),
+                // The log makes its next segment beside all this.
+                false if entry.file_name() == "spare.tmp" => {}
+                false => drop(fs::copy(entry.path(), to).expect("copied")),
+            }
+        }
+    }
+    let dir = tempfile::tempdir().expect("temp dir");
+    copy(data_dir, dir.path());
+    dir
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_directory_becomes_a_cluster_of_one_and_goes_on_after_a_stop() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let node = running(dir.path()).await;
+    assert_eq!((node.member_id(), node.cluster_id()), (0x8e9e_05c5_2164_694d, 0xcdf8_1819_4e3a_8c32));
+    put(&node, &[key(0), key(1)]).await;
+    node.read_barrier(Duration::from_secs(5)).await.expect("leads");
+    assert!(node.leads_alone());
+    let before = node.status();
+    assert_eq!(before.leader, Some(node.member_id()));
+    node.shutdown().await;
+    drop(node);
+    let node = running(dir.path()).await;
+    assert_holds(&node, 2);
+    assert!(node.status().term > before.term);
+    put(&node, &[key(2)]).await;
+    assert_holds(&node, 3);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_survives_a_kill_however_far_the_image_is() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let node = running(dir.path()).await;
+    for nth in 0..60 {
+        put(&node, &[key(nth)]).await;
+        if nth == 30 {
+            node.image().checkpoint().await.expect("made");
+        }
+        if nth % 20 == 10 {
+            let copy = copy_of(dir.path());
+            let killed = running(copy.path()).await;
+            assert_holds(&killed, nth + 1);
+            killed.shutdown().await;
+        }
+    }
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_or_broken_image_is_rebuilt_from_the_log() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let node = running(dir.path()).await;
+    put(&node, &(0..500).map(key).collect::<Vec<_>>()).await;
+    node.shutdown().await;
+    drop(node);
+    let image = dir.path().join("member/image");
+    fs::remove_dir_all(&image).expect("removed");
+    let node = running(dir.path()).await;
+    assert_holds(&node, 500);
+    node.shutdown().await;
+    drop(node);
+    let generation = fs::read_to_string(image.join("CURRENT")).expect("named");
+    let db = image.join(generation.trim()).join("db");
+    let mut bytes = fs::read(&db).expect("read");
+    bytes.iter_mut().skip(100).step_by(50).for_each(|byte| *byte ^= 0x55);
+    fs::write(&db, bytes).expect("written");
+    let node = running(dir.path()).await;
+    assert_holds(&node, 500);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_purged_behind_snapshot_and_image_which_then_can_rebuild_each_other() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let node = start(RaftOptions { snapshot_count: 20, ..options(dir.path()) }).await.expect("started");
+    let mut keys = 0;
+    let purged = || node.inner.wal.purged().map(|id| id.index);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while purged().is_none_or(|purged| purged < 60) {
+        assert!(Instant::now() < deadline, "never purged");
+        put(&node, &[key(keys)]).await;
+        keys += 1;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let upto = purged().expect("just seen");
+    let snapshot = node.inner.snapshots.current().expect("listed").expect("one");
+    assert!(snapshot.snapshot.index() >= upto + 20, "entries are kept behind a snapshot");
+    assert!(node.image().durable_index() >= upto + 20);
+    node.shutdown().await;
+    drop(node);
+
+    let without_image = copy_of(dir.path());
+    fs::remove_dir_all(without_image.path().join("member/image")).expect("removed");
+    let node = running(without_image.path()).await;
+    assert_holds(&node, keys);
+    put(&node, &[key(keys)]).await;
+    assert_holds(&node, keys + 1);
+    node.shutdown().await;
+
+    let without_snapshot = copy_of(dir.path());
+    fs::remove_dir_all(without_snapshot.path().join("member/snap")).expect("removed");
+    let node = running(without_snapshot.path()).await;
+    assert_holds(&node, keys);
+    node.shutdown().await;
+
+    let without_both = copy_of(dir.path());
+    fs::remove_dir_all(without_both.path().join("member/snap")).expect("removed");
+    fs::remove_dir_all(without_both.path().join("member/image")).expect("removed");
+    let refused = start(options(without_both.path())).await;
+    assert!(matches!(refused, Err(StartError::Lost { purged }) if purged == upto), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_dropped_unanswered_once_the_member_stops() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let node = running(dir.path()).await;
+    node.shutdown().await;
+    let (told, answer) = oneshot::channel();
+    node.submit(command::Batch::default(), move |result| drop(told.send(result)));
+    answer.await.expect_err("dropped");
+}

@@ -50,11 +50,15 @@ impl SnapshotFile {
     /// Writes the rows of `engine`, which nobody may change meanwhile, to `dir`.
     /// Whole, named and on disk when this returns; older ones are then removed.
     pub fn build(engine: &dyn Engine, dir: &Path) -> Result<Self, StorageError> {
-        let meta = engine.get(keyspace::META)?.ok_or_else(|| StorageError::Corrupt {
-            what: "image".into(),
-            reason: "it has rows to snapshot but no meta row".into(),
-        })?;
-        let meta: Meta = codec::decode(keyspace::META, meta)?;
+        let meta: Meta = match engine.get(keyspace::META)? {
+            Some(row) => codec::decode(keyspace::META, row)?,
+            // Of a state to which nothing was applied yet.
+            None if engine.range(keyspace::ALL.start, keyspace::ALL.end, 1)?.is_empty() => Meta::default(),
+            None => {
+                let reason = "it has rows but does not say how far it has come".into();
+                return Err(StorageError::Corrupt { what: "image".into(), reason });
+            }
+        };
         let mut incoming = IncomingSnapshot::begin(dir, BUILDING)?;
         let io = |error| StorageError::io("write", dir.join(BUILDING))(error);
         let header = SnapshotHeader { format: FORMAT, meta: Some(meta), rows: 0 }.encode_to_vec();
@@ -129,6 +133,18 @@ impl SnapshotFile {
     /// The file from its first byte on, independent of other readers.
     pub fn reader(&self) -> impl Read + Send + use<> {
         ReadAt { file: self.file.clone(), at: 0 }
+    }
+
+    /// Makes it the snapshot in `dir` too.
+    pub fn copy_to(&self, dir: &Path) -> Result<Self, StorageError> {
+        let mut incoming = IncomingSnapshot::create(dir)?;
+        let (mut reader, mut buffer) = (self.reader(), vec![0; BUFFER_BYTES]);
+        loop {
+            match reader.read(&mut buffer).map_err(StorageError::io("read", &self.path))? {
+                0 => return incoming.finish(),
+                read => incoming.write(&buffer[..read]).map_err(StorageError::io("write", dir))?,
+            }
+        }
     }
 
     /// Reads all of it and compares the hash.

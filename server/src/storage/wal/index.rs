@@ -19,7 +19,7 @@ pub(super) struct Position {
 /// Entries `[first, first + positions.len())` and the log's other facts.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    first: u64,
+    pub(super) first: u64,
     positions: VecDeque<Position>,
     pub(super) last: Option<LogId>,
     pub(super) purged: Option<LogId>,

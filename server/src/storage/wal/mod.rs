@@ -226,6 +226,11 @@ impl Wal {
         self.shared.index.lock().get(index).map(|position| position.id)
     }
 
+    /// Index of the oldest entry on disk, or of the next where there is none.
+    pub fn first(&self) -> u64 {
+        self.shared.index.lock().first
+    }
+
     /// Newest entry on disk, or the newest purged one.
     pub fn last(&self) -> Option<LogId> {
         self.shared.index.lock().last
