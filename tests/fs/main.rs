@@ -1,6 +1,8 @@
-//! The mount, as programs see it: a real one, on a real server.
+//! The mount, as programs see it: a real one, on a real server; and its way to
+//! the server alone, without a mount.
 //!
-//! Every test here mounts, so each has `mounted` in its name: `tests/run` leaves
-//! them out, loudly, where nothing can be mounted.
+//! Every test that mounts has `mounted` in its name: `tests/run` leaves them out,
+//! loudly, where nothing can be mounted.
 
 mod mounted;
+mod remote;

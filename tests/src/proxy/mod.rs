@@ -34,6 +34,9 @@ pub enum Moment {
     AfterRequest,
     /// The server has executed the request; its answer is lost.
     BeforeAnswer,
+    /// The connection closes for the client, and the request reaches the server later, with
+    /// [`Proxy::release`]: after whatever the client has sent meanwhile.
+    Delayed,
 }
 
 /// What to lose, once.
@@ -58,6 +61,8 @@ struct Shared {
     state: Mutex<State>,
     /// Told when every connection is to close.
     sever: Notify,
+    /// Told when a delayed request goes on its way.
+    release: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -77,8 +82,12 @@ impl Proxy {
     /// Listens for the server at `server`.
     pub fn to(server: &str) -> Self {
         let port = Port::take();
-        let shared =
-            Arc::new(Shared { server: server.into(), state: Mutex::default(), sever: Notify::new() });
+        let shared = Arc::new(Shared {
+            server: server.into(),
+            state: Mutex::default(),
+            sever: Notify::new(),
+            release: Notify::new(),
+        });
         let listener = runtime().block_on(TcpListener::bind(port.address())).expect("the port is ours");
         let accepting = runtime().spawn(accept(listener, shared.clone()));
         Self { port, shared, accepting }
@@ -108,6 +117,14 @@ impl Proxy {
     #[track_caller]
     pub fn wait_for_cuts(&self, count: u64) {
         wait::until_true("the proxy has cut the connection", || self.cuts_done() >= count);
+    }
+
+    /// Lets a delayed request go on to the server, and waits until that has answered it.
+    #[track_caller]
+    pub fn release(&self) {
+        let before = self.cuts_done();
+        self.shared.release.notify_one();
+        self.wait_for_cuts(before + 1);
     }
 
     /// Closes every connection and, while `refusing`, takes no new one.
@@ -147,10 +164,11 @@ async fn relay(client: TcpStream, server: TcpStream, shared: &Shared) {
     let (client_in, client_out) = client.into_split();
     let (server_in, server_out) = server.into_split();
     let withheld = Mutex::new(HashSet::new());
+    let hang_up = Notify::new();
     // Whichever ends first drops the other, and with it both sockets.
     tokio::select! {
-        () = requests(client_in, server_out, shared, &withheld) => {}
-        () = answers(server_in, client_out, shared, &withheld) => {}
+        () = requests(client_in, server_out, shared, &withheld, &hang_up) => {}
+        () = answers(server_in, client_out, shared, &withheld, &hang_up) => {}
         () = shared.sever.notified() => {}
     }
 }
@@ -160,6 +178,7 @@ async fn requests(
     mut to: OwnedWriteHalf,
     shared: &Shared,
     withheld: &Mutex<HashSet<u32>>,
+    hang_up: &Notify,
 ) {
     let mut frames = Frames::of_client();
     let mut buffer = vec![0; 64 * 1024];
@@ -183,6 +202,14 @@ async fn requests(
                     let stream = frame.stream();
                     withheld.lock().expect("no holder of this lock panics").insert(stream);
                 }
+                Some(Moment::Delayed) => {
+                    withheld.lock().expect("no holder of this lock panics").insert(frame.stream());
+                    hang_up.notify_one();
+                    shared.release.notified().await;
+                    let _sent = to.write_all(&frame.bytes).await;
+                    // The answer, or the server's end, ends the relay.
+                    return std::future::pending().await;
+                }
             }
             if to.write_all(&frame.bytes).await.is_err() {
                 return;
@@ -196,17 +223,27 @@ async fn answers(
     mut to: OwnedWriteHalf,
     shared: &Shared,
     withheld: &Mutex<HashSet<u32>>,
+    hang_up: &Notify,
 ) {
     let mut frames = Frames::of_server();
     let mut buffer = vec![0; 64 * 1024];
+    let mut hung_up = false;
     loop {
-        let Ok(read @ 1..) = from.read(&mut buffer).await else { return };
+        let read = tokio::select! {
+            read = from.read(&mut buffer) => read,
+            () = hang_up.notified() => {
+                hung_up = true;
+                let _gone = to.shutdown().await;
+                continue;
+            }
+        };
+        let Ok(read @ 1..) = read else { return };
         frames.feed(&buffer[..read]);
         while let Some(frame) = frames.next() {
             if is_withheld(&frame, withheld) {
                 return done(shared);
             }
-            if to.write_all(&frame.bytes).await.is_err() {
+            if !hung_up && to.write_all(&frame.bytes).await.is_err() {
                 return;
             }
         }
