@@ -216,11 +216,9 @@ impl Filesystem for Kernel {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let set =
-            SetAttr { mode, uid, gid, size, atime: atime.map(set_time), mtime: mtime.map(set_time) };
+        let set = SetAttr { mode, uid, gid, size, atime: atime.map(set_time), mtime: mtime.map(set_time) };
         let (fs, done, pid) = (self.fs.clone(), self.fs.clone(), req.pid());
-        let operation =
-            async move { fs.setattr(NodeId(ino.0), pid, fh.map(|fh| Fh(fh.0)), set).await };
+        let operation = async move { fs.setattr(NodeId(ino.0), pid, fh.map(|fh| Fh(fh.0)), set).await };
         self.task(req, operation, move |found| reply_attr(&done, reply, found));
     }
 
@@ -295,9 +293,8 @@ impl Filesystem for Kernel {
             return reply.error(errno(&OpError::Malformed("whiteouts are no keys")));
         };
         let (fs, name, newname) = (self.fs.clone(), name.to_owned(), newname.to_owned());
-        let operation = async move {
-            fs.rename((NodeId(parent.0), &name), (NodeId(newparent.0), &newname), how).await
-        };
+        let operation =
+            async move { fs.rename((NodeId(parent.0), &name), (NodeId(newparent.0), &newname), how).await };
         self.task(req, operation, move |done| reply_empty(reply, done));
     }
 
@@ -351,14 +348,7 @@ impl Filesystem for Kernel {
         }
     }
 
-    fn flush(
-        &self,
-        req: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
-        _lock_owner: LockOwner,
-        reply: ReplyEmpty,
-    ) {
+    fn flush(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
         let fh = Fh(fh.0);
         match self.fs.flush_now(fh) {
             Some(done) => reply_empty(reply, done),
@@ -451,7 +441,14 @@ impl Filesystem for Kernel {
         reply.error(fuser::Errno::ENOSYS);
     }
 
-    fn releasedir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
         self.fs.release_dir(Fh(fh.0));
         reply.ok();
     }
@@ -502,9 +499,10 @@ impl Filesystem for Kernel {
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let names = self.fs.list_xattr(NodeId(ino.0)).map(|names| {
-            names.into_iter().flat_map(|name| name.bytes().chain([0])).collect::<Vec<u8>>()
-        });
+        let names = self
+            .fs
+            .list_xattr(NodeId(ino.0))
+            .map(|names| names.into_iter().flat_map(|name| name.bytes().chain([0])).collect::<Vec<u8>>());
         reply_xattr(reply, size, names);
     }
 

@@ -1,23 +1,23 @@
 //! `mount.etcfs`: the key space of an etcd v3 server as a file system.
 //!
-//! A file operation's way: `kernel` (fuser's calls) -> `ops` -> `node`, [`map`] (path <-> key), `cache`
-//! -> [`remote`] (the server, in keys) and back; a change's way: [`remote`] watch -> `sync` -> `cache` -> the
+//! A file operation's way: `kernel` (fuser's calls) -> `ops` -> `node`, [`map`] (path <-> key)
+//! -> [`remote`] (the server, in keys) and back; a change's way: [`remote`] watch -> `sync` -> `node` -> the
 //! notifier thread. SEMANTICS.md says what it promises.
 //!
 //! This crate uses the etcd v3 API alone, so that it mounts any etcd of version 3.4 or later.
 
-#[allow(dead_code)]
 mod args;
 pub mod config;
 pub mod errno;
 pub mod kernel;
 pub mod map;
-#[allow(dead_code)]
 mod mount;
 mod node;
 pub mod notify;
 pub mod ops;
 pub mod remote;
+mod run;
 pub mod sync;
-#[allow(dead_code)]
 mod telemetry;
+
+pub use run::main_with;

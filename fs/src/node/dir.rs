@@ -143,7 +143,8 @@ impl Table {
 
     /// Drops what nobody has used since the last time; at the limit, so rarely.
     fn trim_dirs(&mut self) {
-        self.dirs.retain(|_, state| state.node.is_some() || state.loads > 0 || std::mem::take(&mut state.used));
+        self.dirs
+            .retain(|_, state| state.node.is_some() || state.loads > 0 || std::mem::take(&mut state.used));
     }
 
     /// A read about the directory is under way.

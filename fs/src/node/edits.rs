@@ -109,7 +109,8 @@ impl Edits {
         if self.is_empty() {
             return base.clone();
         }
-        let kept = self.cut.map_or(base.len(), |cut| base.len().min(usize::try_from(cut).unwrap_or(usize::MAX)));
+        let kept =
+            self.cut.map_or(base.len(), |cut| base.len().min(usize::try_from(cut).unwrap_or(usize::MAX)));
         let mut value = Vec::with_capacity(self.len_on(base.len() as u64) as usize);
         value.extend_from_slice(&base[..kept]);
         for (&start, bytes) in &self.ranges {

@@ -247,7 +247,9 @@ impl Table {
     /// Drops cached keys that nobody needs, oldest unused first, down to the budget.
     pub(super) fn trim(&mut self) {
         let mut looked = self.clock.len();
-        while (self.keys.len() > self.limits.keys_max || self.cached_bytes > self.limits.bytes_max) && looked > 0 {
+        while (self.keys.len() > self.limits.keys_max || self.cached_bytes > self.limits.bytes_max)
+            && looked > 0
+        {
             looked -= 1;
             let Some(key) = self.clock.pop_front() else { return };
             let Some(state) = self.keys.get_mut(&key) else { continue };

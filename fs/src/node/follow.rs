@@ -175,7 +175,8 @@ impl Table {
             || before.is_some_and(|before| before == state.known.value().map_or(0, |value| value.rev));
         if no_gap && state.rev < rev {
             state.rev = rev;
-            let same = was_local && matches!((&state.known, &new), (Known::Present(a), Some(b)) if a.bytes == b.bytes);
+            let same = was_local
+                && matches!((&state.known, &new), (Known::Present(a), Some(b)) if a.bytes == b.bytes);
             if same {
                 // The file that was local is now a key; nothing that anybody reads changes.
                 state.known = new.map_or(Known::Absent, Known::Present);
@@ -220,7 +221,8 @@ impl Table {
         let (pub_seq, cur) = (state.pub_seq, state.cur);
         let value = state.published.clone()?;
         state.place = Some((parent, name.to_owned()));
-        let fits = cur.filter(|id| matches!(self.nodes.get(id), Some(Node::File(n)) if n.base_seq == pub_seq));
+        let fits =
+            cur.filter(|id| matches!(self.nodes.get(id), Some(Node::File(n)) if n.base_seq == pub_seq));
         let id = match fits {
             Some(id) => id,
             None => self.choose(key, cur, &value, pub_seq, now),
@@ -418,9 +420,10 @@ impl Table {
             Handle::Reader(reader) => {
                 reader.pid = pid;
                 let Some(Node::File(node)) = self.nodes.get(&reader.node) else { return None };
-                let published = self.keys.get(&node.key).and_then(|state| {
-                    state.published.as_ref().map(|value| (&value.bytes, state.pub_seq))
-                });
+                let published = self
+                    .keys
+                    .get(&node.key)
+                    .and_then(|state| state.published.as_ref().map(|value| (&value.bytes, state.pub_seq)));
                 Some(reader.read(follow.then_some(&node.log), published.filter(|_| follow), offset, size))
             }
             Handle::Writer(writer) => {
@@ -490,7 +493,8 @@ impl Table {
 
     /// The last writer of a file that never became a key ends: neither does the file.
     pub(crate) fn abandon_pending(&mut self, fh: Fh, key: &Bytes) {
-        let pending = matches!(self.keys.get(key), Some(state) if state.local == Some(super::file::Local::Pending));
+        let pending =
+            matches!(self.keys.get(key), Some(state) if state.local == Some(super::file::Local::Pending));
         if pending && self.writers_of(key).iter().all(|&other| other == fh) {
             self.change_local(key, None);
         }
@@ -543,7 +547,12 @@ impl Table {
     /// Moves the inode that the kernel has under the source's name to the target's
     /// key, as the kernel does with the name. The values are changed by the caller:
     /// first this, then `change` of both.
-    pub(crate) fn rename_node(&mut self, from: &Bytes, to: &Bytes, place: (NodeId, OsString)) -> Option<NodeId> {
+    pub(crate) fn rename_node(
+        &mut self,
+        from: &Bytes,
+        to: &Bytes,
+        place: (NodeId, OsString),
+    ) -> Option<NodeId> {
         let moved = self.keys.get(from)?.cur?;
         self.state(to);
         let source = self.keys.get_mut(from)?;

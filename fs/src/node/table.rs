@@ -158,8 +158,7 @@ impl Table {
     pub(crate) fn next_work(&mut self) -> Option<Work> {
         let notice = self.notices.pop_front()?;
         self.queued.remove(&notice);
-        let mut work =
-            Work { notice, drop_name: None, expire_name: None, attributes: Vec::new() };
+        let mut work = Work { notice, drop_name: None, expire_name: None, attributes: Vec::new() };
         match &work.notice {
             Notice::Publish(key) => {
                 let key = key.clone();

@@ -83,7 +83,8 @@ impl Fs {
         if set.mode.is_some_and(|wanted| wanted & 0o7777 != u32::from(mode)) {
             return Err(OpError::NotPermitted("the mode comes from the mount's options"));
         }
-        if set.uid.is_some_and(|uid| uid != self.view.uid) || set.gid.is_some_and(|gid| gid != self.view.gid) {
+        if set.uid.is_some_and(|uid| uid != self.view.uid) || set.gid.is_some_and(|gid| gid != self.view.gid)
+        {
             return Err(OpError::NotPermitted("the owner comes from the mount's options"));
         }
         Ok(())
@@ -109,9 +110,7 @@ impl Fs {
                 self.nodes.with(|table| table.change_local(&name, Some(bytes)));
                 Ok(())
             }
-            Known::Present(value) => {
-                self.put_edits(&name, value.create, false, edits, None).await.map(drop)
-            }
+            Known::Present(value) => self.put_edits(&name, value.create, false, edits, None).await.map(drop),
             Known::Absent | Known::Unknown => Err(OpError::Stale),
         }
     }

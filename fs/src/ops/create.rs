@@ -43,7 +43,9 @@ impl Fs {
                 Named::Dir { .. } | Named::Link(_) if exclusive => return Err(OpError::Exists),
                 Named::Dir { .. } => return Err(OpError::IsDirectory),
                 Named::Link(_) => {
-                    return Err(OpError::NotPermitted("the name is taken by a link to a key without a slash"));
+                    return Err(OpError::NotPermitted(
+                        "the name is taken by a link to a key without a slash",
+                    ));
                 }
                 Named::File { .. } if exclusive => return Err(OpError::Exists),
                 Named::File { key, .. } => (key, true),

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use etcfs_proto::key::KeyRange;
 
-use super::lookup::Named;
 use super::Fs;
+use super::lookup::Named;
 use crate::errno::OpError;
 use crate::map::{Child, Dir, Key, Listing as Collected, Rel, Shown};
 use crate::node::{DirView, Entry, Fh, Kind, Listing, ListingEntry, NodeId, Value, file_ino, link_ino};

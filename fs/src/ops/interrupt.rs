@@ -60,7 +60,9 @@ mod tests {
     #[test]
     fn only_a_signal_that_is_neither_blocked_nor_ignored_interrupts() {
         let status = |pending: &str, blocked: &str, ignored: &str| {
-            format!("Name:\tcat\nSigPnd:\t0000000000000000\nShdPnd:\t{pending}\nSigBlk:\t{blocked}\nSigIgn:\t{ignored}\n")
+            format!(
+                "Name:\tcat\nSigPnd:\t0000000000000000\nShdPnd:\t{pending}\nSigBlk:\t{blocked}\nSigIgn:\t{ignored}\n"
+            )
         };
         assert!(has_signal(&status("0000000000000002", "0", "0")));
         assert!(!has_signal(&status("0000000000000002", "0000000000000002", "0")));

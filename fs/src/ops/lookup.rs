@@ -128,12 +128,9 @@ impl Fs {
         }
         let facts = table.facts(&entry.key);
         match facts.known {
-            Known::Present(value) if is_dir.is_some() || facts.local => Ok(Named::File {
-                key: entry.key.bytes(),
-                value,
-                local: facts.local,
-                in_itself: false,
-            }),
+            Known::Present(value) if is_dir.is_some() || facts.local => {
+                Ok(Named::File { key: entry.key.bytes(), value, local: facts.local, in_itself: false })
+            }
             Known::Absent if is_dir.is_some() => self.link_now(table, dir, name, entry),
             Known::Unknown if listed == Some(None) || listed == Some(Some(Kind::Link)) => {
                 self.link_now(table, dir, name, entry)

@@ -59,7 +59,12 @@ pub struct Fs {
 
 impl Fs {
     /// Calls and tasks run on `runtime`.
-    pub fn new(map: KeyMap, remote: Arc<dyn Remote>, view: View, runtime: tokio::runtime::Handle) -> Arc<Self> {
+    pub fn new(
+        map: KeyMap,
+        remote: Arc<dyn Remote>,
+        view: View,
+        runtime: tokio::runtime::Handle,
+    ) -> Arc<Self> {
         let nodes = Shared::new(map.root(), view.cache_bytes, view.follow);
         Arc::new(Self {
             map,

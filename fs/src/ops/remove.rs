@@ -16,9 +16,7 @@ use super::{Fs, key};
 use crate::errno::OpError;
 use crate::map::{Dir, Key};
 use crate::node::NodeId;
-use crate::remote::{
-    Answer, At, Change, Committed, Compare, Freshness, Op, Page, PageRequest, Revision,
-};
+use crate::remote::{Answer, At, Change, Committed, Compare, Freshness, Op, Page, PageRequest, Revision};
 
 /// What a change that takes a key out of a directory must do to keep the directory.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +33,9 @@ impl Fs {
         let (name_key, value, local, in_itself) = match self.named(&dir, name).await? {
             Named::File { key, value, local, in_itself } => (key, value, local, in_itself),
             Named::Dir { .. } => return Err(OpError::IsDirectory),
-            Named::Link(_) => return Err(OpError::NotPermitted("the root's links show keys; they are no files")),
+            Named::Link(_) => {
+                return Err(OpError::NotPermitted("the root's links show keys; they are no files"));
+            }
             Named::Nothing(_) | Named::NoValue(_) => return Err(OpError::NotFound),
         };
         self.writable(&name_key)?;
@@ -154,7 +154,11 @@ impl Fs {
         }
         let outer = self.keep_outer(&parent_dir, &record).await?;
         let mut change = Change {
-            compares: vec![Compare::NothingIn(keys), Compare::Absent(own.clone()), Compare::Present(record.clone())],
+            compares: vec![
+                Compare::NothingIn(keys),
+                Compare::Absent(own.clone()),
+                Compare::Present(record.clone()),
+            ],
             then: vec![Op::Delete(record.clone())],
             otherwise: vec![Op::Get(record.clone())],
         };
@@ -175,7 +179,9 @@ impl Fs {
 
     /// The record that the outer directory needs when the one of `leaving` goes.
     async fn keep_outer(&self, outer: &Dir, leaving: &Key) -> Result<Option<Key>, OpError> {
-        let (Some(record), Some(prefix)) = (self.map.record_of(outer), outer.prefix()) else { return Ok(None) };
+        let (Some(record), Some(prefix)) = (self.map.record_of(outer), outer.prefix()) else {
+            return Ok(None);
+        };
         if self.nodes.with(|table| table.dir_witness(prefix)).is_some() {
             return Ok(None);
         }

@@ -173,8 +173,10 @@ impl Fs {
     }
 
     async fn exchange(&self, a: &End, b: &End) -> Result<(), OpError> {
-        let (Named::File { key: one, value: of_one, local: false, .. }, Named::File { key: two, value: of_two, local: false, .. }) =
-            (&a.named, &b.named)
+        let (
+            Named::File { key: one, value: of_one, local: false, .. },
+            Named::File { key: two, value: of_two, local: false, .. },
+        ) = (&a.named, &b.named)
         else {
             return Err(OpError::NotInOneStep);
         };
@@ -213,13 +215,7 @@ impl Fs {
         Ok(())
     }
 
-    async fn rename_dir(
-        &self,
-        source: &End,
-        from: &Dir,
-        target: &End,
-        name: &OsStr,
-    ) -> Result<(), OpError> {
+    async fn rename_dir(&self, source: &End, from: &Dir, target: &End, name: &OsStr) -> Result<(), OpError> {
         let to = match &target.named {
             Named::Nothing(entry) => entry.dir.clone(),
             Named::Dir { dir, .. } => dir.clone(),
@@ -242,7 +238,11 @@ impl Fs {
         }
         if self.holds_local(&to)
             || !self.first_keys(self.map.key_range(&to), 1).await?.is_empty()
-            || self.first_keys(self.map.record_range(&to), 2).await?.iter().any(|key| Some(key) != self.map.record_of(&to).as_ref())
+            || self
+                .first_keys(self.map.record_range(&to), 2)
+                .await?
+                .iter()
+                .any(|key| Some(key) != self.map.record_of(&to).as_ref())
         {
             return Err(OpError::NotEmpty);
         }
@@ -275,7 +275,8 @@ impl Fs {
             let lease = kv.lease.map_or(Lease::None, Lease::To);
             change.then.push(Op::Put { key: key(name), value: kv.value.clone(), lease });
         }
-        let replaced = self.map.record_of(&to).filter(|record| moved.iter().all(|(_, name)| *name != record.bytes()));
+        let replaced =
+            self.map.record_of(&to).filter(|record| moved.iter().all(|(_, name)| *name != record.bytes()));
         if let Some(record) = &replaced {
             change.then.push(Op::Delete(record.clone()));
         }
@@ -301,7 +302,12 @@ impl Fs {
     }
 
     /// The outer directory's record, if nothing else of it is left.
-    async fn keep_after_move(&self, outer: &Dir, leaving: &Dir, record: &Key) -> Result<Option<Key>, OpError> {
+    async fn keep_after_move(
+        &self,
+        outer: &Dir,
+        leaving: &Dir,
+        record: &Key,
+    ) -> Result<Option<Key>, OpError> {
         let Some(outer_record) = self.map.record_of(outer) else { return Ok(None) };
         let inside = self.map.key_range(leaving);
         let limit = MOVED_MAX as u32 + 2;

@@ -21,10 +21,6 @@ impl Fs {
     pub(crate) async fn space(&self) -> Result<Space, OpError> {
         let usage = self.remote.usage(vec![self.map.key_range(&self.map.root())]).await?;
         let quota = usage.quota_bytes.unwrap_or(QUOTA_DEFAULT).max(usage.in_use_bytes);
-        Ok(Space {
-            blocks: quota / BLOCK,
-            free: (quota - usage.in_use_bytes) / BLOCK,
-            keys: usage.keys,
-        })
+        Ok(Space { blocks: quota / BLOCK, free: (quota - usage.in_use_bytes) / BLOCK, keys: usage.keys })
     }
 }

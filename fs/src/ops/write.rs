@@ -18,7 +18,13 @@ const SMALL: usize = 4096;
 
 impl Fs {
     /// Buffers a write, where nothing need be put for it; `None` if something must.
-    pub(crate) fn write_now(&self, fh: Fh, pid: u32, offset: u64, data: &[u8]) -> Option<Result<(), OpError>> {
+    pub(crate) fn write_now(
+        &self,
+        fh: Fh,
+        pid: u32,
+        offset: u64,
+        data: &[u8],
+    ) -> Option<Result<(), OpError>> {
         let writer = self.nodes.with(|table| table.writer_key(fh));
         let Some((key, first)) = writer else { return Some(Err(OpError::BadHandle)) };
         let turn = self.turn_now(&key)?;
@@ -59,7 +65,11 @@ impl Fs {
                 table.fail_writer(fh, Errno::from(&error).0);
                 return Err(error);
             }
-            table.edit(fh, pid, |edits| if writer.append { edits.append(data) } else { edits.write(offset, data) });
+            table.edit(
+                fh,
+                pid,
+                |edits| if writer.append { edits.append(data) } else { edits.write(offset, data) },
+            );
             Ok(())
         })
     }
@@ -85,7 +95,8 @@ impl Fs {
             self.put_if_due(fh, Moment::Fsync).await?;
             return self.promote_held(&key, Some(fh)).await;
         }
-        if let Some(errno) = self.nodes.with(|table| table.writer_state(fh)).and_then(|writer| writer.failed) {
+        if let Some(errno) = self.nodes.with(|table| table.writer_state(fh)).and_then(|writer| writer.failed)
+        {
             return Err(OpError::Failed(Errno(errno)));
         }
         self.put_if_due(fh, moment).await

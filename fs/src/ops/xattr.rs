@@ -78,7 +78,8 @@ impl Fs {
         if self.view.read_only {
             return Err(OpError::ReadOnly);
         }
-        let text = std::str::from_utf8(text).map(str::trim).map_err(|_| OpError::Malformed("not a number"))?;
+        let text =
+            std::str::from_utf8(text).map(str::trim).map_err(|_| OpError::Malformed("not a number"))?;
         match name {
             LEASE => {
                 let lease = parse_lease(text)?;

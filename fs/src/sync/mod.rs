@@ -45,7 +45,9 @@ async fn follow(fs: Arc<Fs>, from: Revision) {
                     from = from.max(revision);
                     fs.nodes.with(|table| table.saw(revision.0));
                 }
-                Some(Ok(Watched::Lost)) => tracing::warn!("the server can't be reached; cached files get old"),
+                Some(Ok(Watched::Lost)) => {
+                    tracing::warn!("the server can't be reached; cached files get old")
+                }
                 Some(Ok(Watched::Back)) => tracing::info!("the server answers again"),
                 Some(Err(error)) => break error,
                 None => return,
