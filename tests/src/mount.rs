@@ -18,10 +18,11 @@ const UNMOUNT_PATIENCE: Duration = Duration::from_secs(5);
 /// A mounted key space; unmounted, and its daemon ended, when dropped.
 #[derive(Debug)]
 pub struct Mount {
+    /// First, so that it ends, and shows its log, before its directory goes.
+    process: Option<Process>,
     source: String,
     options: String,
     dir: TempDir,
-    process: Option<Process>,
 }
 
 impl Mount {

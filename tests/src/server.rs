@@ -34,12 +34,13 @@ pub struct Options {
 /// A server of one test; killed when dropped.
 #[derive(Debug)]
 pub struct Server {
+    /// First, so that it ends, and shows its log, before its directory goes.
+    process: Option<Process>,
     kind: Kind,
     options: Options,
     client: Port,
     peer: Port,
     dir: TempDir,
-    process: Option<Process>,
 }
 
 impl Server {
