@@ -13,8 +13,9 @@ const LINES_MAX: usize = 800;
 const FOLDERS: [&str; 5] = ["proto", "server", "fs", "cli", "tests"];
 /// Names that say nothing: a question not yet answered.
 const EMPTY_NAMES: [&str; 8] = ["util", "utils", "helper", "helpers", "manager", "misc", "common", "stuff"];
-/// Where waiting is somebody's job: the waits of the harness, and its clients' pause.
-const MAY_SLEEP: [&str; 2] = ["tests/src/wait.rs", "tests/src/load.rs"];
+/// Where waiting is somebody's job: the waits of the harness, the pauses of clients whose server is away,
+/// and the random moment of a kill.
+const MAY_SLEEP: [&str; 3] = ["tests/src/wait.rs", "tests/src/load.rs", "tests/chaos/"];
 
 /// Every file below `dir` with this extension.
 pub(crate) fn below(dir: &Path, extension: &str) -> Vec<PathBuf> {
@@ -66,7 +67,7 @@ fn no_file_is_longer_than_800_lines() {
 fn every_module_begins_with_what_it_is_for() {
     each(|name, text| {
         // A module's own tests say by their name what they are for.
-        let named = text.starts_with("//!") || name.ends_with("/tests.rs");
+        let named = text.starts_with("//!") || name.ends_with("tests.rs") || name.ends_with("_test.rs");
         (!named).then(|| "does not begin with `//!`".to_owned())
     });
 }
@@ -93,7 +94,7 @@ fn tests_wait_for_conditions_and_skip_nothing() {
         let in_tests = name.starts_with("tests/") || name.contains("/tests");
         // Spelled in two parts, so that this file does not find itself.
         let sleeps = concat!("sl", "eep(");
-        if in_tests && !MAY_SLEEP.contains(&name) && text.contains(sleeps) {
+        if in_tests && !MAY_SLEEP.iter().any(|place| name.starts_with(place)) && text.contains(sleeps) {
             return Some("sleeps; wait for a condition (tests/src/wait.rs)".to_owned());
         }
         let ignored = concat!("#[ign", "ore");

@@ -45,7 +45,8 @@ pub(crate) const SERVER: &[Module] = &[
     module("background", &["propose", "maintain", "mvcc", "config"]),
     module("lease::deadlines", &["lease::table"]),
     module("lease::lessor", &["lease::deadlines", "lease::table", "propose", "maintain", "mvcc"]),
-    module("raft", &["apply", "storage", "watch", "metrics"]),
+    // The options of the store pass through to it.
+    module("raft", &["apply", "storage", "watch", "metrics", "mvcc::store::StoreOptions"]),
     module("apply", &["mvcc", "lease::table", "auth", "storage"]),
     module("watch", &["mvcc"]),
     module("mvcc", &["storage"]),
@@ -56,16 +57,19 @@ pub(crate) const SERVER: &[Module] = &[
 ];
 
 pub(crate) const FS: &[Module] = &[
-    module("args", &["config", "map"]),
-    module("config", &["map", "remote"]),
+    module("args", &["config", "map", "remote::Patience"]),
+    module("config", &["map", "remote::Patience"]),
     module("telemetry", &["config"]),
     module("metrics", &[]),
     module("mount", &["args", "config", "kernel", "telemetry"]),
-    module("kernel", &["ops", "errno"]),
-    module("notify", &["metrics"]),
-    module("ops", &["node", "map", "cache", "remote", "virtual", "errno", "config", "metrics"]),
+    // Replies are made of the nodes' own words: attributes, kinds, numbers.
+    module("kernel", &["ops", "node", "tree", "errno"]),
+    module("notify", &["node", "tree", "metrics"]),
+    // What operations, the watch and the notifier share.
+    module("tree", &["map", "remote", "config", "node"]),
+    module("ops", &["node", "map", "cache", "remote", "virtual", "errno", "config", "metrics", "tree"]),
     module("virtual", &["map", "cache", "remote"]),
-    module("sync", &["cache", "node", "remote", "notify", "map", "metrics"]),
+    module("sync", &["cache", "node", "remote", "notify", "map", "tree", "errno", "metrics"]),
     module("node", &["map", "cache", "remote", "config"]),
     module("cache", &["map", "remote"]),
     module("errno", &["ops", "map", "remote"]),
