@@ -16,8 +16,8 @@ use crate::mvcc::{History, HistoryLimits, ReadError, WatchEvent};
 
 /// Watchers served in one pass.
 const PASS_WATCHERS_MAX: usize = 512;
-/// History read in one pass.
-const PASS_LIMITS: HistoryLimits = HistoryLimits { rows: 1000, bytes: 4 << 20 };
+/// Bytes of wanted history read in one pass.
+const PASS_BYTES_MAX: usize = 4 << 20;
 
 /// The watchers of one pass.
 #[derive(Debug)]
@@ -31,7 +31,8 @@ impl Shared {
     /// Serves some lagging watchers. False: there is none that could be served now.
     pub(super) fn catch_up(&self) -> bool {
         let Some(pass) = self.registry.lock().pass() else { return false };
-        match self.store.events_since(pass.from, PASS_LIMITS, |key| pass.groups.contains(key)) {
+        let limits = HistoryLimits { rows: self.options.pass_rows_max, bytes: PASS_BYTES_MAX };
+        match self.store.events_since(pass.from, limits, |key| pass.groups.contains(key)) {
             Ok(history) => self.queue(&pass, &history),
             Err(ReadError::Compacted | ReadError::FutureRevision) => {
                 let compacted = self.store.compact_revision();

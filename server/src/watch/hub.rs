@@ -30,6 +30,8 @@ pub struct HubOptions {
     pub stream_bytes_max: usize,
     /// Events that wait to be handed out; beyond it all watchers catch up from the store.
     pub inbox_bytes_max: usize,
+    /// Rows of history read at a time for watchers that are behind.
+    pub pass_rows_max: usize,
     /// A response at least this long is split for watchers that ask for fragments.
     pub fragment_bytes: usize,
 }
@@ -39,6 +41,7 @@ impl Default for HubOptions {
         Self {
             stream_bytes_max: 16 << 20,
             inbox_bytes_max: 64 << 20,
+            pass_rows_max: 1000,
             fragment_bytes: 1_572_864 + (512 << 10),
         }
     }

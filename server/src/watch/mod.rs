@@ -17,5 +17,8 @@ mod registry;
 mod stream;
 mod watcher;
 
+#[cfg(test)]
+mod model;
+
 pub use hub::{Hub, HubMetrics, HubOptions};
 pub use stream::{WatchControl, WatchStream};
