@@ -241,7 +241,7 @@ fn raft_options(config: &Config, metrics: &Metrics) -> raft::RaftOptions {
         heartbeat_interval: config.heartbeat_interval,
         election_timeout: config.election_timeout,
         snapshot_count: config.snapshot_count,
-        store: StoreOptions { value_cache_bytes: config.value_cache_bytes as u64, ..StoreOptions::default() },
+        store: StoreOptions { value_cache_bytes: config.value_cache_bytes as u64 },
         hub: HubOptions { fragment_bytes: config.limits.max_receive_bytes(), ..HubOptions::default() },
         on_fsync: Box::new(move |time| fsync.observe(time.as_secs_f64())),
     }

@@ -118,13 +118,8 @@ impl peer_server::Peer for PeerService {
             incoming.write(&chunk?.data).map_err(|error| failed(&error))?;
         }
         let file = tokio::task::spawn_blocking(|| incoming.finish()).await.map_err(stopped)?;
-        let snapshot = file.and_then(|file| {
-            Ok(snapshots::described(file).map_err(|source| crate::storage::StorageError::Engine {
-                doing: "describe a snapshot",
-                source,
-            })?)
-        });
-        let snapshot = snapshot.map_err(|error| failed(&error))?;
+        let file = file.map_err(|error| failed(&error))?;
+        let snapshot = snapshots::described(file).map_err(|error| failed(&error))?;
         let raft = &self.node.inner.raft;
         let response =
             raft.install_full_snapshot(types::from_vote(&vote), snapshot).await.map_err(stopped)?;

@@ -47,6 +47,9 @@ const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Called once an order is on disk, or surely failed; on the writer's thread.
 pub type Done = Box<dyn FnOnce(Result<(), WalError>) + Send>;
 
+/// Brings a file's data to the disk.
+pub type Fdatasync = dyn Fn(&File) -> io::Result<()> + Send + Sync;
+
 /// One entry: `kind` and `payload` are the caller's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WalEntry {
@@ -59,7 +62,7 @@ pub struct WalEntry {
 #[derive(Clone)]
 pub struct WalOptions {
     pub segment_bytes: usize,
-    pub fdatasync: Arc<dyn Fn(&File) -> io::Result<()> + Send + Sync>,
+    pub fdatasync: Arc<Fdatasync>,
     /// Told how long each sync took.
     pub on_sync: Arc<dyn Fn(Duration) + Send + Sync>,
     /// Told of the error after which the log is lost to this process.

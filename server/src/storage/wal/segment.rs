@@ -12,7 +12,7 @@ use super::{WalError, record};
 
 const SUFFIX: &str = ".wal";
 const SPARE: &str = "spare.tmp";
-const ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
 /// One open segment. Reads may go on while the writer appends.
 #[derive(Debug)]

@@ -178,10 +178,10 @@ fn segments_rotate_and_a_missing_one_is_refused() {
     let files = segments(dir.path());
     assert!(files.len() >= 4, "{files:?}");
     assert_eq!(reopen(dir.path(), |_| ()).expect("whole"), Some(59));
-    for missing in 0..files.len() {
-        let name = files[missing].file_name().expect("named").to_owned();
+    for missing in &files {
+        let name = missing.file_name().expect("named").to_owned();
         let gone = reopen(dir.path(), |copy| fs::remove_file(copy.join(name)).expect("removed"));
-        assert!(matches!(gone, Err(WalError::MissingSegment { .. })), "segment {missing}: {gone:?}");
+        assert!(matches!(gone, Err(WalError::MissingSegment { .. })), "{}: {gone:?}", missing.display());
     }
     // Damage before the last segment is never a torn tail.
     let name = files[1].file_name().expect("named").to_owned();
