@@ -7,13 +7,16 @@ pub(crate) mod endpoint;
 pub(crate) mod get;
 pub(crate) mod lease;
 pub(crate) mod member;
+pub(crate) mod mount;
 pub(crate) mod put;
 pub(crate) mod range;
 pub(crate) mod txn;
+pub(crate) mod umount;
+pub(crate) mod up;
 pub(crate) mod version;
 pub(crate) mod watch;
 
-use std::future::Future;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -33,6 +36,9 @@ pub(crate) struct Arguments {
 /// Commands, in the order in which people meet them.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Up(up::UpArgs),
+    Mount(mount::MountArgs),
+    Umount(umount::UmountArgs),
     Get(get::GetArgs),
     Put(put::PutArgs),
     Del(del::DelArgs),
@@ -44,16 +50,23 @@ enum Command {
     Member(member::MemberArgs),
     Bench(bench::BenchArgs),
     Version(version::VersionArgs),
+    /// Runs one part of `up`; not for people.
+    #[command(hide = true, name = up::child::NAME)]
+    UpChild(up::child::ChildArgs),
 }
 
 /// Runs one command line.
-pub(crate) fn run(Arguments { global, command }: Arguments) -> Result<(), CliError> {
+pub(crate) fn run(Arguments { global, command }: Arguments) -> Result<ExitCode, CliError> {
     if global.debug {
         let to_stderr =
             tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::DEBUG);
         to_stderr.init();
     }
-    match command {
+    let done = match command {
+        Command::Up(args) => up::run(&args),
+        Command::Mount(args) => return Ok(mount::run(args)),
+        Command::Umount(args) => umount::run(&args),
+        Command::UpChild(args) => return up::child::run(args),
         Command::Get(args) => wait(get::run(&global, args)),
         Command::Put(args) => wait(put::run(&global, args)),
         Command::Del(args) => wait(del::run(&global, args)),
@@ -65,7 +78,8 @@ pub(crate) fn run(Arguments { global, command }: Arguments) -> Result<(), CliErr
         Command::Member(args) => wait(member::run(&global, args)),
         Command::Version(args) => version::run(&args),
         Command::Bench(args) => bench::run(&global, args),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// Waits for a command that talks to a server; one thread is enough for it.

@@ -27,7 +27,7 @@ pub fn main() -> ExitCode {
             Err(refused) => return error::refused(&refused),
         };
     match commands::run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => error.report(),
     }
 }
