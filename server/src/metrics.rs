@@ -21,6 +21,8 @@ pub struct Readings {
     pub leader_changes: u64,
     pub committed_index: u64,
     pub applied_index: u64,
+    pub proposals_pending: u64,
+    pub proposals_failed: u64,
     pub db_size_bytes: u64,
     pub db_size_in_use_bytes: u64,
     pub keys: u64,
@@ -95,6 +97,7 @@ pub struct Metrics {
     pub lease_renewed: IntCounter,
     pub lease_expired: IntCounter,
     pub wal_fsync_seconds: Histogram,
+    pub image_commit_seconds: Histogram,
 }
 
 struct SourceBox(Source);
@@ -170,6 +173,10 @@ impl Metrics {
                 .counter("etcd_debugging_server_lease_expired_total", "Leases that this leader saw expire."),
             wal_fsync_seconds: make
                 .histogram("etcd_disk_wal_fsync_duration_seconds", "Time that the log's fdatasync took."),
+            image_commit_seconds: make.histogram(
+                "etcd_disk_backend_commit_duration_seconds",
+                "Time that writing a batch to the image, or flushing it to disk, took.",
+            ),
             registry,
         }
     }
@@ -211,6 +218,8 @@ struct Gauges {
     leader_changes: IntCounter,
     committed: IntGauge,
     applied: IntGauge,
+    pending: IntGauge,
+    failed: IntCounter,
     quota: IntGauge,
     id: IntGaugeVec,
     version: IntGaugeVec,
@@ -246,6 +255,8 @@ impl Gauges {
             committed: make
                 .gauge("etcd_server_proposals_committed_total", "Index of the last committed entry."),
             applied: make.gauge("etcd_server_proposals_applied_total", "Index of the last applied entry."),
+            pending: make.gauge("etcd_server_proposals_pending", "Proposals without an outcome yet."),
+            failed: make.counter("etcd_server_proposals_failed_total", "Proposals that got no outcome."),
             quota: make.gauge("etcd_server_quota_backend_bytes", "The quota; 0 for none."),
             id: make.gauges("etcd_server_id", "This member's ID, as a label.", &["server_id"]),
             version: make.gauges(
@@ -292,6 +303,8 @@ impl Gauges {
         raise(&self.leader_changes, now.leader_changes);
         self.committed.set(signed(now.committed_index));
         self.applied.set(signed(now.applied_index));
+        self.pending.set(signed(now.proposals_pending));
+        raise(&self.failed, now.proposals_failed);
         self.db_size.set(signed(now.db_size_bytes));
         self.db_size_in_use.set(signed(now.db_size_in_use_bytes));
         self.keys.set(signed(now.keys));

@@ -19,7 +19,7 @@ use crate::{
     net::{self, Door, Http, Listener, METHODS, Rpc},
     propose::{Members, Proposer, ReadBarrier},
     raft::{self, Node},
-    service::{Auth, Cluster, Headers, Health, Kv, Lease, Maintenance, Services, Watch},
+    service::{Admission, Auth, Cluster, Headers, Health, Kv, Lease, Maintenance, Services, Watch},
     version,
     watch::HubOptions,
 };
@@ -78,12 +78,19 @@ async fn serve(
     }
 
     let headers = Headers::new(members.clone());
+    let admission = Admission {
+        quota: config.quota,
+        sizes: sizes.clone(),
+        members: members.clone(),
+        proposer: proposer.clone(),
+    };
     let kv = Kv {
         store: state.store.clone(),
         alarms: state.alarms.clone(),
         proposer: proposer.clone(),
         barrier: barrier.clone(),
         headers: headers.clone(),
+        admission: admission.clone(),
         max_txn_ops: config.limits.max_txn_ops,
     };
     let watch = Watch { hub: hub.clone(), headers: headers.clone() };
@@ -96,6 +103,7 @@ async fn serve(
             proposer: proposer.clone(),
             barrier: barrier.clone(),
             headers: headers.clone(),
+            admission,
             min_ttl: config.min_lease_ttl(),
         },
         cluster: Cluster { members: members.clone(), barrier, headers: headers.clone() },
@@ -112,7 +120,7 @@ async fn serve(
         health: Health { kv: kv.clone(), alarms: state.alarms.clone(), members: members.clone() },
         kv,
     };
-    describe(&metrics, node, &members, &sizes, config);
+    describe(&metrics, node, &members, &sizes, &proposer, config);
 
     let published = shutdown.run_until_cancelled(publish(config, &members, &proposer)).await;
     if published.is_some() {
@@ -180,14 +188,21 @@ async fn publish(config: &Config, members: &Members, proposer: &Proposer) {
     }
 }
 
-fn describe(metrics: &Metrics, node: &Node, members: &Members, sizes: &Sizes, config: &Config) {
+fn describe(
+    metrics: &Metrics,
+    node: &Node,
+    members: &Members,
+    sizes: &Sizes,
+    proposer: &Proposer,
+    config: &Config,
+) {
     let quota = match config.quota {
         Quota::Bytes(bytes) => bytes,
         Quota::Unlimited => 0,
     };
     metrics.describe(members.member_id(), version::API, quota);
     let (state, hub, members, sizes) = (node.state(), node.hub(), members.clone(), sizes.clone());
-    let image = node.image();
+    let (image, proposer) = (node.image(), proposer.clone());
     metrics.read_from(Box::new(move || {
         let status = members.status();
         let watch = hub.metrics();
@@ -198,6 +213,8 @@ fn describe(metrics: &Metrics, node: &Node, members: &Members, sizes: &Sizes, co
             leader_changes: members.leader_changes(),
             committed_index: status.committed_index,
             applied_index: status.applied_index,
+            proposals_pending: proposer.pending() as u64,
+            proposals_failed: proposer.failed(),
             db_size_bytes: sizes.allocated().unwrap_or(0),
             db_size_in_use_bytes: sizes.in_use(),
             keys: state.store.keys(),
@@ -233,6 +250,7 @@ fn notify_supervisor(state: &[sd_notify::NotifyState<'_>]) {
 
 fn raft_options(config: &Config, metrics: &Metrics) -> raft::RaftOptions {
     let fsync = metrics.wal_fsync_seconds.clone();
+    let commit = metrics.image_commit_seconds.clone();
     raft::RaftOptions {
         data_dir: config.data_dir.clone(),
         name: config.name.clone(),
@@ -244,5 +262,6 @@ fn raft_options(config: &Config, metrics: &Metrics) -> raft::RaftOptions {
         store: StoreOptions { value_cache_bytes: config.value_cache_bytes as u64 },
         hub: HubOptions { fragment_bytes: config.limits.max_receive_bytes(), ..HubOptions::default() },
         on_fsync: Box::new(move |time| fsync.observe(time.as_secs_f64())),
+        on_image_commit: Box::new(move |time| commit.observe(time.as_secs_f64())),
     }
 }

@@ -5,7 +5,14 @@
 //! flight, and the thread that completes an entry after that. No task sits in
 //! between, and nobody waits for a fuller batch.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use etcfs_proto::etcfs::command::{Batch, Request};
 use parking_lot::Mutex;
@@ -41,6 +48,8 @@ struct Shared {
     max_request_bytes: usize,
     // Held to push or to take a batch; never while one is submitted.
     queue: Mutex<Queue>,
+    /// Callers that got no outcome.
+    failed: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +57,8 @@ struct Queue {
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     in_flight: usize,
+    /// Requests in those entries.
+    in_flight_requests: usize,
 }
 
 #[derive(Debug)]
@@ -60,7 +71,20 @@ struct Waiting {
 impl Proposer {
     pub fn new(node: &Node, timeout: Duration, max_request_bytes: usize) -> Self {
         let (node, queue) = (node.clone(), Mutex::default());
-        Self { shared: Arc::new(Shared { node, timeout, max_request_bytes, queue }) }
+        Self {
+            shared: Arc::new(Shared { node, timeout, max_request_bytes, queue, failed: AtomicU64::new(0) }),
+        }
+    }
+
+    /// Requests that have no outcome yet.
+    pub fn pending(&self) -> usize {
+        let queue = self.shared.queue.lock();
+        queue.waiting.len() + queue.in_flight_requests
+    }
+
+    /// Requests since the start that got no outcome: nobody led, or it took too long.
+    pub fn failed(&self) -> u64 {
+        self.shared.failed.load(Ordering::Relaxed)
     }
 
     /// Has `request` carried out; gives its outcome and the term in which it was.
@@ -83,11 +107,15 @@ impl Proposer {
             queue.waiting.push_back(Waiting { request, bytes, told });
         }
         self.shared.send_on();
-        match time::timeout(self.shared.timeout, answer).await {
+        let answer = match time::timeout(self.shared.timeout, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(ProposeError::Stopped),
             Err(_) => Err(ProposeError::Timeout),
+        };
+        if !matches!(answer, Ok(_) | Err(ProposeError::Apply(_))) {
+            self.shared.failed.fetch_add(1, Ordering::Relaxed);
         }
+        answer
     }
 }
 
@@ -98,7 +126,7 @@ impl Shared {
             // A statement of its own: the lock is free again while the batch is submitted.
             let next = self.queue.lock().take();
             let Some((batch, callers)) = next else { return };
-            let flight = Flight { shared: self.clone(), callers };
+            let flight = Flight { shared: self.clone(), requests: callers.len(), callers };
             self.node.submit(batch, move |result| flight.land(result));
         }
     }
@@ -128,6 +156,7 @@ impl Queue {
             return None;
         }
         self.in_flight += 1;
+        self.in_flight_requests += requests.len();
         Some((Batch { requests }, callers))
     }
 }
@@ -136,6 +165,7 @@ impl Queue {
 /// dropping their channels, and frees its slot all the same.
 struct Flight {
     shared: Arc<Shared>,
+    requests: usize,
     callers: Vec<oneshot::Sender<Answer>>,
 }
 
@@ -162,7 +192,11 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.shared.queue.lock().in_flight -= 1;
+        {
+            let mut queue = self.shared.queue.lock();
+            queue.in_flight -= 1;
+            queue.in_flight_requests -= self.requests;
+        }
         self.shared.send_on();
     }
 }
@@ -183,7 +217,7 @@ mod tests {
     fn queue(value_bytes: impl IntoIterator<Item = usize>) -> (Queue, Vec<oneshot::Receiver<Answer>>) {
         let (waiting, answers): (VecDeque<_>, Vec<_>) = value_bytes.into_iter().map(waiting).unzip();
         let waiting_bytes = waiting.iter().map(|waiting| waiting.bytes).sum();
-        (Queue { waiting, waiting_bytes, in_flight: 0 }, answers)
+        (Queue { waiting, waiting_bytes, ..Queue::default() }, answers)
     }
 
     fn taken(queue: &mut Queue) -> Option<usize> {

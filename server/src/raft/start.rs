@@ -47,6 +47,8 @@ pub struct RaftOptions {
     pub hub: HubOptions,
     /// Told how long each sync of the log took.
     pub on_fsync: Box<dyn Fn(Duration) + Send + Sync>,
+    /// Told how long each write and flush of the image took.
+    pub on_image_commit: Box<dyn Fn(Duration) + Send>,
 }
 
 impl fmt::Debug for RaftOptions {
@@ -114,6 +116,7 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
     let image_dir = data_dir.image();
     let hooks = ImageHooks {
         on_written: Box::new(move |written| store.written(written.revision)),
+        on_commit: options.on_image_commit,
         on_failure: Box::new(move |_| {
             // What it can't write it may not read either; the log and the newest snapshot have it all.
             if let Err(error) = DiskEngine::distrust(&image_dir) {

@@ -77,6 +77,7 @@ fn options(data_dir: &std::path::Path) -> RaftOptions {
         store: StoreOptions::default(),
         hub: HubOptions::default(),
         on_fsync: Box::new(|_| ()),
+        on_image_commit: Box::new(|_| ()),
     }
 }
 

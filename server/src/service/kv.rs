@@ -11,7 +11,7 @@ use etcfs_proto::{
 };
 use tokio::sync::oneshot;
 
-use super::{Headers, Refusal, check};
+use super::{Admission, Headers, Refusal, check};
 use crate::{
     mvcc::Store,
     propose::{Alarms, Proposer, ReadBarrier, Response},
@@ -27,6 +27,7 @@ pub struct Kv {
     pub proposer: Proposer,
     pub barrier: ReadBarrier,
     pub headers: Headers,
+    pub admission: Admission,
     pub max_txn_ops: usize,
 }
 
@@ -48,6 +49,7 @@ impl Kv {
 
     pub async fn put(&self, request: PutRequest) -> Result<PutResponse, Refusal> {
         check::put(&request)?;
+        self.admission.put(&request).await?;
         match self.write(Body::Put(request)).await? {
             Response::Put(mut response) => {
                 self.headers.fill(&mut response.header);
@@ -78,6 +80,7 @@ impl Kv {
             // Up to 128 ranges of any size each.
             tokio::task::block_in_place(|| self.store.read_txn(&request))?
         } else {
+            self.admission.txn(&request).await?;
             match self.write(Body::Txn(request)).await? {
                 Response::Txn(response) => response,
                 other => return unexpected(&other),

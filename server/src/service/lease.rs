@@ -11,7 +11,7 @@ use etcfs_proto::{
     etcfs::command::{Request, request::Body},
 };
 
-use super::{Headers, Refusal, check, kv::unexpected};
+use super::{Admission, Headers, Refusal, check, kv::unexpected};
 use crate::{
     lease::lessor::{KeepAlive, Lessor},
     mvcc::Store,
@@ -25,12 +25,14 @@ pub struct Lease {
     pub proposer: Proposer,
     pub barrier: ReadBarrier,
     pub headers: Headers,
+    pub admission: Admission,
     pub min_ttl: i64,
 }
 
 impl Lease {
     pub async fn grant(&self, request: LeaseGrantRequest) -> Result<LeaseGrantResponse, Refusal> {
         let ttl = check::lease_grant(&request, self.min_ttl)?;
+        self.admission.lease().await?;
         let id = match request.id {
             0 => id::lease(),
             id => id,

@@ -14,6 +14,7 @@ mod health;
 mod kv;
 mod lease;
 mod maintenance;
+mod quota;
 mod status;
 mod watch;
 
@@ -24,6 +25,7 @@ pub use health::{Check, Health};
 pub use kv::Kv;
 pub use lease::Lease;
 pub use maintenance::Maintenance;
+pub use quota::Admission;
 pub use status::Refusal;
 pub use watch::Watch;
 

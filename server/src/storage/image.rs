@@ -62,6 +62,8 @@ pub struct Written {
 /// What the image tells others, on its own thread.
 pub struct ImageHooks {
     pub on_written: Box<dyn Fn(Written) + Send>,
+    /// How long a batch took to write, or a flush to disk.
+    pub on_commit: Box<dyn Fn(Duration) + Send>,
     /// The disk is full: nothing more is written until there is room.
     pub on_no_space: Box<dyn Fn(&StorageError) + Send>,
     /// The engine failed for good; by default the process ends here.
@@ -72,6 +74,7 @@ impl Default for ImageHooks {
     fn default() -> Self {
         Self {
             on_written: Box::new(|_| ()),
+            on_commit: Box::new(|_| ()),
             on_no_space: Box::new(|_| ()),
             on_failure: Box::new(|_| std::process::abort()),
         }
@@ -357,6 +360,7 @@ impl Writer {
             return Ok(());
         }
         failpoint::kill("image-in-write");
+        let began = Instant::now();
         if let Err(error) = self.engine.write(&batch) {
             // Kept before what came since, so that order and lag stay true.
             let mut inbox = self.shared.inbox.lock();
@@ -366,6 +370,7 @@ impl Writer {
             inbox.pending_since = Some(Instant::now());
             return Err(error);
         }
+        (self.hooks.on_commit)(began.elapsed());
         self.written.applied_index = self.written.applied_index.max(batch.applied_index);
         self.written.revision = self.written.revision.max(batch.revision);
         self.dirty_since.get_or_insert_with(Instant::now);
@@ -380,7 +385,9 @@ impl Writer {
             return Ok(());
         }
         failpoint::kill("image-in-flush");
+        let began = Instant::now();
         self.engine.flush()?;
+        (self.hooks.on_commit)(began.elapsed());
         self.dirty_since = None;
         self.shared.durable.store(self.written.applied_index, Ordering::Release);
         failpoint::kill("image-after-flush");
