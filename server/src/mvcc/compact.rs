@@ -12,7 +12,7 @@ use super::{Store, Writer, row};
 use crate::storage::Batch;
 
 /// Index entries looked at in one chunk, with the lock held.
-const SCRUB_VISITS: usize = 4096;
+const SCRUB_VISITS: usize = 2048;
 /// Rows deleted in one chunk.
 const SCRUB_ROWS: usize = 1000;
 

@@ -27,7 +27,7 @@ pub struct Branch<'a> {
     pub succeeded: bool,
     pub ops: &'a [RequestOp],
     /// The branches of the nested transactions among `ops`, in order.
-    pub nested: Vec<Branch<'a>>,
+    pub nested: Vec<Self>,
 }
 
 impl<'a> Branch<'a> {
@@ -88,8 +88,8 @@ fn holds(view: &View<'_>, compare: &Compare) -> Result<bool, ReadError> {
     let target = CompareTarget::try_from(compare.target).ok();
     let need = Need {
         facts: true,
-        key: false,
         row: matches!(target, Some(CompareTarget::Value | CompareTarget::Lease)),
+        ..Need::default()
     };
     let (mut any, mut all) = (false, true);
     view.walk(Bounds::of(&compare.key, &compare.range_end), false, need, |pair| {

@@ -302,6 +302,11 @@ mod tests {
     }
 
     #[test]
+    fn a_key_costs_56_bytes_beside_its_own() {
+        assert_eq!(size_of::<Entry>(), 56);
+    }
+
+    #[test]
     fn keys_that_come_in_order_fill_their_blocks() {
         let mut pair = Pair::default();
         for number in 0..10 * BLOCK_KEYS_MAX {

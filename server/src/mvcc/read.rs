@@ -82,6 +82,8 @@ pub(crate) struct Need {
     pub(crate) facts: bool,
     pub(crate) key: bool,
     pub(crate) row: bool,
+    /// About how many pairs the visitor will take; 0 is all.
+    pub(crate) pairs: usize,
 }
 
 impl Store {
@@ -102,10 +104,11 @@ impl Store {
 
     /// Answers a range; the header holds the revision alone.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, ReadError> {
-        if request.range_end.is_empty() && !filters(request) {
-            if let Some(response) = self.one_from_memory(request)? {
-                return Ok(response);
-            }
+        if request.range_end.is_empty()
+            && !filters(request)
+            && let Some(response) = self.one_from_memory(request)?
+        {
+            return Ok(response);
         }
         self.view(request.revision)?.range(request)
     }
@@ -272,16 +275,18 @@ impl<'a> View<'a> {
             Bounds::Between(start, end) if end.is_none_or(|end| start < end) => (start, end),
             Bounds::Between(..) => return Ok(()),
         };
+        // Few where few are wanted; more if those turn out to be deleted or filtered out.
+        let mut entries_max = if need.pairs == 0 { WALK_CHUNK } else { need.pairs.min(WALK_CHUNK) };
         // Where the next chunk begins; ascending, the key itself is part of it.
         let mut from: Option<Box<[u8]>> = None;
         loop {
             let inner = self.lock()?;
             let (chunk, next) = if descending {
                 let upto = from.as_deref().or(end);
-                self.chunk(&inner, inner.index.below(upto), need, |key| start <= key)
+                self.chunk(&inner, inner.index.below(upto), need, entries_max, |key| start <= key)
             } else {
                 let entries = inner.index.from(from.as_deref().unwrap_or(start));
-                self.chunk(&inner, entries, need, |key| end.is_none_or(|end| key < end))
+                self.chunk(&inner, entries, need, entries_max, |key| end.is_none_or(|end| key < end))
             };
             // Ascending, `next` is the first key of the next chunk; descending, the last of this one.
             from = next.map(|place| match (descending, place) {
@@ -289,6 +294,7 @@ impl<'a> View<'a> {
                 (true, (last, _)) => last.key.clone(),
             });
             drop(inner);
+            entries_max = WALK_CHUNK.min(entries_max * 4);
             for pair in chunk {
                 if visit(pair)?.is_break() {
                     return Ok(());
@@ -306,6 +312,7 @@ impl<'a> View<'a> {
         inner: &Inner,
         entries: impl Iterator<Item = &'i Entry>,
         need: Need,
+        entries_max: usize,
         within: impl Fn(&[u8]) -> bool,
     ) -> (Vec<Found>, Option<(&'i Entry, &'i Entry)>) {
         let mut pairs = Vec::new();
@@ -314,7 +321,7 @@ impl<'a> View<'a> {
             if !within(&entry.key) {
                 break;
             }
-            if seen == WALK_CHUNK {
+            if seen == entries_max {
                 return (pairs, last.map(|last| (last, entry)));
             }
             pairs.extend(self.found(inner, entry, need));
@@ -485,17 +492,19 @@ impl Plan {
         // Key order needs no more than the limit, and one to know that there are more. etcd also
         // limits before it sorts by another target if no order is given: so do we.
         let early = by_key || (order == SortOrder::None && !filtered);
+        let take_max = limit.filter(|_| early).map(|limit| limit.saturating_add(1));
         Self {
             mod_revision: (request.min_mod_revision, request.max_mod_revision),
             create_revision: (request.min_create_revision, request.max_create_revision),
             limit,
-            take_max: limit.filter(|_| early).map(|limit| limit.saturating_add(1)),
+            take_max,
             descending_walk: by_key && order == SortOrder::Descend,
             sort: (!by_key).then_some((target, order == SortOrder::Descend)),
             need: Need {
                 facts: request.keys_only || filtered || !by_key,
                 key: request.keys_only,
                 row: !request.keys_only || target == SortTarget::Value,
+                pairs: take_max.unwrap_or(0),
             },
         }
     }

@@ -257,9 +257,13 @@ impl Shared {
                 }
                 *room = false;
             }
-            while !self.stopped.load(Ordering::Acquire) && self.catch_up() {}
-            if self.stopped.load(Ordering::Acquire) {
-                return;
+            loop {
+                if self.stopped.load(Ordering::Acquire) {
+                    return;
+                }
+                if !self.catch_up() {
+                    break;
+                }
             }
         }
     }

@@ -18,6 +18,8 @@ mod stream;
 mod watcher;
 
 #[cfg(test)]
+mod crowd;
+#[cfg(test)]
 mod model;
 
 pub use hub::{Hub, HubMetrics, HubOptions};

@@ -334,7 +334,7 @@ fn do_range(keys: &Keys, request: &RangeRequest) -> RangeResponse {
             && (request.max_create_revision == 0 || kv.create_revision <= request.max_create_revision)
             && (request.min_create_revision == 0 || kv.create_revision >= request.min_create_revision)
     });
-    kvs.sort_by(|one, other| sort_key(request, one).cmp(&sort_key(request, other)));
+    kvs.sort_by_key(|kv| sort_key(request, kv));
     if request.sort_order() == SortOrder::Descend {
         kvs.reverse();
     }
