@@ -2,7 +2,7 @@
 
 use std::{
     future::{Future, Ready, ready},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Instant,
 };
 
@@ -47,8 +47,10 @@ pub struct Rpc {
     max_receive_bytes: usize,
     shutdown: CancellationToken,
     health: Foreign,
-    reflection: Foreign,
-    reflection_alpha: Foreign,
+    // Built when first asked for: few ever do, and the descriptors take
+    // megabytes when they are unfolded.
+    reflection: OnceLock<Foreign>,
+    reflection_alpha: OnceLock<Foreign>,
 }
 
 impl std::fmt::Debug for Rpc {
@@ -66,20 +68,14 @@ impl Rpc {
     ) -> Self {
         // Its own status for "" is SERVING from the start; it is built when that is true.
         let (_reporter, health) = tonic_health::server::health_reporter();
-        let reflection = || {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(etcfs_proto::DESCRIPTORS)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        };
-        const VALID: &str = "the descriptors are compiled in, and a test reads them";
         Self {
             services,
             metrics,
             max_receive_bytes: limits.max_receive_bytes(),
             shutdown,
             health: Foreign::new(health),
-            reflection: Foreign::new(reflection().build_v1().expect(VALID)),
-            reflection_alpha: Foreign::new(reflection().build_v1alpha().expect(VALID)),
+            reflection: OnceLock::new(),
+            reflection_alpha: OnceLock::new(),
         }
     }
 
@@ -162,8 +158,14 @@ impl Rpc {
             Method::HashKv => self.unary(request, |message| maintenance.hash_kv(message)).await,
             Method::AuthStatus => self.unary(request, |AuthStatusRequest {}| ready(Ok(auth.status()))).await,
             Method::HealthCheck | Method::HealthWatch => Ok(foreign(&self.health, request).await),
-            Method::Reflection => Ok(foreign(&self.reflection, request).await),
-            Method::ReflectionAlpha => Ok(foreign(&self.reflection_alpha, request).await),
+            Method::Reflection => {
+                let build = || Foreign::new(reflection().build_v1().expect(VALID));
+                Ok(foreign(self.reflection.get_or_init(build), request).await)
+            }
+            Method::ReflectionAlpha => {
+                let build = || Foreign::new(reflection().build_v1alpha().expect(VALID));
+                Ok(foreign(self.reflection_alpha.get_or_init(build), request).await)
+            }
             Method::MemberAdd | Method::MemberRemove | Method::MemberUpdate | Method::MemberPromote => {
                 Err(Refusal::NoMembershipChange.into())
             }
@@ -271,6 +273,14 @@ impl StreamingService<LeaseKeepAliveRequest> for KeepAliveCall {
     }
 }
 
+const VALID: &str = "the descriptors are compiled in, and a test reads them";
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(etcfs_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
 async fn foreign(service: &Foreign, request: Request<Incoming>) -> Answer {
     match service.clone().call(request).await {
         Ok(answer) => answer.map(Body::Stream),
@@ -311,5 +321,33 @@ fn unknown(path: &str) -> Status {
         Status::unimplemented(format!("unknown method {method} for service {service}"))
     } else {
         Status::unimplemented(format!("unknown service {service}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_descriptors_serve_reflection() {
+        assert!(reflection().build_v1().is_ok() && reflection().build_v1alpha().is_ok());
+    }
+
+    #[test]
+    fn an_unknown_path_is_answered_in_grpcs_words() {
+        let text = |path| unknown(path).message().to_owned();
+        assert_eq!(text("/etcdserverpb.KV/Nope"), "unknown method Nope for service etcdserverpb.KV");
+        assert_eq!(text("/no.Such/Thing"), "unknown service no.Such");
+        assert_eq!(text("nothing"), "malformed method name: \"nothing\"");
+    }
+
+    #[test]
+    fn a_stream_message_above_the_limit_is_refused_in_grpcs_words() {
+        let tonics = Status::out_of_range(
+            "Error, decoded message length too large: found 4294967294 bytes, the limit is: 100 bytes",
+        );
+        let status = etcd_words(tonics, 100);
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(status.message(), "grpc: received message larger than max (4294967294 vs. 100)");
     }
 }
