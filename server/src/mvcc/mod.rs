@@ -29,6 +29,9 @@ mod store;
 mod values;
 mod write;
 
+#[cfg(test)]
+mod concurrent;
+
 pub use compact::Scrubbed;
 pub use compare::Branch;
 pub use error::ReadError;

@@ -140,7 +140,7 @@ impl Store {
         let written = self.written.load(Ordering::Acquire);
         let mut inner = self.inner.write();
         for _ in 0..EVICT_CHUNK {
-            if inner.recent.bytes() <= self.recent_bytes_max {
+            if !self.is_over_budget(&inner) {
                 return false;
             }
             let Some((main, rows)) = inner.recent.pop(written) else { return false };
@@ -156,6 +156,10 @@ impl Store {
             }
         }
         true
+    }
+
+    pub(crate) fn is_over_budget(&self, inner: &Inner) -> bool {
+        inner.recent.bytes() > self.recent_bytes_max
     }
 
     pub(crate) fn set_published(&self, inner: &mut Inner, revision: i64) {

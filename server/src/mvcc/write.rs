@@ -191,8 +191,14 @@ impl WriteTxn<'_> {
             return None;
         }
         self.writer.revision += 1;
-        self.writer.store.inner.write().applied = self.writer.revision;
-        self.writer.store.evict();
+        let over_budget = {
+            let mut inner = self.writer.store.inner.write();
+            inner.applied = self.writer.revision;
+            self.writer.store.is_over_budget(&inner)
+        };
+        if over_budget {
+            self.writer.store.evict();
+        }
         Some(RevisionEvents { revision: self.writer.revision, events: self.events.into() })
     }
 
