@@ -1,6 +1,12 @@
 //! Many watchers at once, with the hub's own threads.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use etcfs_proto::{
     etcdserverpb::{WatchCreateRequest, WatchResponse},
@@ -133,4 +139,35 @@ async fn a_control_that_goes_takes_its_watchers_along() {
     drop(control);
     assert_eq!((crowd.hub.metrics().watchers, crowd.hub.metrics().streams), (0, 0));
     assert_eq!(answers.next().await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watcher_created_amid_changes_gets_the_very_next_one() {
+    let mut crowd = Crowd::new();
+    let hub = crowd.hub.clone();
+    let done = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&done);
+    let writer = std::thread::spawn(move || {
+        while !stop.load(Ordering::Acquire) {
+            crowd.put("key");
+        }
+    });
+    // Mostly it is the only one: the hub goes from telling nobody to telling it and back.
+    for _ in 0..300 {
+        let (control, mut answers) = hub.open();
+        control.create(watch("key", 0));
+        let created = next(&mut answers).await;
+        let mut expected = created.header.unwrap().revision;
+        while expected < created.header.unwrap().revision + 5 {
+            for event in next(&mut answers).await.events {
+                expected += 1;
+                assert_eq!(event.kv.unwrap().mod_revision, expected);
+            }
+        }
+        control.progress();
+        drop(control);
+    }
+    done.store(true, Ordering::Release);
+    writer.join().unwrap();
+    assert_eq!(hub.metrics().watchers, 0);
 }

@@ -59,6 +59,11 @@ impl Groups {
         self.members.get(&group).into_iter().flatten().copied()
     }
 
+    /// How many watchers the matches of a revision concern, counted once for each event.
+    pub(super) fn members_of(&self, found: &[(u64, usize)]) -> usize {
+        found.iter().filter_map(|(group, _)| self.members.get(group)).map(BTreeSet::len).sum()
+    }
+
     /// For each group that one of the events concerns, the places of those events, ascending.
     pub(super) fn matches(&self, events: &RevisionEvents, found: &mut Vec<(u64, usize)>) {
         found.clear();

@@ -1,16 +1,17 @@
 //! Where events come in and streams are opened.
 //!
-//! Publishing appends to a list and wakes a thread: apply never waits for a
-//! watcher, however many there are. That thread hands events out to the synced
-//! watchers, a second one reads the store for those that lag. If events come in
-//! faster than they can be handed out, they are dropped from the list and all
-//! watchers catch up from the store: memory stays bounded.
+//! Apply never waits for a watcher, however many there are. Events that concern
+//! a few are queued for them where they are published; those that concern many
+//! go to a list, from which a thread hands them out. A second thread reads the
+//! store for watchers that lag. If events come in faster than they can be
+//! handed out, they are dropped from the list and all watchers catch up from
+//! the store: memory stays bounded.
 
 use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering, fence},
     },
     thread,
 };
@@ -21,6 +22,7 @@ use super::{
     outbox::{Outbox, weight},
     registry::Registry,
     stream::{WatchControl, WatchStream},
+    watcher::StreamId,
 };
 use crate::mvcc::{RevisionEvents, Store};
 
@@ -30,6 +32,8 @@ pub struct HubOptions {
     pub stream_bytes_max: usize,
     /// Events that wait to be handed out; beyond it all watchers catch up from the store.
     pub inbox_bytes_max: usize,
+    /// Events for at most so many watchers are handed out by the publisher itself.
+    pub direct_watchers_max: usize,
     /// Rows of history read at a time for watchers that are behind.
     pub pass_rows_max: usize,
     /// A response at least this long is split for watchers that ask for fragments.
@@ -41,6 +45,7 @@ impl Default for HubOptions {
         Self {
             stream_bytes_max: 16 << 20,
             inbox_bytes_max: 64 << 20,
+            direct_watchers_max: 16,
             pass_rows_max: 1000,
             fragment_bytes: 1_572_864 + (512 << 10),
         }
@@ -69,8 +74,11 @@ pub struct Hub {
 pub(super) struct Shared {
     pub(super) store: Arc<Store>,
     pub(super) options: HubOptions,
-    /// Taken before a stream's queue; never with the inbox.
+    /// Taken after the inbox and before a stream's queue.
     pub(super) registry: Mutex<Registry>,
+    /// How many watchers there are, or are about to be: without any, nothing is published.
+    pub(super) watchers: AtomicUsize,
+    /// Locks of the outermost kind: held while the publisher hands out directly.
     inbox: Mutex<Inbox>,
     arrived: Condvar,
     /// Set when a lagging watcher may have room.
@@ -85,6 +93,8 @@ struct Inbox {
     bytes: usize,
     /// Something was dropped: all watchers must catch up.
     lost: bool,
+    /// The thread is handing out what it took: what comes now must wait behind that.
+    busy: bool,
 }
 
 /// Revisions handed out under one hold of the registry's lock.
@@ -120,10 +130,17 @@ impl Hub {
 
     /// Takes the events of published revisions, in order; never waits for a watcher.
     pub fn publish(&self, events: Vec<RevisionEvents>) {
-        if events.is_empty() {
+        // The store's revision was published before this; see `Shared::expect_watcher`.
+        fence(Ordering::SeqCst);
+        if events.is_empty() || self.shared.watchers.load(Ordering::Relaxed) == 0 {
             return;
         }
         let mut inbox = self.shared.inbox.lock();
+        let idle = inbox.events.is_empty() && !inbox.busy && !inbox.lost;
+        let events = if idle { self.shared.hand_out_directly(events) } else { events };
+        if events.is_empty() {
+            return;
+        }
         inbox.bytes += events.iter().map(|events| weight(&events.events)).sum::<usize>();
         if inbox.events.is_empty() {
             inbox.events = events;
@@ -131,7 +148,7 @@ impl Hub {
             inbox.events.extend(events);
         }
         if inbox.bytes > self.shared.options.inbox_bytes_max {
-            *inbox = Inbox { lost: true, ..Inbox::default() };
+            *inbox = Inbox { lost: true, busy: inbox.busy, ..Inbox::default() };
         }
         drop(inbox);
         self.shared.arrived.notify_one();
@@ -139,7 +156,9 @@ impl Hub {
 
     /// The store was replaced by a snapshot's: every watcher catches up from it.
     pub fn replaced(&self) {
-        *self.shared.inbox.lock() = Inbox { lost: true, ..Inbox::default() };
+        let mut inbox = self.shared.inbox.lock();
+        *inbox = Inbox { lost: true, busy: inbox.busy, ..Inbox::default() };
+        drop(inbox);
         self.shared.arrived.notify_one();
     }
 
@@ -184,6 +203,7 @@ impl Shared {
             store,
             options,
             registry: Mutex::new(registry),
+            watchers: AtomicUsize::new(0),
             inbox: Mutex::default(),
             arrived: Condvar::new(),
             room: Mutex::new(false),
@@ -203,25 +223,65 @@ impl Shared {
         }
     }
 
+    /// Ends a stream and forgets its watchers.
+    pub(super) fn close(&self, stream: StreamId) {
+        let mut registry = self.registry.lock();
+        registry.close(stream);
+        self.count_watchers(&registry);
+    }
+
     /// A lagging watcher may be served: a new one, or one whose stream has room again.
     pub(super) fn tell_room(&self) {
         *self.room.lock() = true;
         self.roomy.notify_one();
     }
 
-    /// Hands out what has come in. False: nothing has.
+    /// Says that a watcher is about to be registered, and gives the store's revision.
+    ///
+    /// A publisher first moves the store's revision and then looks for watchers; here it is the
+    /// other way round. So either it sees the watcher, or the watcher begins behind its events.
+    pub(super) fn expect_watcher(&self) -> i64 {
+        self.watchers.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        self.store.revision()
+    }
+
+    /// Sets the count right after watchers came or went; call with the registry locked.
+    pub(super) fn count_watchers(&self, registry: &Registry) {
+        self.watchers.store(registry.watchers.len(), Ordering::Relaxed);
+    }
+
+    /// Hands out what concerns few watchers, up to the first revision that doesn't; gives the rest.
+    fn hand_out_directly(&self, events: Vec<RevisionEvents>) -> Vec<RevisionEvents> {
+        let Some(mut registry) = self.registry.try_lock() else { return events };
+        let max = self.options.direct_watchers_max;
+        let done = events.iter().take_while(|one| registry.hand_out(one, max)).count();
+        if done > 0 {
+            registry.answer_askers();
+        }
+        let lagging = !registry.lagging.is_empty();
+        drop(registry);
+        if lagging {
+            self.tell_room();
+        }
+        if done == events.len() { Vec::new() } else { events.into_iter().skip(done).collect() }
+    }
+
+    /// Hands out what is on the list. False: nothing is.
     pub(super) fn hand_out(&self) -> bool {
-        let Inbox { events, lost, .. } = std::mem::take(&mut *self.inbox.lock());
+        let Inbox { events, lost, .. } =
+            std::mem::replace(&mut *self.inbox.lock(), Inbox { busy: true, ..Inbox::default() });
         if lost {
             self.registry.lock().all_lag(self.store.revision());
         }
         for chunk in events.chunks(HAND_OUT_CHUNK) {
             let mut registry = self.registry.lock();
             for one in chunk {
-                registry.hand_out(one);
+                registry.hand_out(one, usize::MAX);
             }
             registry.answer_askers();
         }
+        self.inbox.lock().busy = false;
         // Those who found their stream full lag from now on; it may have been read meanwhile.
         let lagging = lost || !self.registry.lock().lagging.is_empty();
         if lagging {

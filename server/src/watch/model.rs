@@ -114,7 +114,7 @@ struct World {
 }
 
 impl World {
-    fn new(stream_bytes_max: usize, value_cache_bytes: u64) -> Self {
+    fn new(stream_bytes_max: usize, value_cache_bytes: u64, direct_watchers_max: usize) -> Self {
         let engine = Arc::new(MemoryEngine::new());
         let shared: Arc<dyn Engine> = engine.clone();
         let meta = etcfs_proto::etcfs::record::Meta {
@@ -125,8 +125,13 @@ impl World {
         };
         let options = StoreOptions { value_cache_bytes };
         let (store, writer, _) = Store::open(shared, &meta, &options).unwrap();
-        let options =
-            HubOptions { stream_bytes_max, fragment_bytes: 600, pass_rows_max: 3, ..HubOptions::default() };
+        let options = HubOptions {
+            stream_bytes_max,
+            fragment_bytes: 600,
+            direct_watchers_max,
+            pass_rows_max: 3,
+            ..HubOptions::default()
+        };
         let hub = Hub::without_threads(store.clone(), options);
         let streams = (0..STREAMS).map(|_| hub.open()).collect();
         Self {
@@ -216,7 +221,6 @@ impl World {
             watch_id: chosen,
             fragment: stream == 1,
             progress_notify: true,
-            ..WatchCreateRequest::default()
         });
     }
 
@@ -356,8 +360,9 @@ proptest! {
         steps in prop::collection::vec(step(), 0..120),
         stream_bytes_max in prop::sample::select(vec![200usize, 1500, 1 << 20]),
         value_cache_bytes in prop::sample::select(vec![0u64, 1500, 1 << 20]),
+        direct_watchers_max in prop::sample::select(vec![0usize, 1, 16]),
     ) {
-        let mut world = World::new(stream_bytes_max, value_cache_bytes);
+        let mut world = World::new(stream_bytes_max, value_cache_bytes, direct_watchers_max);
         for step in steps {
             world.step(step);
         }
@@ -367,7 +372,7 @@ proptest! {
 
 #[test]
 fn a_watch_from_the_compacted_revision_sees_the_deletion_made_there() {
-    let mut world = World::new(1 << 20, 0);
+    let mut world = World::new(1 << 20, 0, 0);
     world.change(vec![(b'a', Some(1))]);
     world.change(vec![(b'a', None)]);
     world.change(vec![(b'b', Some(1))]);
@@ -385,7 +390,7 @@ fn a_watch_from_the_compacted_revision_sees_the_deletion_made_there() {
 
 #[test]
 fn a_reader_that_never_reads_costs_no_more_than_its_share() {
-    let mut world = World::new(4000, 1500);
+    let mut world = World::new(4000, 1500, 16);
     world.create(0, (b'a', End::Open), None, (true, true, false), 0);
     world.create(1, (b'a', End::One), None, (true, true, false), 0);
     for round in 0..200 {

@@ -107,6 +107,10 @@ impl Registry {
         };
         outbox.answer(WatchResponse { watch_id, ..created.clone() });
         let next = if request.start_revision == 0 { current + 1 } else { request.start_revision };
+        if self.watchers.is_empty() {
+            // Nobody was told of what was published until now, and nobody needs to be.
+            self.next = self.next.max(current + 1);
+        }
         if next < compacted {
             outbox.answer(compacted_answer(watch_id, compacted));
             return;
@@ -189,15 +193,20 @@ impl Registry {
         }
     }
 
-    /// Queues the events of the next revision on the streams of the synced watchers that they concern.
-    pub(super) fn hand_out(&mut self, events: &RevisionEvents) {
+    /// Queues the events of the next revision on the streams of the synced watchers that they
+    /// concern. False: those are more than `watchers_max`, and nothing was done.
+    pub(super) fn hand_out(&mut self, events: &RevisionEvents, watchers_max: usize) -> bool {
         if events.revision < self.next {
-            // Handed over to catching up when the hub had fallen behind.
-            return;
+            // Handed over to catching up when the hub had fallen behind, or there was nobody to tell.
+            return true;
         }
-        self.next = events.revision + 1;
         let mut found = std::mem::take(&mut self.found);
         self.groups.matches(events, &mut found);
+        if watchers_max < usize::MAX && self.groups.members_of(&found) > watchers_max {
+            self.found = found;
+            return false;
+        }
+        self.next = events.revision + 1;
         let mut full = Vec::new();
         for places in found.chunk_by(|one, other| one.0 == other.0) {
             let shared = part(events, places);
@@ -216,6 +225,7 @@ impl Registry {
         for id in full {
             self.let_lag(id, events.revision);
         }
+        true
     }
 
     /// Takes a watcher out of the synced ones; it has everything before `next`.

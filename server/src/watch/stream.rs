@@ -54,8 +54,9 @@ impl WatchControl {
     pub fn create(&self, request: WatchCreateRequest) {
         let mut registry = self.hub.registry.lock();
         // Under the lock, so that the revision and what is handed out afterwards fit together.
-        let (current, compacted) = (self.hub.store.revision(), self.hub.store.compact_revision());
-        registry.create(self.id, &request, current, compacted);
+        let current = self.hub.expect_watcher();
+        registry.create(self.id, &request, current, self.hub.store.compact_revision());
+        self.hub.count_watchers(&registry);
         let lags = !registry.lagging.is_empty();
         drop(registry);
         if lags {
@@ -64,7 +65,9 @@ impl WatchControl {
     }
 
     pub fn cancel(&self, watch_id: i64) {
-        self.hub.registry.lock().cancel(self.id, watch_id, self.hub.store.revision());
+        let mut registry = self.hub.registry.lock();
+        registry.cancel(self.id, watch_id, self.hub.store.revision());
+        self.hub.count_watchers(&registry);
     }
 
     /// Asks for the revision up to which all watchers of the stream have everything.
@@ -76,7 +79,7 @@ impl WatchControl {
 
 impl Drop for WatchControl {
     fn drop(&mut self) {
-        self.hub.registry.lock().close(self.id);
+        self.hub.close(self.id);
     }
 }
 
@@ -167,7 +170,7 @@ impl Stream for WatchStream {
 
 impl Drop for WatchStream {
     fn drop(&mut self) {
-        self.hub.registry.lock().close(self.id);
+        self.hub.close(self.id);
     }
 }
 
