@@ -102,7 +102,7 @@ impl Fs {
     pub(super) async fn put_by_path(&self, id: NodeId, edits: &Edits) -> Result<(), OpError> {
         let name = self.nodes.with(|table| table.key_of(id)).ok_or(OpError::Stale)?;
         self.writable(&name)?;
-        let _turn = self.turn(&name).await;
+        let turn = self.turn(&name).await;
         let facts = self.nodes.with(|table| table.facts(&name));
         match facts.known {
             Known::Present(value) if facts.local => {
@@ -110,7 +110,12 @@ impl Fs {
                 self.nodes.with(|table| table.change_local(&name, Some(bytes)));
                 Ok(())
             }
-            Known::Present(value) => self.put_edits(&name, value.create, false, edits, None).await.map(drop),
+            Known::Present(value) => {
+                let put = self.put_edits(&name, value.create, false, edits, None).await?;
+                drop(turn);
+                self.shown(put).await;
+                Ok(())
+            }
             Known::Absent | Known::Unknown => Err(OpError::Stale),
         }
     }

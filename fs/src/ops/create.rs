@@ -119,7 +119,7 @@ impl Fs {
             return Err(OpError::Exists);
         }
         let value = put_value(Bytes::new(), revision.0, None, 0);
-        self.own_change(name, revision.0, Some(0), Some(value), false).await;
+        let _shown_by_the_reply = self.own_change(name, revision.0, Some(0), Some(value));
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, oneshot};
 
 use super::{Fs, key, put_value};
 use crate::errno::{Errno, OpError};
@@ -35,9 +35,9 @@ impl Fs {
     }
 
     /// Puts what a writer has, if `moment` asks for it. The caller has the key's turn.
-    pub(super) async fn put_if_due(&self, fh: Fh, moment: Moment) -> Result<(), OpError> {
+    pub(super) async fn put_if_due(&self, fh: Fh, moment: Moment) -> Result<Shown, OpError> {
         if !self.nodes.with(|table| table.due(fh, moment)) {
-            return Ok(());
+            return Ok(Shown::already());
         }
         // Dropped in the middle (a signal), the outcome is unknown: nothing more may be put.
         let mut fuse = FailOnDrop { fs: self, fh, errno: libc::EINTR };
@@ -50,36 +50,30 @@ impl Fs {
         result
     }
 
-    async fn put_writer(&self, fh: Fh) -> Result<(), OpError> {
-        let Some(writer) = self.nodes.with(|table| table.writer(fh)) else { return Ok(()) };
+    async fn put_writer(&self, fh: Fh) -> Result<Shown, OpError> {
+        let Some(writer) = self.nodes.with(|table| table.writer(fh)) else { return Ok(Shown::already()) };
         if writer.anonymous {
-            return Ok(());
+            return Ok(Shown::already());
         }
         if self.nodes.with(|table| table.facts(&writer.key)).scratch {
-            return self.put_local(fh, &writer.key, &writer.edits).await;
+            return Ok(self.put_local(fh, &writer.key, &writer.edits));
         }
-        let create = self.put_edits(&writer.key, writer.create, !writer.put, &writer.edits, Some(fh)).await?;
-        debug_assert!(create > 0, "a key that was put has a create_revision");
-        Ok(())
+        self.put_edits(&writer.key, writer.create, !writer.put, &writer.edits, Some(fh)).await
     }
 
     /// A scratch file's edits go to its local bytes.
-    async fn put_local(&self, fh: Fh, key: &Bytes, edits: &Edits) -> Result<(), OpError> {
-        let wait = self.nodes.with(|table| {
+    fn put_local(&self, fh: Fh, key: &Bytes, edits: &Edits) -> Shown {
+        let waiting = self.nodes.with(|table| {
             let bytes = table.known(key).value().map(|value| value.bytes.clone()).unwrap_or_default();
             table.writer_put(fh, 0);
             table.change_local(key, Some(edits.apply(&bytes)));
             table.wait_known(key)
         });
-        if let Some(wait) = wait {
-            wait.await.ok();
-        }
-        Ok(())
+        Shown { waiting, late: None }
     }
 
     /// Puts `edits` of a key that was created at `create` (0: it is to be created, or,
-    /// where `may_adopt`, taken as it is if somebody else was first). Returns the
-    /// create_revision, once every local reader sees the value.
+    /// where `may_adopt`, taken as it is if somebody else was first).
     pub(super) async fn put_edits(
         &self,
         name: &Bytes,
@@ -87,7 +81,7 @@ impl Fs {
         may_adopt: bool,
         edits: &Edits,
         fh: Option<Fh>,
-    ) -> Result<i64, OpError> {
+    ) -> Result<Shown, OpError> {
         let mut create = create;
         let mut read: Option<Newest> = None;
         loop {
@@ -132,28 +126,50 @@ impl Fs {
             if let Some(fh) = fh {
                 self.nodes.with(|table| table.writer_put(fh, created));
             }
-            self.own_change(name, revision.0, before, Some(value), true).await;
-            return Ok(created);
+            return Ok(self.own_change(name, revision.0, before, Some(value)));
         }
     }
 
-    /// Takes in an own change; with `wait`, returns once every local reader sees it.
-    /// Operations that hold a directory in the kernel must not wait.
-    pub(super) async fn own_change(
+    /// Takes in an own change.
+    pub(super) fn own_change(
         &self,
         name: &Bytes,
         rev: i64,
         before: Option<i64>,
         value: Option<Value>,
-        wait: bool,
-    ) {
+    ) -> Shown {
         let waiting = self.nodes.with(|table| table.own_event(name, rev, before, value.clone()));
-        let Some(mut waiting) = waiting.filter(|_| wait) else { return };
+        Shown { waiting, late: Some((name.clone(), rev, value)) }
+    }
+
+    /// Returns once every local reader sees a put. Not with the key's turn, and not from
+    /// an operation that holds a directory in the kernel: the notifier needs both.
+    pub(super) async fn shown(&self, shown: Shown) {
+        let Some(mut waiting) = shown.waiting else { return };
+        let Some((name, rev, value)) = shown.late else {
+            waiting.await.ok();
+            return;
+        };
         if tokio::time::timeout(WATCH_PATIENCE, &mut waiting).await.is_err() {
             tracing::debug!(rev, "the watch is late; an own change goes ahead of it");
-            self.nodes.with(|table| table.change(name, rev, value));
+            self.nodes.with(|table| table.change(&name, rev, value));
             waiting.await.ok();
         }
+    }
+}
+
+/// A put that was done, and what to wait for until every local reader sees it.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct Shown {
+    waiting: Option<oneshot::Receiver<()>>,
+    /// The change itself, if the watch is to bring it in order and is late.
+    late: Option<(Bytes, i64, Option<Value>)>,
+}
+
+impl Shown {
+    pub(super) fn already() -> Self {
+        Self { waiting: None, late: None }
     }
 }
 

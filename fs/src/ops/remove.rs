@@ -64,7 +64,7 @@ impl Fs {
                 continue;
             }
             self.nodes.with(|table| table.unlink_handles(&name_key));
-            self.own_change(&name_key, revision.0, Some(rev), None, false).await;
+            let _the_kernel_drops_the_name = self.own_change(&name_key, revision.0, Some(rev), None);
             self.kept(&keep, &dir, revision.0, &answers).await?;
             return Ok(());
         }

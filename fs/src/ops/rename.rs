@@ -155,7 +155,7 @@ impl Fs {
         let facts = self.nodes.with(|table| table.facts(name));
         if facts.local && !facts.scratch {
             for fh in self.nodes.with(|table| table.writers_of(name)) {
-                self.put_if_due(fh, Moment::Fsync).await?;
+                let _renamed_at_once = self.put_if_due(fh, Moment::Fsync).await?;
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::put::FsRef;
+use super::put::{FsRef, Shown};
 use super::{Fs, key, put_value};
 use crate::errno::OpError;
 use crate::node::{Fh, Moment};
@@ -81,9 +81,9 @@ impl Fs {
     }
 
     /// Makes a scratch file a key. The caller has the key's turn.
-    pub(super) async fn promote_held(&self, name: &Bytes, fh: Option<Fh>) -> Result<(), OpError> {
+    pub(super) async fn promote_held(&self, name: &Bytes, fh: Option<Fh>) -> Result<Shown, OpError> {
         let facts = self.nodes.with(|table| table.facts(name));
-        let Some(value) = facts.known.value().filter(|_| facts.scratch) else { return Ok(()) };
+        let Some(value) = facts.known.value().filter(|_| facts.scratch) else { return Ok(Shown::already()) };
         let change = Change {
             compares: vec![Compare::Absent(key(name))],
             then: vec![Op::put(key(name), value.bytes.clone())],
@@ -97,8 +97,7 @@ impl Fs {
         if let Some(fh) = fh {
             self.nodes.with(|table| table.writer_put(fh, revision.0));
         }
-        self.own_change(name, revision.0, Some(0), Some(value), false).await;
-        Ok(())
+        Ok(self.own_change(name, revision.0, Some(0), Some(value)))
     }
 
     /// Everything unsaved becomes keys: the mount ends.

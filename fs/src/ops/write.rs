@@ -39,11 +39,14 @@ impl Fs {
 
     pub(crate) async fn write(&self, fh: Fh, pid: u32, offset: u64, data: Bytes) -> Result<(), OpError> {
         let (key, _) = self.nodes.with(|table| table.writer_key(fh)).ok_or(OpError::BadHandle)?;
-        let _turn: Turn = self.turn(&key).await;
+        let turn: Turn = self.turn(&key).await;
         let first = self.nodes.with(|table| table.writer_key(fh)).is_some_and(|(_, first)| first);
         let moment = self.moment(data.len(), first);
         self.buffer(fh, pid, offset, &data)?;
-        self.put_if_due(fh, moment).await
+        let put = self.put_if_due(fh, moment).await?;
+        drop(turn);
+        self.shown(put).await;
+        Ok(())
     }
 
     fn moment(&self, len: usize, first: bool) -> Moment {
@@ -87,19 +90,19 @@ impl Fs {
 
     pub(crate) async fn flush(&self, fh: Fh, moment: Moment) -> Result<(), OpError> {
         let Some((key, _)) = self.nodes.with(|table| table.writer_key(fh)) else { return Ok(()) };
-        let _turn: Turn = self.turn(&key).await;
-        if moment == Moment::Fsync
-            && self.nodes.with(|table| table.facts(&key)).scratch
-            && !self.nodes.with(|table| table.scratch_stays_local(&key))
-        {
-            self.put_if_due(fh, Moment::Fsync).await?;
-            return self.promote_held(&key, Some(fh)).await;
-        }
+        let turn: Turn = self.turn(&key).await;
         if let Some(errno) = self.nodes.with(|table| table.writer_state(fh)).and_then(|writer| writer.failed)
         {
             return Err(OpError::Failed(Errno(errno)));
         }
-        self.put_if_due(fh, moment).await
+        let mut put = self.put_if_due(fh, moment).await?;
+        let scratch = self.nodes.with(|table| table.facts(&key).scratch && !table.scratch_stays_local(&key));
+        if moment == Moment::Fsync && scratch {
+            put = self.promote_held(&key, Some(fh)).await?;
+        }
+        drop(turn);
+        self.shown(put).await;
+        Ok(())
     }
 
     /// The last close: what is still to be put is put now, and nobody hears of errors.
@@ -131,7 +134,8 @@ impl Fs {
         let (key, _) = self.nodes.with(|table| table.writer_key(fh)).ok_or(OpError::BadHandle)?;
         let _turn: Turn = self.turn(&key).await;
         if self.nodes.with(|table| table.writer(fh)).is_some_and(|writer| writer.edits.has_tail()) {
-            self.put_if_due(fh, Moment::Fsync).await?;
+            // What comes after it will be waited for.
+            let _later = self.put_if_due(fh, Moment::Fsync).await?;
         }
         self.nodes.with(|table| table.truncate_writer(fh, len));
         Ok(())

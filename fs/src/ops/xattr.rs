@@ -162,7 +162,7 @@ impl Fs {
     async fn attach(&self, id: NodeId, lease: Option<LeaseId>) -> Result<(), OpError> {
         let (name, _) = self.xattr_file(id)?.ok_or(OpError::NotFound)?;
         self.writable(&name)?;
-        let _turn = self.turn(&name).await;
+        let turn = self.turn(&name).await;
         loop {
             let (_, value) = self.xattr_file(id)?.ok_or(OpError::NotFound)?;
             let change = Change {
@@ -178,7 +178,9 @@ impl Fs {
             let held = lease.map_or(0, |lease| lease.0);
             let before = Some(value.rev);
             let value = put_value(value.bytes.clone(), revision.0, Some(&value), held);
-            self.own_change(&name, revision.0, before, Some(value), true).await;
+            let put = self.own_change(&name, revision.0, before, Some(value));
+            drop(turn);
+            self.shown(put).await;
             return Ok(());
         }
     }
