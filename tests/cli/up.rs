@@ -178,7 +178,7 @@ mod mounted {
             let died = Instant::now();
             assert_eq!(up.kill_children(|other| other == line), 1, "{line}");
             wait::within(BACK, "what died is back", || {
-                let served = Api::to(&up.endpoint).value("/f");
+                let served = http_get(&up.endpoint, "/health").filter(|body| body.contains("\"true\""));
                 let read = fs::read_to_string(&file).ok();
                 (served.is_some() && read.is_some()).then_some(())
             });

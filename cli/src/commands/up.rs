@@ -62,28 +62,49 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), CliError> {
         place.make_mount_point()?;
     }
     let mut claim = place.claim()?;
-    let (listen, note) = port::choose(args.port)?;
-    if let Some(note) = note {
-        anstream::println!("{note}");
-    }
-    claim.tell(&listen.to_string())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(&place, &claim, &listen.to_string(), args.no_mount))
+    let mut from = port::USUAL;
+    loop {
+        let listen = port::choose(args.port, from)?;
+        if args.port.is_none() && listen.port() != port::USUAL {
+            anstream::println!("Port {} is in use; serving at port {} instead.", port::USUAL, listen.port());
+        }
+        claim.tell(&listen.to_string())?;
+        match runtime.block_on(serve(&place, &claim, &listen.to_string(), args.no_mount))? {
+            Served::Stopped => return Ok(()),
+            Served::PortTaken => from = listen.port() + 1,
+        }
+    }
 }
 
-async fn serve(place: &Place, _claim: &Claim, endpoint: &str, no_mount: bool) -> Result<(), CliError> {
+/// How serving came to its end.
+#[derive(Debug, PartialEq, Eq)]
+enum Served {
+    Stopped,
+    /// Somebody took the port after it was found free.
+    PortTaken,
+}
+
+/// What a server's log says once it listens: that something answers at its
+/// port is not enough, it might be somebody else.
+const SERVER_IS_READY: &str = "ready to serve client requests";
+const PORT_IS_TAKEN: &str = "Address already in use";
+
+async fn serve(place: &Place, _claim: &Claim, endpoint: &str, no_mount: bool) -> Result<Served, CliError> {
     let mut signals = Signals::listen()?;
-    let mut server = Supervised::start(Part::server(place, endpoint)?)?;
+    let part = Part::server(place, endpoint)?;
+    let log = part.log().to_path_buf();
+    let mut server = Supervised::start(part)?;
     tokio::select! {
-        ready = ready(&mut server, "the server", || answers(endpoint)) => {
+        ready = ready(&mut server, "the server", async || part::says(&log, SERVER_IS_READY) && answers(endpoint).await) => {
             if let Err(error) = ready {
                 server.stop().await;
-                return Err(error);
+                return if part::says(&log, PORT_IS_TAKEN) { Ok(Served::PortTaken) } else { Err(error) };
             }
         }
         () = signals.next() => {
             server.stop().await;
-            return Ok(());
+            return Ok(Served::Stopped);
         }
     }
     let mut mount = None;
@@ -104,7 +125,7 @@ async fn serve(place: &Place, _claim: &Claim, endpoint: &str, no_mount: bool) ->
             None => {
                 started.stop().await;
                 server.stop().await;
-                return Ok(());
+                return Ok(Served::Stopped);
             }
         }
     }
@@ -129,7 +150,7 @@ async fn serve(place: &Place, _claim: &Claim, endpoint: &str, no_mount: bool) ->
         () = signals.next() => anstream::eprintln!("ended at once"),
     }
     anstream::println!("stopped; the keys are in {}", place.data_dir().display());
-    Ok(())
+    Ok(Served::Stopped)
 }
 
 /// Waits until a child is ready; an error if it ends instead.

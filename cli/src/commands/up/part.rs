@@ -20,7 +20,7 @@ use super::{
 use crate::error::CliError;
 
 /// The pause before the first restart; it doubles with each that follows soon.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A child that lived so long is no longer seen as failing at start.
 const HEALTHY_AFTER: Duration = Duration::from_secs(20);
@@ -52,6 +52,10 @@ impl Part {
         Ok(Self { name: "mount", arguments, log: fresh_log(place, "mount")?, mount_point: Some(point) })
     }
 
+    pub(super) fn log(&self) -> &Path {
+        &self.log
+    }
+
     fn spawn(&self) -> io::Result<Child> {
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         let mut command = std::process::Command::new("/proc/self/exe");
@@ -75,6 +79,12 @@ impl Part {
             anstream::eprintln!("{}", error.message());
         }
     }
+}
+
+/// True once a log has these words in it.
+pub(super) fn says(log: &Path, words: &str) -> bool {
+    // It may not be there yet.
+    fs::read(log).is_ok_and(|text| String::from_utf8_lossy(&text).contains(words))
 }
 
 /// The log of a part; that of the run before is kept beside it.
@@ -212,7 +222,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut sleeper = sleeper(dir.path());
         let pauses: Vec<_> = (0..9).map(|_| sleeper.next_pause().as_millis()).collect();
-        assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 6400, 10000, 10000]);
+        assert_eq!(pauses, [25, 50, 100, 200, 400, 800, 1600, 3200, 6400]);
     }
 
     #[tokio::test]

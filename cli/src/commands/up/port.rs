@@ -8,36 +8,29 @@ use std::{
 use crate::error::CliError;
 
 /// etcd's port for clients.
-const USUAL: u16 = 2379;
-/// Ports tried after it.
+pub(super) const USUAL: u16 = 2379;
+/// Ports tried, if none was asked for.
 const TRIED: u16 = 100;
 
-/// The address to serve at, and what a person should know about it.
-pub(super) fn choose(asked: Option<u16>) -> Result<(SocketAddr, Option<String>), CliError> {
+/// The address to serve at: the port asked for, or the first free one from `from` on.
+pub(super) fn choose(asked: Option<u16>, from: u16) -> Result<SocketAddr, CliError> {
     if let Some(port) = asked {
-        return match free(port) {
-            Ok(address) => Ok((address, None)),
-            Err(error) => Err(CliError::failed(format!("port {port} can't be served at: {error}"))),
-        };
+        return free(port)
+            .map_err(|error| CliError::failed(format!("port {port} can't be served at: {error}")));
     }
-    for port in USUAL..USUAL + TRIED {
+    let end = USUAL + TRIED;
+    for port in from..end {
         match free(port) {
-            Ok(address) if port == USUAL => return Ok((address, None)),
-            Ok(address) => {
-                return Ok((
-                    address,
-                    Some(format!("Port {USUAL} is in use; serving at port {port} instead.")),
-                ));
-            }
+            Ok(address) => return Ok(address),
             Err(error) if error.kind() == ErrorKind::AddrInUse => {}
             Err(error) => return Err(CliError::failed(format!("no port can be served at: {error}"))),
         }
     }
-    Err(CliError::failed(format!("ports {USUAL} to {} are all in use", USUAL + TRIED - 1))
+    Err(CliError::failed(format!("ports {USUAL} to {} are all in use", end - 1))
         .hint("name a free one with --port"))
 }
 
-/// Takes the port and gives it back: whoever comes in between is told by the server's log.
+/// Takes the port and gives it back; whoever comes in between, the server will say so.
 fn free(port: u16) -> std::io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port))?.local_addr()
 }
@@ -50,8 +43,8 @@ mod tests {
     fn a_port_in_use_is_not_chosen() {
         let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = held.local_addr().unwrap().port();
-        assert!(choose(Some(port)).is_err());
+        assert!(choose(Some(port), USUAL).is_err());
         drop(held);
-        assert_eq!(choose(Some(port)).unwrap().0.port(), port);
+        assert_eq!(choose(Some(port), USUAL).unwrap().port(), port);
     }
 }
