@@ -7,6 +7,7 @@
 //! | `m` id:u64 | `record.Member` |
 //! | `a` type:u32 member:u64 | an alarm, empty value |
 //! | `x` `meta` | `record.Meta` |
+//! | 0xff `sum` | the disk engine's own: what all other rows add up to |
 //!
 //! Numbers are big endian, so that rows sort by them. What must change together
 //! is in this one tree because only a batch on one tree is atomic.
@@ -15,6 +16,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 /// Row of `record.Meta`: how far the image has come.
 pub const META: &[u8] = b"xmeta";
+
+/// Row of the disk engine's fingerprint; beyond [`ALL`], so in no snapshot.
+pub const FINGERPRINT: &[u8] = b"\xffsum";
 
 /// Length of a revision's row key.
 pub const REVISION_KEY_BYTES: usize = 17;
@@ -47,6 +51,11 @@ pub fn parse_revision(key: &[u8]) -> Option<(i64, i64)> {
     let numbers = key.strip_prefix(b"r")?;
     let (main, sub) = numbers.split_first_chunk::<8>()?;
     Some((i64::from_be_bytes(*main), i64::from_be_bytes(sub.try_into().ok()?)))
+}
+
+/// True for rows that are never put over an older one: revisions don't change.
+pub fn is_written_once(key: &[u8]) -> bool {
+    key.len() == REVISION_KEY_BYTES && key.starts_with(REVISIONS.start)
 }
 
 pub fn lease(id: i64) -> Bytes {

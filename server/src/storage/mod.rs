@@ -11,6 +11,7 @@ pub mod datadir;
 pub mod engine;
 pub mod error;
 pub mod failpoint;
+mod fingerprint;
 pub mod image;
 pub mod keyspace;
 pub mod memory;

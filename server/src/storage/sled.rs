@@ -5,10 +5,13 @@
 //! `image/<generation>`, named by the file `image/CURRENT`: replacing all rows
 //! fills a new generation and then renames one small file.
 //!
-//! sled may refuse, or die of, its own files after an abrupt stop. Either is an
-//! error here, and the caller sets the image aside: it can be rebuilt.
+//! sled may refuse, or die of, its own files after an abrupt stop, and it passes
+//! over damaged parts of them in silence: [`verify`] finds the rows that are then
+//! missing. Each is an error here, and the caller sets the image aside: it can be
+//! rebuilt.
 //!
 //! [`flush`]: DiskEngine::flush
+//! [`verify`]: DiskEngine::verify
 
 use std::{
     collections::HashSet,
@@ -17,12 +20,18 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
-use super::{Batch, Engine, StorageError, engine::RowIter};
+use super::{
+    Batch, Engine, StorageError,
+    engine::RowIter,
+    fingerprint::{self, Fingerprint},
+    keyspace,
+};
 
 /// sled's page cache. It reckons with bytes on disk, of which each takes many in
 /// memory: after 500,000 rows of 300 bytes a process held 1009 MB with 16 MiB
@@ -50,6 +59,8 @@ struct Generation {
     number: u64,
     path: PathBuf,
     db: ::sled::Db,
+    /// Of the rows as written; held by the one writer, for as long as it writes.
+    fingerprint: Arc<Mutex<Fingerprint>>,
 }
 
 impl fmt::Debug for DiskEngine {
@@ -91,6 +102,25 @@ impl DiskEngine {
     /// Has the next opening of `dir` fail, because its rows can't be trusted.
     pub fn distrust(dir: &Path) -> io::Result<()> {
         fs::write(dir.join(OPENING), format!("{OPENINGS_MAX}\n"))
+    }
+
+    /// Reads every row and compares with what was written. To be asked before
+    /// the first write; readers may go on beside it.
+    pub fn verify(&self) -> Result<(), StorageError> {
+        let generation = self.current.read().clone();
+        let written = *generation.fingerprint.lock();
+        let mut found = Fingerprint::default();
+        for row in generation.db.range(keyspace::ALL.start..keyspace::ALL.end) {
+            let (key, value) = row.map_err(failed("read all rows"))?;
+            found.add(&key, &value);
+        }
+        if found == written {
+            return Ok(());
+        }
+        Err(StorageError::Corrupt {
+            what: format!("image in {}", generation.path.display()),
+            reason: format!("of {} rows written, {} are found", written.rows(), found.rows()),
+        })
     }
 
     fn db(&self) -> ::sled::Db {
@@ -138,7 +168,30 @@ impl Generation {
             .flush_every_ms(None)
             .open()
             .map_err(failed("open"))?;
-        Ok(Self { number, path, db })
+        let stored = db.get(keyspace::FINGERPRINT).map_err(failed("read its fingerprint"))?;
+        // Without one there must be no rows either, which is what the default says.
+        let fingerprint = stored.and_then(|stored| Fingerprint::decode(&stored)).unwrap_or_default();
+        Ok(Self { number, path, db, fingerprint: Arc::new(Mutex::new(fingerprint)) })
+    }
+
+    fn write(&self, batch: &Batch) -> Result<(), StorageError> {
+        let mut fingerprint = self.fingerprint.lock();
+        let stored = |key: &[u8]| {
+            let value = self.db.get(key).map_err(failed("read a row"))?;
+            Ok(value.map(|value| fingerprint::hash(key, &value)))
+        };
+        let after = fingerprint.after(batch, stored)?;
+        let mut changes = ::sled::Batch::default();
+        for (key, change) in batch.ops() {
+            match change {
+                Some(value) => changes.insert(key.as_ref(), value.as_ref()),
+                None => changes.remove(key.as_ref()),
+            }
+        }
+        changes.insert(keyspace::FINGERPRINT, after.encode().as_slice());
+        self.db.apply_batch(changes).map_err(failed("write a batch"))?;
+        *fingerprint = after;
+        Ok(())
     }
 }
 
@@ -160,7 +213,8 @@ impl Engine for DiskEngine {
     }
 
     fn write(&self, batch: &Batch) -> Result<(), StorageError> {
-        write(&self.db(), batch)
+        let generation = self.current.read().clone();
+        generation.write(batch)
     }
 
     fn flush(&self) -> Result<(), StorageError> {
@@ -183,10 +237,10 @@ impl Engine for DiskEngine {
             let (key, value) = row?;
             batch.put(key, value);
             if batch.len() >= REPLACE_ROWS {
-                write(&generation.db, &std::mem::take(&mut batch))?;
+                generation.write(&std::mem::take(&mut batch))?;
             }
         }
-        write(&generation.db, &batch)?;
+        generation.write(&batch)?;
         generation.db.flush().map_err(failed("flush"))?;
         self.synced_blobs.lock().clear();
         self.sync_files(&generation).map_err(StorageError::io("sync", &path))?;
@@ -195,17 +249,6 @@ impl Engine for DiskEngine {
         drop(old.db);
         remove_dir(&old.path)
     }
-}
-
-fn write(db: &::sled::Db, batch: &Batch) -> Result<(), StorageError> {
-    let mut changes = ::sled::Batch::default();
-    for (key, change) in batch.ops() {
-        match change {
-            Some(value) => changes.insert(key.as_ref(), value.as_ref()),
-            None => changes.remove(key.as_ref()),
-        }
-    }
-    db.apply_batch(changes).map_err(failed("write a batch"))
 }
 
 fn write_current(dir: &Path, number: u64) -> Result<(), StorageError> {
@@ -299,6 +342,37 @@ mod tests {
         let engine = DiskEngine::open(dir.path()).expect("opened");
         let rows = engine.range(b"", b"\xff", usize::MAX).expect("read");
         assert_eq!((rows.len(), &rows[0]), (REPLACE_ROWS + 100, &row(100)));
+    }
+
+    /// What sled does with a damaged part of its file: rows go missing in silence.
+    #[test]
+    fn a_row_that_went_missing_or_came_back_is_found() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let engine = DiskEngine::open(dir.path()).expect("opened");
+        engine.verify().expect("nothing is whole");
+        let revisions =
+            |from: i64| (from..from + 100).map(|n| (keyspace::revision(n, 0), format!("{n}").into()));
+        put_all(&engine, revisions(0));
+        put_all(&engine, revisions(100).chain((0..10).map(row)));
+        let mut batch = Batch::default();
+        batch.delete(keyspace::revision(50, 0));
+        batch.delete(keyspace::revision(5000, 0));
+        batch.put(row(3).0, "another value".into());
+        engine.write(&batch).expect("written");
+        engine.verify().expect("whole");
+        drop(engine);
+        let engine = DiskEngine::open(dir.path()).expect("opened");
+        engine.verify().expect("whole");
+        let key = keyspace::revision(60, 0);
+        let value = engine.db().remove(&key).expect("removed").expect("was there");
+        let error = engine.verify().expect_err("a row is missing");
+        assert!(error.to_string().contains("of 209 rows written, 208 are found"), "{error}");
+        engine.db().insert(&key, value).expect("inserted");
+        engine.verify().expect("whole again");
+        engine.db().insert(keyspace::revision(50, 0), "50").expect("inserted");
+        engine.verify().expect_err("a deleted row is back");
+        engine.replace(&mut revisions(0).map(Ok)).expect("replaced");
+        engine.verify().expect("whole again");
     }
 
     #[test]
