@@ -66,7 +66,9 @@ fn served(server: &mut Server) -> Option<Vec<Event>> {
         http_get(&endpoint, "/health").filter(|body| body.contains("\"true\"")).map(|_| true)
     });
     if !serves {
-        assert!(!server.process().log().is_empty(), "it must say why");
+        let log = server.process().log();
+        let why = log.lines().rfind(|line| !line.is_empty()).expect("it must say why");
+        show(&why[..why.len().min(240)]);
         return None;
     }
     let api = server.api();

@@ -39,7 +39,7 @@ use super::{
 /// waits for those, and hot rows are cached above.
 const CACHE_BYTES: u64 = 1 << 20;
 const CURRENT: &str = "CURRENT";
-/// Counts openings that never returned.
+/// Counts openings that nobody lived to see verified.
 const OPENING: &str = "OPENING";
 const OPENINGS_MAX: u32 = 3;
 /// Rows per batch while all are replaced.
@@ -70,7 +70,8 @@ impl fmt::Debug for DiskEngine {
 }
 
 impl DiskEngine {
-    /// Opens the rows in `dir`, which exists; none in an empty directory.
+    /// Opens the rows in `dir`, which exists; none in an empty directory. Not to
+    /// be relied on until [`verify`](Self::verify) has read them all.
     pub fn open(dir: &Path) -> Result<Self, StorageError> {
         let opening = dir.join(OPENING);
         let openings =
@@ -95,7 +96,6 @@ impl DiskEngine {
         };
         remove_other_generations(dir, current)?;
         let generation = Generation::open(dir, current)?;
-        fs::remove_file(&opening).map_err(StorageError::io("remove", &opening))?;
         Ok(Self { dir: dir.to_owned(), current: RwLock::new(generation), synced_blobs: Mutex::default() })
     }
 
@@ -115,7 +115,12 @@ impl DiskEngine {
             found.add(&key, &value);
         }
         if found == written {
-            return Ok(());
+            return match fs::remove_file(self.dir.join(OPENING)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(StorageError::io("remove", self.dir.join(OPENING))(error))
+                }
+                _ => Ok(()),
+            };
         }
         Err(StorageError::Corrupt {
             what: format!("image in {}", generation.path.display()),
@@ -388,9 +393,14 @@ mod tests {
     #[test]
     fn an_image_that_kills_its_openers_is_refused_after_some() {
         let dir = tempfile::tempdir().expect("temp dir");
-        drop(DiskEngine::open(dir.path()).expect("opened"));
-        fs::write(dir.path().join(OPENING), "2").expect("written");
-        drop(DiskEngine::open(dir.path()).expect("one more try"));
+        for _ in 0..OPENINGS_MAX {
+            drop(DiskEngine::open(dir.path()).expect("one more try"));
+        }
+        assert!(matches!(DiskEngine::open(dir.path()), Err(StorageError::Corrupt { .. })));
+        fs::remove_file(dir.path().join(OPENING)).expect("removed");
+        for _ in 0..2 * OPENINGS_MAX {
+            DiskEngine::open(dir.path()).expect("opened").verify().expect("whole");
+        }
         DiskEngine::distrust(dir.path()).expect("written");
         assert!(matches!(DiskEngine::open(dir.path()), Err(StorageError::Corrupt { .. })));
     }
