@@ -82,7 +82,9 @@ impl DataDir {
             let mut file =
                 OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
             let Identity { member_id, cluster_id } = identity;
-            write!(file, "format {FORMAT}\nmember {member_id:016x}\ncluster {cluster_id:016x}\n")?;
+            let text = format!("format {FORMAT}\nmember {member_id:016x}\ncluster {cluster_id:016x}\n");
+            // A digit that flips would make it another member, which waits for the rest of its cluster.
+            write!(file, "{text}crc32c {:08x}\n", crc32c::crc32c(text.as_bytes()))?;
             file.sync_all()?;
             fs::rename(&temporary, &path)?;
             File::open(&self.member)?.sync_all()
@@ -148,9 +150,11 @@ fn read_identity(path: &Path) -> Result<Option<Identity>, DataDirError> {
     };
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     let hex = |name| field(name).and_then(|hex| u64::from_str_radix(hex, 16).ok());
+    let checked = text.split_once("crc32c ").map(|(before, _)| u64::from(crc32c::crc32c(before.as_bytes())));
+    let whole = checked.is_some() && checked == hex("crc32c");
     match (field("format").and_then(|format| format.parse().ok()), hex("member"), hex("cluster")) {
         (Some(found), ..) if found > FORMAT => Err(DataDirError::Format { path: path.to_owned(), found }),
-        (Some(_), Some(member_id), Some(cluster_id)) => Ok(Some(Identity { member_id, cluster_id })),
+        (Some(_), Some(member_id), Some(cluster_id)) if whole => Ok(Some(Identity { member_id, cluster_id })),
         _ => Err(DataDirError::Identity { path: path.to_owned() }),
     }
 }
@@ -190,6 +194,9 @@ mod tests {
         drop(dir);
         assert_eq!(DataDir::open(data.path()).expect("opened").identity(), Some(identity));
         let path = data.path().join("member/identity");
+        let written = fs::read_to_string(&path).expect("read");
+        fs::write(&path, written.replace("member 8", "member 9")).expect("written");
+        assert!(matches!(DataDir::open(data.path()), Err(DataDirError::Identity { .. })), "a flipped digit");
         fs::write(&path, "format 2\nmember 1\ncluster 1\n").expect("written");
         assert!(matches!(DataDir::open(data.path()), Err(DataDirError::Format { found: 2, .. })));
         fs::write(&path, "nonsense").expect("written");
