@@ -156,7 +156,7 @@ async fn begin(config: &Config, server: &Server, fs: &Arc<Fs>) -> anyhow::Result
     match timeout(limit, sync::start(fs)).await {
         Ok(begun) => begun.map_err(|error| anyhow!("{}: {error}", config.source.text)),
         Err(_) => {
-            let trouble = server.trouble().unwrap_or_else(|| "it does not answer".to_owned());
+            let trouble = server.trouble().await;
             bail!(
                 "no etcd server at {} within {} s: {trouble}",
                 config.source.endpoints.join(", "),

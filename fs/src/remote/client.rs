@@ -11,7 +11,7 @@ mod watch;
 mod wire;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use etcfs_client::{Client, ClientError, Config};
 use etcfs_proto::etcdserverpb::{
@@ -38,6 +38,9 @@ const PROBES_MAX: usize = 16;
 const KEEPALIVE_INTERVAL_SECONDS: u64 = 6;
 const KEEPALIVE_TIMEOUT_SECONDS: u64 = 4;
 
+/// The question why there is no answer is not worth a longer wait.
+const TROUBLE_WITHIN: Duration = Duration::from_millis(500);
+
 /// A server, or a cluster of them.
 #[derive(Debug)]
 pub struct Server {
@@ -52,16 +55,20 @@ impl Server {
     pub fn new(endpoints: &[String], patience: Patience) -> Result<Self, ClientError> {
         let client = Client::connect(Config {
             endpoints: endpoints.to_vec(),
-            keepalive_interval: std::time::Duration::from_secs(KEEPALIVE_INTERVAL_SECONDS),
-            keepalive_timeout: std::time::Duration::from_secs(KEEPALIVE_TIMEOUT_SECONDS),
+            keepalive_interval: Duration::from_secs(KEEPALIVE_INTERVAL_SECONDS),
+            keepalive_timeout: Duration::from_secs(KEEPALIVE_TIMEOUT_SECONDS),
             ..Config::default()
         })?;
         Ok(Self { client, times: Times::default(), reach: Reach::new(patience), sessions: Arc::default() })
     }
 
-    /// Why the server does not answer, as last seen.
-    pub fn trouble(&self) -> Option<String> {
-        self.reach.trouble()
+    /// Why the server does not answer, in words; for a mount that gives up before it has begun.
+    pub async fn trouble(&self) -> String {
+        let hasty = self.client.with_request_timeout(TROUBLE_WITHIN);
+        match hasty.maintenance().status().await {
+            Ok(_) => "it answers, but too late".to_owned(),
+            Err(error) => error.to_string(),
+        }
     }
 
     fn heard(&self, header: Option<&ResponseHeader>) -> Revision {

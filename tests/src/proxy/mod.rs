@@ -205,8 +205,9 @@ async fn requests(
                 Some(Moment::Delayed) => {
                     withheld.lock().expect("no holder of this lock panics").insert(frame.stream());
                     hang_up.notify_one();
+                    let held = rest_of(frame, &mut frames, &mut from, &mut buffer).await;
                     shared.release.notified().await;
-                    let _sent = to.write_all(&frame.bytes).await;
+                    let _sent = to.write_all(&held).await;
                     // The answer, or the server's end, ends the relay.
                     return std::future::pending().await;
                 }
@@ -215,6 +216,21 @@ async fn requests(
                 return;
             }
         }
+    }
+}
+
+/// The request that `first` belongs to, to its end, as far as the client has sent it before it hung up.
+async fn rest_of(first: Frame, frames: &mut Frames, from: &mut OwnedReadHalf, buffer: &mut [u8]) -> Vec<u8> {
+    let stream = first.stream();
+    let mut held = first.bytes;
+    loop {
+        while let Some(frame) = frames.next() {
+            if frame.is_data() && frame.stream() == stream {
+                held.extend_from_slice(&frame.bytes);
+            }
+        }
+        let Ok(read @ 1..) = from.read(buffer).await else { return held };
+        frames.feed(&buffer[..read]);
     }
 }
 

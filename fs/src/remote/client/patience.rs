@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use etcfs_client::{ClientError, Code, Outcome};
-use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use crate::remote::{Patience, RemoteError, Revision};
@@ -33,8 +32,6 @@ pub(super) struct Reach {
     patience: Patience,
     /// So that the log has one line for an outage, not one for each call.
     away: AtomicBool,
-    /// The last reason, for a mount that gives up before it has begun.
-    trouble: Mutex<Option<String>>,
 }
 
 /// One call's wait.
@@ -48,15 +45,11 @@ pub(super) struct Wait<'a> {
 
 impl Reach {
     pub(super) fn new(patience: Patience) -> Self {
-        Self { patience, away: AtomicBool::new(false), trouble: Mutex::new(None) }
+        Self { patience, away: AtomicBool::new(false) }
     }
 
     pub(super) fn wait(&self) -> Wait<'_> {
         Wait { reach: self, began: Instant::now(), pause: PAUSE_FIRST, nonsense: 0 }
-    }
-
-    pub(super) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().clone()
     }
 
     pub(super) fn answered(&self) {
@@ -119,7 +112,6 @@ impl Wait<'_> {
         if !self.reach.away.swap(true, Ordering::Relaxed) {
             tracing::warn!(%why, "the server does not answer; still trying");
         }
-        *self.reach.trouble.lock() = Some(why.to_string());
         if let Patience::Soft(limit) = self.reach.patience {
             let left = limit.saturating_sub(self.began.elapsed());
             if left.is_zero() {

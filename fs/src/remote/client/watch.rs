@@ -1,7 +1,9 @@
 //! The mount's watch: one watcher for each range, merged into whole revisions.
 //!
-//! etcd before 3.4.25 and 3.5.8 may answer a question about progress before it has sent what lies before it; there
-//! a revision that changes both ranges may, rarely, come in two parts of the same revision. Nothing is lost.
+//! etcd before 3.4.25 and 3.5.8 answers a question about progress at once, also before it has sent what lies before
+//! it. Of such a server an answer counts only as the second in a row, each asked for after the one before had come,
+//! and from a watch that has stood for a while: by then what waited to be sent was sent, since the server picks at
+//! random between the two. Should that fail, a revision comes in two parts; nothing is lost.
 
 use std::pin::Pin;
 use std::task::Poll;
@@ -25,7 +27,15 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// So long a new watch may take before it counts as lost.
 const OPEN_WITHIN: Duration = Duration::from_secs(5);
 
+/// A watch that is newer than this may still be catching up, ten times a second, on such a server.
+const SETTLED: Duration = Duration::from_millis(300);
+
 struct Open {
+    client: Client,
+    /// Whether the server's answers about progress can be believed at once; asked when first needed.
+    honest: Option<bool>,
+    /// The answer that each range's next one has to confirm.
+    unconfirmed: Vec<Option<i64>>,
     watchers: Vec<Watcher>,
     states: Vec<watch::Receiver<WatchState>>,
     merge: Merge,
@@ -51,6 +61,9 @@ pub(super) fn open(client: &Client, ranges: Vec<KeyRange>, from: Revision) -> Wa
         })
         .collect();
     let open = Open {
+        client: client.clone(),
+        honest: None,
+        unconfirmed: vec![None; watchers.len()],
         states: watchers.iter().map(Watcher::state).collect(),
         merge: Merge::new(watchers.len(), from),
         watchers,
@@ -71,6 +84,9 @@ impl Open {
                 return Some(Ok(watched));
             }
             let behind: Vec<usize> = self.merge.behind().collect();
+            if !behind.is_empty() && self.honest.is_none() {
+                self.honest = Some(is_honest(&self.client).await);
+            }
             for &range in &behind {
                 self.watchers[range].request_progress();
             }
@@ -100,15 +116,26 @@ impl Open {
 
     fn take(&mut self, range: usize, batch: WatchBatch) {
         match batch.kind {
-            BatchKind::Created { .. } => {}
+            BatchKind::Created { .. } => self.unconfirmed[range] = None,
             BatchKind::Events => {
                 for (revision, event) in batch.events.into_iter().filter_map(wire::event) {
                     self.merge.event(revision, event);
                 }
                 self.merge.know(range, Revision(batch.revision));
             }
-            BatchKind::Progress | BatchKind::ProgressAnswer => {
-                self.merge.know(range, Revision(batch.revision))
+            BatchKind::Progress => self.merge.know(range, Revision(batch.revision)),
+            BatchKind::ProgressAnswer if self.honest == Some(true) => {
+                self.merge.know(range, Revision(batch.revision));
+            }
+            BatchKind::ProgressAnswer => {
+                let connected =
+                    self.states[range].borrow().connected.as_ref().map(|(_, since)| since.elapsed());
+                if connected.is_some_and(|age| age >= SETTLED) {
+                    let confirmed = self.unconfirmed[range].replace(batch.revision);
+                    if let Some(revision) = confirmed {
+                        self.merge.know(range, Revision(revision));
+                    }
+                }
             }
         }
     }
@@ -147,5 +174,18 @@ async fn any_changed(states: &mut [watch::Receiver<WatchState>]) {
     // An error is a watcher that has ended: its last batch says why.
     if let (Err(_), ..) = futures_util::future::select_all(changes).await {
         std::future::pending::<()>().await;
+    }
+}
+
+/// Whether the server tells its progress only once what lies before it is sent.
+async fn is_honest(client: &Client) -> bool {
+    // A server that does not say what it is, is taken for an old one: that costs a round trip more.
+    let Ok(status) = client.maintenance().status().await else { return false };
+    let mut numbers = status.version.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    let mut next = || numbers.next().unwrap_or(0);
+    match (next(), next(), next()) {
+        (3, 4, patch) => patch >= 25,
+        (3, 5, patch) => patch >= 8,
+        version => version >= (3, 6, 0),
     }
 }
