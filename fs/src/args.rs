@@ -379,6 +379,7 @@ mod tests {
         assert_eq!(error("h:.etcfs"), SourceError::Prefix(PrefixError::OwnRecords));
     }
 
+    /// Unknown options are refused by name
     #[test]
     fn options_of_fstab_are_taken_and_unknown_ones_refused_by_name() {
         let config =

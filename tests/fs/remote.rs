@@ -83,6 +83,7 @@ fn create(name: &str) -> Change {
     }
 }
 
+/// A change is made exactly once, also when its answer is lost
 #[test]
 fn a_change_is_made_once_wherever_the_connection_breaks() {
     let rounds = machine::setting("ETCFS_TEST_CUTS", 1000) / 5;

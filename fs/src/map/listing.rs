@@ -5,7 +5,7 @@
 //! So a listing costs what its children cost. Keys sort as `a`, `a-b`, `a/x`, `ab`: a name seen as a file may turn
 //! into a directory later, and nothing is final before [`Listing::finish`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
 use bytes::Bytes;
@@ -145,14 +145,17 @@ impl<'m> Listing<'m> {
         self.children.insert(VALUE.into(), Child::Value(key));
     }
 
-    /// Adds `%rel` to the root's listing, and a link for each of its `first` components whose name is free. Pass
-    /// none where there are too many.
-    pub fn rel(&mut self, first: impl IntoIterator<Item = OsString>) {
-        let Some(dir) = self.map.rel_dir().filter(|_| self.map.is_root(&self.dir)) else { return };
+    /// Adds `%rel` to the root's listing, if it holds anything, and a link for each name in it that is free here;
+    /// no link at all where the names are more than `links_max`.
+    pub fn rel(&mut self, names: &BTreeSet<OsString>, links_max: usize) {
+        let Some(dir) = self.map.rel_dir().filter(|_| self.map.is_root(&self.dir) && !names.is_empty())
+        else {
+            return;
+        };
         self.children.insert(REL.into(), Child::Rel(dir));
-        for name in first {
-            if let Some(link) = self.map.rel_link(&self.dir, &name) {
-                self.children.entry(name).or_insert(Child::Link(link));
+        for name in names.iter().filter(|_| names.len() <= links_max) {
+            if let Some(link) = self.map.rel_link(&self.dir, name) {
+                self.children.entry(name.clone()).or_insert(Child::Link(link));
             }
         }
     }

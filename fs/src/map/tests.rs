@@ -96,6 +96,7 @@ fn percent_escape_takes_a_name_that_is_none_byte_by_byte() {
     assert_eq!((&*entry.key, entry.canonical), (b"/50%off".as_ref(), true));
 }
 
+/// Reserved words name no key
 #[test]
 fn reserved_words_are_no_keys() {
     let root = map("/");
@@ -167,6 +168,7 @@ fn a_more_name_is_well_formed_or_none() {
     assert!(root.step(&dir, OsStr::new("%FFbbbbbbbbbb")).is_ok());
 }
 
+/// A key that is also a directory shows its value as %value
 #[test]
 fn a_key_that_is_a_directory_too_shows_its_value_inside() {
     let root = map("/");
@@ -192,17 +194,25 @@ fn records_show_as_directories_and_their_own_keys_show_nowhere() {
     assert_eq!(map("/b/").dir_of_record(&records[0]), None);
 }
 
+/// Keys without a leading slash live in %rel
 #[test]
 fn the_root_links_bare_keys_whose_name_is_free() {
     let root = map("/");
     let mut listing = Listing::new(&root, root.root());
     listing.key(b"/taken");
-    listing.rel(["taken".into(), "free".into(), format!("{}%more", "a".repeat(250)).into()]);
+    let names = ["taken".into(), "free".into(), format!("{}%more", "a".repeat(250)).into()].into();
+    listing.rel(&names, 3);
     let listed: BTreeMap<_, _> = listing.finish().collect();
     assert!(matches!(&listed[OsStr::new("taken")], Child::File(_)));
     let Child::Link(link) = &listed[OsStr::new("free")] else { panic!("{listed:?}") };
     assert_eq!((link.target.to_str(), &*link.entry.key), (Some("%rel/free"), b"free".as_ref()));
     assert_eq!(listed.len(), 3, "and %rel, but no link for part of a name");
+    let rel = |names, links_max| {
+        let mut listing = Listing::new(&root, root.root());
+        listing.rel(names, links_max);
+        listing.len()
+    };
+    assert_eq!((rel(&names, 2), rel(&BTreeSet::new(), 2)), (1, 0), "too many links are none; %rel stays");
 }
 
 #[test]
@@ -318,6 +328,7 @@ proptest! {
     #![proptest_config(cases("ETCFS_TEST_MAP_CASES"))]
 
     /// Key -> path -> key, and nothing in a path that a name must not be.
+    /// Every key under the prefix has exactly one path
     #[test]
     fn every_key_has_a_path_that_leads_back_to_it(prefix in prefix(), bare in any::<bool>(), tail in bytes()) {
         let map = KeyMap::new(prefix.clone(), Percent::Strict, Rel::Links);
@@ -338,6 +349,7 @@ proptest! {
     }
 
     /// Path -> key -> path: no two paths name one key, and no path names a key outside the mount.
+    /// No path leads out of the mount
     #[test]
     fn a_path_that_names_a_key_is_that_keys_path(prefix in prefix(), names in prop::collection::vec(name(), 1..4)) {
         let map = KeyMap::new(prefix.clone(), Percent::Strict, Rel::Links);

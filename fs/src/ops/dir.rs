@@ -4,7 +4,8 @@
 //! inside subdirectories; what is shown of it later comes from that one reading, so
 //! that it is stable however the directory changes. A page limit is never its end.
 
-use std::ffi::OsStr;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use etcfs_proto::key::KeyRange;
 use super::Fs;
 use super::lookup::Named;
 use crate::errno::OpError;
-use crate::map::{Child, Dir, Key, Listing as Collected, Rel, Shown};
+use crate::map::{Child, Dir, Key, Listing as Collected, Shown};
 use crate::node::{DirView, Entry, Fh, Kind, Listing, ListingEntry, NodeId, Value, file_ino, link_ino};
 use crate::remote::{
     At, Change, Committed, Compare, Freshness, Op, Page, PageRequest, RemoteError, Revision,
@@ -29,6 +30,15 @@ const LINKS_MAX: usize = 1000;
 
 /// How often a listing begins again because its revision was compacted under it.
 const COMPACTED_TRIES: u32 = 5;
+
+/// A key past `key` and past nearly all others.
+fn above_all(key: &[u8]) -> Bytes {
+    let mut end = vec![0xff; 8];
+    while end.as_slice() <= key {
+        end.push(0xff);
+    }
+    end.into()
+}
 
 impl Fs {
     pub(crate) fn open_dir(&self, id: NodeId) -> Result<Fh, OpError> {
@@ -103,11 +113,8 @@ impl Fs {
         if self.map.is_root(dir)
             && let Some(rel) = self.map.rel_dir()
         {
-            let links = match self.map.rel() {
-                Rel::Links => self.bare_names(&rel, revision).await?,
-                Rel::Dir | Rel::Off => Vec::new(),
-            };
-            collected.rel(links);
+            let names = self.bare_names(&rel, revision).await?;
+            collected.rel(&names, LINKS_MAX);
         }
         let entries = collected.finish();
         let entries = self.nodes.with(|table| {
@@ -127,10 +134,12 @@ impl Fs {
         Ok((revision, entries))
     }
 
-    /// First components of the bare keys, or none where they are too many.
-    async fn bare_names(&self, rel: &Dir, revision: Revision) -> Result<Vec<std::ffi::OsString>, OpError> {
-        let mut names = std::collections::BTreeSet::new();
+    /// First components of the bare keys: all of them, or a few more than can be links.
+    async fn bare_names(&self, rel: &Dir, revision: Revision) -> Result<BTreeSet<OsString>, OpError> {
+        let mut names = BTreeSet::new();
         self.walk(self.map.key_range(rel), Some(revision), |key| match self.map.shown(rel, key) {
+            // Enough to know that they are too many: on to the end, or near it.
+            _ if names.len() > LINKS_MAX => above_all(key),
             Shown::File { name, .. } => {
                 names.insert(name);
                 etcfs_proto::key::successor(key)
@@ -139,10 +148,14 @@ impl Fs {
                 names.insert(name);
                 seek
             }
-            Shown::More { seek, .. } | Shown::Hidden { seek } => seek,
+            Shown::More { name, seek, .. } => {
+                names.insert(name);
+                seek
+            }
+            Shown::Hidden { seek } => seek,
         })
         .await?;
-        Ok(if names.len() > LINKS_MAX { Vec::new() } else { names.into_iter().collect() })
+        Ok(names)
     }
 
     /// Hands the keys of a range to `see`, in order, at one revision, going on from

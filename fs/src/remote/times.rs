@@ -107,6 +107,7 @@ mod tests {
     }
 
     proptest! {
+        /// Times rise with revisions
         #[test]
         fn times_rise_with_revisions_and_stay(
             steps in prop::collection::vec((0i64..5, 0u64..40, 1i64..100), 1..60)

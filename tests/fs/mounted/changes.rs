@@ -9,7 +9,7 @@ use etcfs_tests::{
 };
 
 use super::Stage;
-
+/// A remote change is seen without asking
 #[test]
 fn a_remote_change_is_seen_without_asking() {
     let s = Stage::new();
@@ -45,6 +45,7 @@ fn two_mounts_see_each_others_changes() {
 }
 
 /// Every change of one transaction is seen together or in order, never half of one key.
+/// A name becomes a directory with the first key below it, and a file again with the last
 #[test]
 fn a_key_becomes_a_directory_and_a_file_again() {
     let s = Stage::new();

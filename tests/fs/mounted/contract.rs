@@ -72,6 +72,7 @@ fn odd_keys_have_a_path_and_the_path_leads_back() {
     assert_eq!(found, keys.len());
 }
 
+/// Mode, owner and times come from the mount
 #[test]
 fn what_a_key_can_not_hold_is_refused_with_its_errno() {
     let s = Stage::new();
@@ -114,6 +115,7 @@ fn directories_are_made_and_removed_as_posix_says() {
     assert!(s.api.all("").iter().all(|kv| kv.key.starts_with(b".etcfs/op/")), "{:?}", s.api.all(""));
 }
 
+/// Unlinked here, an open file goes on without a name
 #[test]
 fn a_file_that_was_unlinked_here_goes_on_without_a_name() {
     let s = Stage::new();

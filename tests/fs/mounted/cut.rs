@@ -131,14 +131,14 @@ fn a_directory_is_made_once() {
 #[test]
 fn a_directory_is_removed_once() {
     let prepare = |api: &Api, key: &str| {
-        api.set(&format!(".etcfs/dir{key}/"), "");
+        api.set(&format!(".etcfs/dir/{key}/"), "");
     };
     cuts(prepare, |path| fs::remove_dir(path), |api, key| holds_record(api, key, false));
 }
 
 #[track_caller]
 fn holds_record(api: &Api, key: &str, there: bool) {
-    let record = format!(".etcfs/dir{key}/");
+    let record = format!(".etcfs/dir/{key}/");
     assert_eq!(api.get(&record).map(|kv| kv.version), there.then_some(1), "{record}");
 }
 

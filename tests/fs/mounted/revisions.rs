@@ -70,6 +70,7 @@ fn what_only_reads_makes_no_revision() {
 }
 
 /// One save is one revision
+/// The lease of a key survives writes
 #[test]
 fn one_save_is_one_revision_and_keeps_the_lease() {
     let count = Count::new();

@@ -185,6 +185,7 @@ mod tests {
         Judged::Away { maybe_done, why: ClientError::Status { code: Code::Unavailable, message } }
     }
 
+    /// A soft mount gives up after its time
     #[tokio::test(start_paused = true)]
     async fn a_soft_mount_gives_up_after_its_time_and_not_before() {
         let limit = Duration::from_secs(10);
