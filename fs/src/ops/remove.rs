@@ -47,7 +47,7 @@ impl Fs {
             });
             return Ok(());
         }
-        let keep = if in_itself { Keep::default() } else { self.keep_dir(&dir, &name_key).await? };
+        let mut keep = if in_itself { Keep::default() } else { self.keep_dir(&dir, &name_key).await? };
         let known = self.nodes.with(|table| table.known(&name_key));
         let mut rev = known.value().map_or(value.rev, |value| value.rev);
         loop {
@@ -60,7 +60,12 @@ impl Fs {
             let Committed { revision, succeeded, answers } = self.remote.commit(change).await?;
             if !succeeded {
                 // Whoever deletes deletes what is there by then.
-                rev = got(answers).ok_or(OpError::NotFound)?.rev;
+                let newest = got(answers).ok_or(OpError::NotFound)?.rev;
+                if newest == rev {
+                    // Not the key: somebody made the directory's record meanwhile.
+                    keep = Keep::default();
+                }
+                rev = newest;
                 continue;
             }
             self.nodes.with(|table| table.unlink_handles(&name_key));
@@ -92,7 +97,10 @@ impl Fs {
                 self.nodes.with(|table| table.witnessed(prefix, revision.0, &other));
                 Ok(Keep { record: None, check })
             }
-            None => Ok(Keep { record: Some(record), check: None }),
+            None if self.first_keys(self.map.record_range(dir), 1).await?.is_empty() => {
+                Ok(Keep { record: Some(record), check: None })
+            }
+            None => Ok(Keep::default()),
         }
     }
 
