@@ -102,6 +102,7 @@ impl Crate {
     fn follow_reexports(&mut self) {
         let mut names = std::mem::take(&mut self.names);
         for named in &mut names {
+            named.path = self.absolute(&named.path, &named.by);
             // A chain of them has few links; a cycle would not compile.
             for _ in 0..4 {
                 let [first, place @ ..] = named.path.as_slice() else { break };
@@ -124,7 +125,7 @@ impl Crate {
         self.names = names;
     }
 
-    /// A re-export's path, if it begins with a child of the module that shows it, from the crate on.
+    /// A path that begins with a child of the module that names it, from the crate on.
     fn absolute(&self, path: &[String], module: &[String]) -> Vec<String> {
         let child = [module, &path[..1]].concat();
         if self.modules.contains(&child) {
