@@ -3,7 +3,7 @@
 use etcfs_tests::{
     api::{grant, put_on_lease},
     command::{self, sh},
-    machine,
+    machine, wait,
 };
 
 use super::Stage;
@@ -30,6 +30,8 @@ impl Count {
         let before = self.stage.api.revision();
         let output = command::bash(&self.stage.mount.at("d"), script);
         assert!(output.code == 0, "`{script}` fails: {output:?}");
+        // A truncation alone is put at the file's release, which nobody waits for.
+        wait::poll(wait::PATIENCE, || self.stage.api.revision() - before >= revisions);
         let made = self.stage.api.revision() - before;
         assert_eq!(made, revisions, "revisions made by `{script}`");
     }
