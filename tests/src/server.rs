@@ -99,9 +99,10 @@ impl Server {
             }
         }
         if self.kind == Kind::Etcd {
-            let machine = if cfg!(target_arch = "aarch64") { "arm64" } else { std::env::consts::ARCH };
-            command.env("ETCD_UNSUPPORTED_ARCH", machine);
-            command.args(["--logger", "zap", "--log-outputs", "stderr"]);
+            command.args(["--logger", "zap", "--log-outputs", "stderr", "--log-level", "warn"]);
+            if cfg!(target_arch = "aarch64") {
+                command.env("ETCD_UNSUPPORTED_ARCH", "arm64");
+            }
         }
         command
             .args(["--name", "default", "--data-dir"])

@@ -237,9 +237,9 @@ fn own_name(name: &OsStr) -> Result<&'static str, OpError> {
     own.ok_or(OpError::NotSupported)
 }
 
-/// As etcdctl prints it, without leading zeros.
+/// As etcdctl prints it: sixteen digits.
 fn hex(lease: LeaseId) -> String {
-    format!("{:x}", lease.0)
+    format!("{:016x}", lease.0)
 }
 
 fn parse_lease(text: &str) -> Result<LeaseId, OpError> {
