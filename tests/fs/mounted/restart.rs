@@ -1,86 +1,55 @@
 //! The server dies under the mount and comes back: the mount waits and goes on.
 
-use std::{
-    fs,
-    io::Write,
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::JoinHandle,
-};
+use std::fs;
 
-use etcfs_tests::{machine, wait};
+use etcfs_tests::{command::Followed, machine};
 
 use super::Stage;
 
-/// Writes between two kills.
-const WRITES: u64 = 5;
+/// Lines between two kills.
+const LINES: u64 = 5;
 
-/// A program that writes numbers through the mount until it is told to stop.
+/// Overwrites one file, appends to another, reads its own write, and says how far it is.
 ///
-/// A thread of its own and no scope: where the test fails, the mount goes, and
-/// with it whatever this waits for.
-struct Writer {
-    stop: Arc<AtomicBool>,
-    written: Arc<AtomicU64>,
-    thread: JoinHandle<u64>,
-}
-
-impl Writer {
-    fn start(log: PathBuf, current: PathBuf) -> Self {
-        let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (told, done) = (stop.clone(), written.clone());
-        let thread = std::thread::spawn(move || {
-            let mut number = 0_u64;
-            while !told.load(Ordering::Relaxed) {
-                write(&log, &current, number);
-                number += 1;
-                done.store(number, Ordering::Relaxed);
-            }
-            number
-        });
-        Self { stop, written, thread }
-    }
-
-    /// Waits until it has written some more.
-    fn goes_on(&self) {
-        let goal = self.written.load(Ordering::Relaxed) + WRITES;
-        wait::until_true("the mount writes on", || {
-            assert!(!self.thread.is_finished(), "the writer failed");
-            self.written.load(Ordering::Relaxed) >= goal
-        });
-    }
-
-    /// Stops it; returns how often it wrote.
-    fn stop(self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the writer never failed")
-    }
-}
-
-/// Overwrites one file and appends to another; both succeed, whatever the server does.
-fn write(log: &Path, current: &Path, number: u64) {
-    let line = format!("{number}\n");
-    fs::write(current, &line).expect("a write waits for the server, and succeeds");
-    let mut file = fs::OpenOptions::new().create(true).append(true).open(log).expect("it opens");
-    file.write_all(line.as_bytes()).expect("an append succeeds");
-    assert_eq!(fs::read_to_string(current).expect("it can be read"), line, "our own write");
-}
+/// A program of its own and no thread of the test's: a process that is started
+/// closes the files it inherits, and that flush would wait for the very server
+/// that is being started.
+const WRITER: &str = r#"bash -c '
+    number=0
+    while [ ! -e "$STOP" ]; do
+        echo $number > current && echo $number >> log || exit 1
+        [ "$(cat current)" = $number ] || exit 2
+        echo $number
+        number=$((number + 1))
+    done
+    echo end'"#;
 
 /// Without the server the mount waits
 #[test]
 fn a_mount_goes_on_after_each_restart_of_its_server() {
     let mut s = Stage::new();
-    let writer = Writer::start(s.mount.at("log"), s.mount.at("current"));
+    let stop = s.server.scratch().join("stop");
+    let mut writer = Followed::sh(&s.mount.path(), &WRITER.replace("$STOP", &stop.display().to_string()));
+    let mut count = 0;
+    let mut goes_on = |lines: u64| {
+        for _ in 0..lines {
+            writer.expect(&[&count.to_string()]);
+            count += 1;
+        }
+    };
     for _ in 0..machine::setting("ETCFS_TEST_KILLS", 50) {
-        writer.goes_on();
+        goes_on(LINES);
         s.server.kill();
         s.server.run();
     }
-    writer.goes_on();
-    let count = writer.stop();
+    goes_on(LINES);
+    fs::write(stop, "").expect("outside the mount");
+    let mut last = writer.line();
+    while last != "end" {
+        assert_eq!(last, count.to_string());
+        count += 1;
+        last = writer.line();
+    }
     // Every line once and in order: nothing lost, nothing doubled.
     let lines: String = (0..count).map(|number| format!("{number}\n")).collect();
     assert_eq!(s.api.value("/log"), Some(lines));
