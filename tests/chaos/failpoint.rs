@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use etcfs_tests::server::{Kind, Options, Server};
 
-use crate::verdict::Clients;
+use crate::verdict::{Clients, image_stood};
 
 /// Deaths at each place.
 const DEATHS: u64 = 4;
@@ -34,6 +34,7 @@ fn dies_at(site: &str, passes: u64) {
     }
     clients.load.wait_for_more(20);
     clients.check(&server);
+    image_stood(&server);
 }
 
 macro_rules! deaths {

@@ -5,7 +5,7 @@ use etcfs_tests::{
     server::{Kind, Options, Server},
 };
 
-use crate::verdict::Clients;
+use crate::verdict::{Clients, image_stood};
 
 /// Kills of one test.
 const KILLS: u64 = 50;
@@ -23,6 +23,7 @@ fn killed_again_and_again(kind: Kind, kills: u64, args: &[&str]) {
     }
     clients.load.wait_for_more(PUTS_BETWEEN);
     clients.check(&server);
+    image_stood(&server);
 }
 
 #[test]

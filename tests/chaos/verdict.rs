@@ -60,6 +60,14 @@ impl Clients {
     }
 }
 
+/// Checks that no start found the image damaged: a process's death must leave it whole.
+#[track_caller]
+pub(crate) fn image_stood(server: &Server) {
+    let log = server.log();
+    let found: Vec<&str> = log.lines().filter(|line| line.contains("set aside")).collect();
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
 /// The events of the load's keys.
 fn of_load(log: &[Event]) -> Vec<Event> {
     let is_load = |event: &&Event| event.kv.as_ref().is_some_and(|kv| kv.key.starts_with(PREFIX.as_bytes()));
