@@ -63,13 +63,12 @@ pub(crate) const FS: &[Module] = &[
     module("metrics", &[]),
     module("mount", &["args", "config", "kernel", "telemetry"]),
     // Replies are made of the nodes' own words: attributes, kinds, numbers.
-    module("kernel", &["ops", "node", "tree", "errno"]),
-    module("notify", &["node", "tree", "metrics"]),
-    // What operations, the watch and the notifier share.
-    module("tree", &["map", "remote", "config", "node"]),
-    module("ops", &["node", "map", "cache", "remote", "virtual", "errno", "config", "metrics", "tree"]),
+    module("kernel", &["ops", "node", "errno"]),
+    module("notify", &["node", "ops::Fs", "metrics"]),
+    module("ops", &["node", "map", "cache", "remote", "virtual", "errno", "config", "metrics"]),
     module("virtual", &["map", "cache", "remote"]),
-    module("sync", &["cache", "node", "remote", "notify", "map", "tree", "errno", "metrics"]),
+    // `Fs` is the mounted tree itself, which operations, the watch and the notifier share; no operation is called.
+    module("sync", &["cache", "node", "remote", "notify", "map", "ops::Fs", "errno", "metrics"]),
     module("node", &["map", "cache", "remote", "config"]),
     module("cache", &["map", "remote"]),
     module("errno", &["ops", "map", "remote"]),
