@@ -106,9 +106,12 @@ pub(crate) struct DirView {
     pub(crate) dead: bool,
 }
 
-/// The prefixes of the directories on the way to `key`, outermost first.
+/// The prefixes of the directories on the way to `key`, outermost first. The empty one,
+/// of `%rel` or of a mount of bare keys, is on the way to keys without a leading slash.
 fn ancestors(key: &[u8]) -> impl Iterator<Item = &[u8]> {
-    key.iter().enumerate().filter(|&(_, &byte)| byte == b'/').map(|(at, _)| &key[..=at])
+    let bare = (!key.starts_with(b"/")).then_some(&key[..0]);
+    let slashes = key.iter().enumerate().filter(|&(_, &byte)| byte == b'/');
+    bare.into_iter().chain(slashes.map(|(at, _)| &key[..=at]))
 }
 
 impl Table {
@@ -263,7 +266,8 @@ impl Table {
         for prefix in ancestors(at) {
             // A file whose name turns into a directory's: the kernel must look again.
             if put_version == Some(1)
-                && let Some(state) = self.keys.get(&prefix[..prefix.len() - 1])
+                && let Some(own) = prefix.strip_suffix(b"/")
+                && let Some(state) = self.keys.get(own)
                 && let Some((parent, name)) = &state.place
                 && name.as_encoded_bytes() != VALUE_NAME
             {
@@ -292,12 +296,18 @@ impl Table {
                 self.expire_dir(node);
             }
         }
-        // A key that is also a directory: `%value` came or went in its listing.
-        if !record && put_version.is_none_or(|version| version == 1) {
+        // Two more listings where a key comes or goes: of the directory that the key itself
+        // names, which shows it as `%value`; and of the root, which shows links into `%rel`
+        // (for a key in front of which there is no slash), or is no ancestor above although
+        // it shows `%empty` (for one where there is).
+        if put_version.is_none_or(|version| version == 1) {
             let own = [key.as_ref(), b"/"].concat();
-            if let Some(state) = self.dirs.get_mut(own.as_slice()) {
-                state.forget_listing(rev);
-                state.touched = state.touched.max(rev);
+            let root: &[u8] = if at.starts_with(b"/") { b"" } else { b"/" };
+            for prefix in [own.as_slice(), root] {
+                if let Some(state) = self.dirs.get_mut(prefix) {
+                    state.forget_listing(rev);
+                    state.touched = state.touched.max(rev);
+                }
             }
         }
     }

@@ -33,6 +33,17 @@ fn a_name_that_was_missing_appears() {
 }
 
 #[test]
+fn a_bare_key_put_elsewhere_appears_in_rel_and_as_a_link_in_the_root() {
+    let s = Stage::new();
+    s.api.set("first", "1");
+    s.comes_to_print("ls . %rel", ".:\n%rel\nfirst\n\n%rel:\nfirst\n");
+    s.api.set("second", "2");
+    s.comes_to_print("ls . %rel", ".:\n%rel\nfirst\nsecond\n\n%rel:\nfirst\nsecond\n");
+    s.api.delete(delete("first")).expect("a delete is accepted");
+    s.comes_to_print("ls . %rel", ".:\n%rel\nsecond\n\n%rel:\nsecond\n");
+}
+
+#[test]
 fn two_mounts_see_each_others_changes() {
     let s = Stage::new();
     let other = Mount::root(&s.server.endpoint());
