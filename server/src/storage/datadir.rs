@@ -84,7 +84,7 @@ impl DataDir {
             let Identity { member_id, cluster_id } = identity;
             let text = format!("format {FORMAT}\nmember {member_id:016x}\ncluster {cluster_id:016x}\n");
             // A digit that flips would make it another member, which waits for the rest of its cluster.
-            write!(file, "{text}crc32c {:08x}\n", crc32c::crc32c(text.as_bytes()))?;
+            writeln!(file, "{text}crc32c {:08x}", crc32c::crc32c(text.as_bytes()))?;
             file.sync_all()?;
             fs::rename(&temporary, &path)?;
             File::open(&self.member)?.sync_all()
