@@ -9,12 +9,16 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::node::NodeId;
 use crate::ops::Fs;
+
+/// `_IOR(229, 0, u32)`
+const FUSE_DEV_IOC_CLONE: libc::c_ulong = 0x8004_e500;
 
 const NOTIFY_INVAL_INODE: i32 = 2;
 const NOTIFY_INVAL_ENTRY: i32 = 3;
@@ -27,9 +31,82 @@ const NO_DATA: i64 = -1;
 
 /// Starts the notifier on a duplicate of the session's descriptor. It ends when the
 /// mount does.
+///
+/// A notification may be blocked in the kernel when the process is killed, on a
+/// directory that a request of this very mount holds; the process can't end before
+/// it, and the request is not answered any more. So the thread has a channel of its
+/// own to the same mount and a descriptor table of its own without the session's: the
+/// session's channel is closed by the rest of the process, which ends the
+/// requests that were read from it, and with them the wait.
 pub fn start(fs: Arc<Fs>, device: OwnedFd) -> io::Result<JoinHandle<()>> {
-    let device = Device(File::from(device));
-    std::thread::Builder::new().name("notify".to_owned()).spawn(move || run(&fs, &device))
+    let channel = match own_channel(&device) {
+        Ok(channel) => Some(channel),
+        Err(error) => {
+            // An unprivileged mount where the device itself can't be opened again.
+            tracing::info!(%error, "notifications share the session's channel");
+            None
+        }
+    };
+    std::thread::Builder::new().name("notify".to_owned()).spawn(move || {
+        let device = match channel {
+            Some(channel) => {
+                drop(device);
+                alone_with(&channel);
+                channel
+            }
+            None => device,
+        };
+        run(&fs, &Device(File::from(device)));
+    })
+}
+
+/// Another channel to the mount behind `session`.
+#[expect(unsafe_code, reason = "the device's ioctl has no wrapper")]
+fn own_channel(session: &OwnedFd) -> io::Result<OwnedFd> {
+    let channel = File::options().read(true).write(true).open("/dev/fuse")?;
+    let mut from = session.as_raw_fd() as u32;
+    // SAFETY: FUSE_DEV_IOC_CLONE reads one u32 through the pointer, which outlives the call.
+    let done = unsafe { libc::ioctl(channel.as_raw_fd(), FUSE_DEV_IOC_CLONE, &raw mut from) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(channel.into()) }
+}
+
+/// Gives the calling thread a descriptor table of its own, without the session's
+/// channels and without connections, which must not stay open for its sake. The rest
+/// stays: waking the runtime writes to a descriptor of its.
+#[expect(unsafe_code, reason = "unshare has no safe wrapper")]
+fn alone_with(channel: &OwnedFd) {
+    // SAFETY: CLONE_FILES copies this thread's descriptor table; numbers keep their meaning.
+    let apart = unsafe { libc::unshare(libc::CLONE_FILES) } == 0;
+    if !apart {
+        tracing::info!(error = %io::Error::last_os_error(), "the notifier shares the process's descriptors");
+        return;
+    }
+    let Ok(open) = std::fs::read_dir("/proc/thread-self/fd") else { return };
+    let foreign: Vec<i32> = open
+        .flatten()
+        .filter_map(|entry| {
+            let fd: i32 = entry.file_name().to_str()?.parse().ok()?;
+            let target = std::fs::read_link(entry.path()).ok()?;
+            let session = target == Path::new("/dev/fuse") && fd != channel.as_raw_fd();
+            (session || is_connection(fd)).then_some(fd)
+        })
+        .collect();
+    for fd in foreign {
+        // SAFETY: this thread's own copy of the descriptor; its owner's is in the other table.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// True for an internet socket.
+#[expect(unsafe_code, reason = "the socket option has no safe wrapper for a bare number")]
+fn is_connection(fd: i32) -> bool {
+    let mut domain: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: both pointers are to locals of the size that is said.
+    let done = unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, (&raw mut domain).cast(), &raw mut len)
+    };
+    done == 0 && matches!(domain, libc::AF_INET | libc::AF_INET6)
 }
 
 fn run(fs: &Fs, device: &Device) {
@@ -43,7 +120,13 @@ fn run(fs: &Fs, device: &Device) {
         for &id in &work.attributes {
             report("drop attributes", device.attributes(id));
         }
-        fs.nodes.with(|table| table.work_done(&work));
+        let skipped = fs.nodes.with(|table| {
+            table.work_done(&work);
+            table.take_skipped()
+        });
+        if skipped > 0 {
+            tracing::warn!(skipped, "a slow follower missed values");
+        }
     }
 }
 

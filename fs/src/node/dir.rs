@@ -59,6 +59,11 @@ pub(super) struct DirState {
 }
 
 impl Listing {
+    /// The entries after `name`.
+    pub(crate) fn after(&self, name: &OsStr) -> &[ListingEntry] {
+        &self.entries[self.entries.partition_point(|entry| entry.name.as_os_str() <= name)..]
+    }
+
     /// What `name` is; entries are in order of names.
     pub(crate) fn kind(&self, name: &OsStr) -> Option<Kind> {
         let at = self.entries.binary_search_by(|entry| entry.name.as_os_str().cmp(name)).ok()?;

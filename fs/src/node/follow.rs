@@ -211,9 +211,7 @@ impl Table {
     ) -> Option<Entry> {
         let state = self.keys.get_mut(key)?;
         state.used = true;
-        if state.known.value().is_none() {
-            return None;
-        }
+        state.known.value()?;
         if state.published.is_none() {
             // The kernel has no name for it that could carry an old size.
             state.publish();
@@ -443,13 +441,10 @@ impl Table {
         match self.handles.get(&fh)? {
             Handle::Writer(writer) => Some(WriterView {
                 key: writer.key.clone(),
-                node: writer.node,
                 edits: writer.edits.clone(),
                 create: writer.create,
                 put: writer.put,
-                failed: writer.failed,
                 anonymous: writer.anonymous.is_some(),
-                append: writer.append,
             }),
             Handle::Reader(_) | Handle::Dir(_) => None,
         }

@@ -312,15 +312,12 @@ pub(crate) enum Moment {
     Release,
 }
 
-/// A writer as an operation sees it.
+/// A writer as a put needs it.
 #[derive(Clone, Debug)]
 pub(crate) struct WriterView {
     pub(crate) key: Bytes,
-    pub(crate) node: NodeId,
     pub(crate) edits: Edits,
     pub(crate) create: i64,
     pub(crate) put: bool,
-    pub(crate) failed: Option<i32>,
     pub(crate) anonymous: bool,
-    pub(crate) append: bool,
 }

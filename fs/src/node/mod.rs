@@ -21,10 +21,10 @@ use crate::remote::KeyValue;
 
 pub(crate) use dir::{Below, DirView, Listing, ListingEntry};
 pub(crate) use edits::Edits;
-pub(crate) use file::{Entry, FileFacts, Known, home_of};
-pub(crate) use follow::WriterState;
-pub(crate) use handle::{Moment, OpenedAs, WriterView};
-pub(crate) use table::{Notice, Shared, Table, Work};
+use file::home_of;
+pub(crate) use file::{Entry, Known};
+pub(crate) use handle::{Moment, OpenedAs};
+pub(crate) use table::{Shared, Table};
 
 /// A number under which the kernel knows an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

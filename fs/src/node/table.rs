@@ -182,12 +182,9 @@ impl Table {
         self.seen = self.seen.max(rev);
     }
 
-    pub(crate) fn seen(&self) -> i64 {
-        self.seen
-    }
-
-    pub(crate) fn skipped(&self) -> u64 {
-        self.skipped
+    /// Values that slow readers did not get, since it was last asked.
+    pub(crate) fn take_skipped(&mut self) -> u64 {
+        std::mem::take(&mut self.skipped)
     }
 
     /// The kernel has dropped `count` of the lookups that it was answered.
@@ -320,8 +317,6 @@ pub(crate) struct Shared {
     /// to the kernel. No other lock is taken under it.
     table: Mutex<Table>,
     bell: Condvar,
-    /// The watch has moved on.
-    moved: tokio::sync::Notify,
 }
 
 impl Shared {
@@ -331,11 +326,7 @@ impl Shared {
             bytes_max: usize::try_from(cache_bytes).unwrap_or(usize::MAX),
             follow,
         };
-        Self {
-            table: Mutex::new(Table::new(root, limits)),
-            bell: Condvar::new(),
-            moved: tokio::sync::Notify::new(),
-        }
+        Self { table: Mutex::new(Table::new(root, limits)), bell: Condvar::new() }
     }
 
     /// Runs `f` under the lock, then rings the notifier if there is work.
@@ -366,16 +357,5 @@ impl Shared {
     pub(crate) fn close(&self) {
         self.table.lock().closed = true;
         self.bell.notify_all();
-        self.moved.notify_waiters();
-    }
-
-    /// Tells those who wait for the watch that it has moved.
-    pub(crate) fn rang(&self) {
-        self.moved.notify_waiters();
-    }
-
-    /// The next time that the watch moves.
-    pub(crate) fn moved(&self) -> tokio::sync::futures::Notified<'_> {
-        self.moved.notified()
     }
 }

@@ -4,15 +4,17 @@
 //! has changed since), else by one read of the server of both readings of the name.
 
 use std::ffi::OsStr;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
+use etcfs_proto::key::{KeyRange, successor};
 
 use super::Fs;
 use crate::errno::OpError;
 use crate::map::{Dir, Entry as Name, RelLink, Step};
 use crate::node::{Below, Entry, Kind, Known, NodeId, Table, Value};
-use crate::remote::{At, Freshness, Lookup, Probe};
+use crate::remote::{At, Freshness, Lookup, Page, PageRequest, Probe};
 
 /// What a name turned out to be.
 #[derive(Clone, Debug)]
@@ -38,7 +40,21 @@ pub(super) enum Named {
 
 /// What must be asked of the server first.
 #[derive(Debug)]
-pub(super) struct Ask(pub(super) Name);
+pub(super) enum Ask {
+    /// Both readings of a name.
+    Name(Name),
+    /// A file of a listing that still stands, and those after it there: who asks for one
+    /// (`ls -l`, `grep -r`) asks for the next.
+    Files(Vec<Bytes>),
+}
+
+/// Values read ahead of a lookup: at most so many files, and about so many bytes.
+const AHEAD_MAX: usize = 512;
+const AHEAD_BYTES: usize = 256 * 1024;
+
+/// Values may be large: the first reading ahead is this short, and so is each after
+/// large ones.
+pub(super) const AHEAD_MIN: usize = 8;
 
 impl Fs {
     /// Answers from what is known; `None` if the server must be asked.
@@ -106,7 +122,7 @@ impl Fs {
                         Ok(Named::File { key: key.bytes(), value, local: facts.local, in_itself: true })
                     }
                     Known::Absent => Ok(Named::NoValue(key.bytes())),
-                    Known::Unknown => Err(Ask(Name { key, dir: dir.clone(), canonical: true })),
+                    Known::Unknown => Err(Ask::Name(Name { key, dir: dir.clone(), canonical: true })),
                 })
             }
             Step::More(dir) | Step::Rel(dir) => Ok(Ok(Named::Dir { dir, canonical: true })),
@@ -135,8 +151,29 @@ impl Fs {
             Known::Unknown if listed == Some(None) || listed == Some(Some(Kind::Link)) => {
                 self.link_now(table, dir, name, entry)
             }
-            _ => Err(Ask(entry)),
+            Known::Unknown if listed == Some(Some(Kind::File)) && exists.is_none() => {
+                Err(Ask::Files(self.ahead(table, dir, name, &entry)))
+            }
+            _ => Err(Ask::Name(entry)),
         }
+    }
+
+    /// The file and those after it in its directory's listing that are not known either.
+    fn ahead(&self, table: &mut Table, dir: &Dir, name: &OsStr, entry: &Name) -> Vec<Bytes> {
+        let mut keys = vec![entry.key.bytes()];
+        let window = self.ahead.load(Ordering::Relaxed);
+        let listing = dir.prefix().and_then(|prefix| table.listing(prefix));
+        let after = listing.iter().flat_map(|listing| listing.after(name)).take(window);
+        for next in after.filter(|next| next.kind == Kind::File) {
+            if let Ok(Step::Entry(next)) = self.map.step(dir, &next.name)
+                && next.key > entry.key
+                && table.known(&next.key) == Known::Unknown
+            {
+                keys.push(next.key.bytes());
+            }
+        }
+        keys.sort_unstable();
+        keys
     }
 
     fn link_now(&self, table: &mut Table, dir: &Dir, name: &OsStr, entry: Name) -> Result<Named, Ask> {
@@ -145,13 +182,39 @@ impl Fs {
         match (table.known(&link.entry.key), below) {
             (Known::Present(_), _) | (_, Some(true)) => Ok(Named::Link(link)),
             (Known::Absent, Some(false)) => Ok(Named::Nothing(entry)),
-            _ => Err(Ask(link.entry)),
+            _ => Err(Ask::Name(link.entry)),
         }
     }
 
-    /// Reads both readings of a name and keeps what it learns.
+    /// Asks the server and keeps what it learns.
     pub(super) async fn ask(&self, ask: &Ask) -> Result<(), OpError> {
-        let Ask(name) = ask;
+        match ask {
+            Ask::Name(name) => self.ask_name(name).await,
+            Ask::Files(keys) => self.ask_files(keys).await,
+        }
+    }
+
+    async fn ask_files(&self, keys: &[Bytes]) -> Result<(), OpError> {
+        let (Some(first), Some(last)) = (keys.first(), keys.last()) else { return Ok(()) };
+        let loads = Loads::begin(self, keys);
+        let request = PageRequest {
+            range: KeyRange { start: first.clone(), end: Some(successor(last)) },
+            limit: keys.len() as u32,
+            keys_only: false,
+            how: Freshness::Linearizable,
+        };
+        let At { revision, found } = self.remote.page(request).await?;
+        let bytes: usize = found.kvs.iter().map(|kv| kv.value.len()).sum();
+        let window = match bytes {
+            0..AHEAD_BYTES => (keys.len() * 2).min(AHEAD_MAX),
+            _ => keys.len() / 2,
+        };
+        self.ahead.store(window.max(AHEAD_MIN), Ordering::Relaxed);
+        loads.end(revision.0, &found);
+        Ok(())
+    }
+
+    async fn ask_name(&self, name: &Name) -> Result<(), OpError> {
         let key = name.key.bytes();
         let load = Load::begin(self, &key, name.dir.prefix());
         let probe = Probe {
@@ -179,7 +242,7 @@ impl Fs {
                 }
                 return Ok(exists);
             }
-            self.ask(&Ask(Name { key: key.clone(), dir: dir.clone(), canonical: true })).await?;
+            self.ask_name(&Name { key: key.clone(), dir: dir.clone(), canonical: true }).await?;
         }
     }
 
@@ -241,5 +304,38 @@ impl Drop for Load<'_> {
                 }
             });
         }
+    }
+}
+
+/// The same for files of a listing.
+struct Loads<'f> {
+    fs: &'f Fs,
+    /// In order; emptied at the end.
+    keys: Vec<Bytes>,
+}
+
+impl<'f> Loads<'f> {
+    fn begin(fs: &'f Fs, keys: &[Bytes]) -> Self {
+        fs.nodes.with(|table| keys.iter().for_each(|key| table.begin_load(key)));
+        Self { fs, keys: keys.to_vec() }
+    }
+
+    fn end(mut self, revision: i64, found: &Page) {
+        let keys = std::mem::take(&mut self.keys);
+        // Past the last key of a cut page nothing is known.
+        let read_to = found.kvs.last().filter(|_| found.more).map(|kv| kv.key.bytes());
+        self.fs.nodes.with(|table| {
+            for key in &keys {
+                let kv = found.kvs.binary_search_by(|kv| (*kv.key).cmp(key)).ok().map(|at| &found.kvs[at]);
+                let beyond = read_to.as_ref().is_some_and(|last| key > last);
+                table.end_load(key, (!beyond).then(|| (revision, kv.map(Value::from))));
+            }
+        });
+    }
+}
+
+impl Drop for Loads<'_> {
+    fn drop(&mut self) {
+        self.fs.nodes.with(|table| self.keys.iter().for_each(|key| table.end_load(key, None)));
     }
 }

@@ -21,7 +21,7 @@ mod xattr;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -55,6 +55,8 @@ pub struct Fs {
     pub(crate) tasks: TaskTracker,
     pub(crate) started: SystemTime,
     stopping: AtomicBool,
+    /// How many files a lookup reads ahead, by how large they were last.
+    ahead: AtomicUsize,
 }
 
 impl Fs {
@@ -75,6 +77,7 @@ impl Fs {
             tasks: TaskTracker::new(),
             started: SystemTime::now(),
             stopping: AtomicBool::new(false),
+            ahead: AtomicUsize::new(lookup::AHEAD_MIN),
             view,
         })
     }

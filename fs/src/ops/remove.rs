@@ -151,7 +151,7 @@ impl Fs {
         self.writable(&own)?;
         let keys = self.map.key_range(&dir);
         let records = self.map.record_range(&dir);
-        if self.holds_local(&dir) || self.first_keys(keys.clone(), 1).await?.first().is_some() {
+        if self.holds_local(&dir) || !self.first_keys(keys.clone(), 1).await?.is_empty() {
             return Err(OpError::NotEmpty);
         }
         let below = self.first_keys(records, 2).await?;
@@ -195,7 +195,7 @@ impl Fs {
         }
         let others = self.first_keys(self.map.record_range(outer), 2).await?;
         if others.iter().any(|key| key != leaving)
-            || self.first_keys(self.map.key_range(outer), 1).await?.first().is_some()
+            || !self.first_keys(self.map.key_range(outer), 1).await?.is_empty()
         {
             return Ok(None);
         }

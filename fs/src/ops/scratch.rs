@@ -31,7 +31,7 @@ pub(super) fn scratch_kind(name: &OsStr, patterns: &[String]) -> Option<bool> {
     let is_vim_probe = std::str::from_utf8(name)
         .ok()
         .and_then(|text| text.parse::<u32>().ok())
-        .is_some_and(|number| number >= 4913 && number < 4913 + 123 * 100 && (number - 4913) % 123 == 0);
+        .is_some_and(|number| (4913..4913 + 123 * 100).contains(&number) && (number - 4913) % 123 == 0);
     (is_vim_probe || patterns.iter().any(|pattern| matches(pattern.as_bytes(), name))).then_some(false)
 }
 
@@ -43,7 +43,7 @@ fn is_vim_swap(name: &[u8]) -> bool {
     name.starts_with(b".")
         && dot > 0
         && match suffix {
-            [b's', a, b] => (b'a'..=b'w').contains(a) && b.is_ascii_lowercase() && (*a > b'u' || *a >= b'a'),
+            [b's', a, b] => (b'a'..=b'w').contains(a) && b.is_ascii_lowercase(),
             _ => suffix == b"swpx",
         }
 }

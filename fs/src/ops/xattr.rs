@@ -1,6 +1,6 @@
 //! Leases and history facts as extended attributes, `user.etcfs.*`.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 
 use bytes::Bytes;
 
@@ -233,7 +233,7 @@ impl Fs {
 
 fn own_name(name: &OsStr) -> Result<&'static str, OpError> {
     let known = [LEASE, TTL, GRANTED_TTL, KEEPALIVE, KEY, CREATE_REVISION, REVISION, VERSION];
-    let own = known.into_iter().find(|known| OsString::from(known) == name);
+    let own = known.into_iter().find(|&known| name == known);
     own.ok_or(OpError::NotSupported)
 }
 

@@ -46,13 +46,12 @@ async fn follow(fs: Arc<Fs>, from: Revision) {
                     fs.nodes.with(|table| table.saw(revision.0));
                 }
                 Some(Ok(Watched::Lost)) => {
-                    tracing::warn!("the server can't be reached; cached files get old")
+                    tracing::warn!("the server can't be reached; cached files get old");
                 }
                 Some(Ok(Watched::Back)) => tracing::info!("the server answers again"),
                 Some(Err(error)) => break error,
                 None => return,
             }
-            fs.nodes.rang();
         };
         match error {
             RemoteError::Closed => return,
