@@ -157,7 +157,7 @@ fn a_more_name_is_well_formed_or_none() {
         // Only what did not fit may follow, and only as much as makes the whole too long for one name.
         let next = |name: &str| root.step(&dir, OsStr::new(name)).is_ok();
         assert_eq!(next(&"b".repeat(20)), length == 250);
-        assert_eq!(next(&format!("\u{1f600}{}", "b".repeat(20))), true);
+        assert!(next(&format!("\u{1f600}{}", "b".repeat(20))));
         assert!(!next("b") && !next("%empty") && !next("%value") && !next("%log"));
     }
     assert_eq!(step(format!("{}%more", "a".repeat(246))), Err(NameError::NotCanonical));

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::file::home_of;
 use super::table::{DirNode, LinkNode, Node, Notice};
 use super::{Attr, Entry, Kind, NodeId, ROOT, Table, Value};
-use crate::map::{DIR_RECORDS, Dir};
+use crate::map::{DIR_RECORDS, Dir, OWN_RECORDS};
 
 /// The name under which a directory shows its own key.
 const VALUE_NAME: &[u8] = b"%value";
@@ -111,12 +111,16 @@ pub(crate) struct DirView {
     pub(crate) dead: bool,
 }
 
-/// The prefixes of the directories on the way to `key`, outermost first. The empty one,
-/// of `%rel` or of a mount of bare keys, is on the way to keys without a leading slash.
+/// The prefixes of the directories on the way to `key`, outermost first. The first is
+/// empty: a mount of bare keys, or `%rel`.
 fn ancestors(key: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let bare = (!key.starts_with(b"/")).then_some(&key[..0]);
-    let slashes = key.iter().enumerate().filter(|&(_, &byte)| byte == b'/');
-    bare.into_iter().chain(slashes.map(|(at, _)| &key[..=at]))
+    let below = key.iter().enumerate().filter(|&(_, &byte)| byte == b'/').map(|(at, _)| &key[..=at]);
+    std::iter::once(&key[..0]).chain(below)
+}
+
+/// A key whose first component the root of a mount at `/` shows as a link.
+fn is_bare(key: &[u8]) -> bool {
+    !key.starts_with(b"/") && !key.starts_with(OWN_RECORDS)
 }
 
 impl Table {
@@ -268,11 +272,22 @@ impl Table {
     }
 
     fn event_below(&mut self, key: &Bytes, at: &[u8], record: bool, rev: i64, put_version: Option<i64>) {
+        let names_change = put_version.is_none_or(|version| version == 1);
+        if names_change
+            && is_bare(at)
+            && let Some(root) = self.dirs.get_mut(b"/".as_slice())
+        {
+            root.forget_listing(rev);
+            root.touched = root.touched.max(rev);
+        }
+        if key.starts_with(OWN_RECORDS) && !record {
+            return;
+        }
         for prefix in ancestors(at) {
             // A file whose name turns into a directory's: the kernel must look again.
             if put_version == Some(1)
-                && let Some(own) = prefix.strip_suffix(b"/")
-                && let Some(state) = self.keys.get(own)
+                && let Some(name) = prefix.strip_suffix(b"/")
+                && let Some(state) = self.keys.get(name)
                 && let Some((parent, name)) = &state.place
                 && name.as_encoded_bytes() != VALUE_NAME
             {
@@ -290,7 +305,7 @@ impl Table {
                     (false, _) => {}
                 }
             }
-            if put_version.is_none_or(|version| version == 1) {
+            if names_change {
                 state.forget_listing(rev);
                 state.touched = state.touched.max(rev);
                 state.rev = state.rev.max(rev);
@@ -301,18 +316,12 @@ impl Table {
                 self.expire_dir(node);
             }
         }
-        // Two more listings where a key comes or goes: of the directory that the key itself
-        // names, which shows it as `%value`; and of the root, which shows links into `%rel`
-        // (for a key in front of which there is no slash), or is no ancestor above although
-        // it shows `%empty` (for one where there is).
-        if put_version.is_none_or(|version| version == 1) {
+        // A key that is also a directory: `%value` came or went in its listing.
+        if !record && names_change {
             let own = [key.as_ref(), b"/"].concat();
-            let root: &[u8] = if at.starts_with(b"/") { b"" } else { b"/" };
-            for prefix in [own.as_slice(), root] {
-                if let Some(state) = self.dirs.get_mut(prefix) {
-                    state.forget_listing(rev);
-                    state.touched = state.touched.max(rev);
-                }
+            if let Some(state) = self.dirs.get_mut(own.as_slice()) {
+                state.forget_listing(rev);
+                state.touched = state.touched.max(rev);
             }
         }
     }

@@ -117,7 +117,7 @@ impl World {
         let map = KeyMap::new(Bytes::from_static(b"/"), Percent::Strict, Rel::Off);
         let limits = Limits { keys_max: 100, bytes_max: 1 << 20, follow: true };
         let mut table = Table::new(map.root(), limits);
-        let value = World::bytes(0, 3);
+        let value = Self::bytes(0, 3);
         table.begin_load(&key());
         table.end_load(
             &key(),
@@ -147,7 +147,7 @@ impl World {
     }
 
     fn put(&mut self, fill: u8, local: bool) {
-        let bytes = World::bytes(self.history.len(), fill);
+        let bytes = Self::bytes(self.history.len(), fill);
         let before = if self.deleted { 0 } else { self.rev };
         self.rev += 1;
         if self.deleted {

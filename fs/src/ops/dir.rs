@@ -102,8 +102,23 @@ impl Fs {
     async fn read_listing(&self, dir: &Dir) -> Result<(Revision, Vec<ListingEntry>), OpError> {
         let mut collected = Collected::new(&self.map, dir.clone());
         let range = self.map.key_range(dir);
-        let revision = self.walk(range, None, |key| collected.key(key)).await?;
-        self.walk(self.map.record_range(dir), Some(revision), |key| collected.record(key)).await?;
+        let mut there = self.map.record_of(dir).is_none();
+        let revision = self
+            .walk(range, None, |key| {
+                there = true;
+                collected.key(key)
+            })
+            .await?;
+        self.walk(self.map.record_range(dir), Some(revision), |key| {
+            there = true;
+            collected.record(key)
+        })
+        .await?;
+        if !there {
+            // Gone since it was opened, or somebody's working directory: it reads empty.
+            self.nodes.with(|table| table.dir_gone(dir));
+            return Ok((revision, Vec::new()));
+        }
         if let Some(own) = self.map.value_key(dir) {
             let At { found, .. } = self.remote.get(own.clone(), Freshness::Exactly(revision)).await?;
             if found.is_some() {
