@@ -141,7 +141,7 @@ fn counters_that_many_raise_at_once_over_a_bad_line_count_right() {
                 let remote = s.remote.clone();
                 runtime().spawn(async move {
                     for _ in 0..each {
-                        raise(&*remote).await;
+                        raise(&remote).await;
                     }
                 })
             })
@@ -269,7 +269,7 @@ fn reads_are_of_one_revision_and_as_new_as_they_must_be() {
         assert_eq!(found.revision.0, s.api.revision());
         let (names, rest) = found.found.split_at(40);
         assert!(names.iter().zip(0..).all(|(lookup, number)| {
-            lookup.kv.as_ref().is_some_and(|kv| kv.value == Bytes::from(format!("v{number}")))
+            lookup.kv.as_ref().is_some_and(|kv| kv.value == format!("v{number}"))
                 && lookup.below.is_none()
         }));
         assert_eq!((rest[0].kv.is_some(), rest[0].below.as_deref()), (false, Some(b"/d/00".as_ref())));
