@@ -36,7 +36,7 @@ chapters! {
         s.comes_to_print("ls project/jobs", "job1\njob2\n");
         assert_eq!(s.sh("cat project/jobs/job1"), "one");
         assert_eq!(s.sh("cat project/jobs/job2"), "two\n");
-        assert_eq!(s.sh("ls"), "%rel\nproject\n");
+        assert_eq!(s.sh("ls"), "project\n");
         assert_eq!(s.sh("stat -c %s project/jobs/job1"), "3\n");
         assert_eq!(s.sh("find . -type f | sort"), "./project/jobs/job1\n./project/jobs/job2\n");
     }
