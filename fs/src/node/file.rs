@@ -47,6 +47,8 @@ pub(super) struct KeyState {
     pub(super) rev: i64,
     /// This table's own count of changes; orders local changes among remote ones.
     pub(super) seq: u64,
+    /// What the key held when it was deleted: an open file still shows it.
+    pub(super) last: Bytes,
     pub(super) published: Option<Value>,
     pub(super) pub_seq: u64,
     pub(super) pub_rev: i64,
@@ -82,6 +84,7 @@ impl KeyState {
             known: Known::Unknown,
             rev: 0,
             seq: 0,
+            last: Bytes::new(),
             published: None,
             pub_seq: 0,
             pub_rev: 0,
@@ -97,6 +100,11 @@ impl KeyState {
             used: true,
             turn: None,
         }
+    }
+
+    /// What lies below a writer's edits.
+    pub(super) fn bytes(&self) -> &Bytes {
+        self.known.value().map_or(&self.last, |value| &value.bytes)
     }
 
     pub(super) fn pinned(&self) -> bool {

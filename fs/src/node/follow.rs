@@ -89,6 +89,11 @@ impl Table {
         {
             state.pend.push((seq, value.bytes.clone()));
         }
+        if let (None, Known::Present(old)) = (&new, &state.known)
+            && state.handles > 0
+        {
+            state.last = old.bytes.clone();
+        }
         state.known = new.map_or(Known::Absent, Known::Present);
         if state.nodes.is_empty() {
             state.pend.clear();
@@ -327,8 +332,9 @@ impl Table {
             let asked = fh == Some(handle);
             match self.handles.get(&handle) {
                 Some(Handle::Writer(writer)) if asked || (fh.is_none() && writer.pid == pid) => {
-                    let known = self.keys.get(&writer.key).and_then(|state| state.known.value());
-                    let base = known.map_or(0, |value| value.bytes.len() as u64);
+                    let state = self.keys.get(&writer.key);
+                    let base = state.map_or(0, |state| state.bytes().len() as u64);
+                    let known = state.and_then(|state| state.known.value());
                     own = Some((writer.len_on(base), known.map_or(0, |value| value.rev)));
                 }
                 Some(Handle::Reader(reader)) if asked || (fh.is_none() && reader.pid == pid) => {
@@ -425,9 +431,8 @@ impl Table {
                 Some(reader.read(follow.then_some(&node.log), published.filter(|_| follow), offset, size))
             }
             Handle::Writer(writer) => {
-                let known = self.keys.get(&writer.key).and_then(|state| state.known.value());
                 let empty = Bytes::new();
-                let view = writer.view(known.map_or(&empty, |value| &value.bytes));
+                let view = writer.view(self.keys.get(&writer.key).map_or(&empty, |state| state.bytes()));
                 let start = view.len().min(usize::try_from(offset).unwrap_or(usize::MAX));
                 let end = view.len().min(start.saturating_add(size));
                 Some(view.slice(start..end))
@@ -456,8 +461,7 @@ impl Table {
 
     pub(crate) fn writer_state(&self, fh: Fh) -> Option<WriterState> {
         let Some(Handle::Writer(writer)) = self.handles.get(&fh) else { return None };
-        let known = self.keys.get(&writer.key).and_then(|state| state.known.value());
-        let len = writer.len_on(known.map_or(0, |value| value.bytes.len() as u64));
+        let len = writer.len_on(self.keys.get(&writer.key).map_or(0, |state| state.bytes().len() as u64));
         Some(WriterState { failed: writer.failed, append: writer.append, len })
     }
 
@@ -528,7 +532,7 @@ impl Table {
     /// What a read of an open writer's key finds instead of a key that is gone.
     pub(crate) fn unlink_handles(&mut self, key: &Bytes) {
         let Some(state) = self.keys.get(key) else { return };
-        let bytes = state.known.value().map(|value| value.bytes.clone()).unwrap_or_default();
+        let bytes = state.bytes().clone();
         for id in &state.nodes {
             let Some(Node::File(node)) = self.nodes.get(id) else { continue };
             for fh in &node.handles {
