@@ -2,7 +2,7 @@
 //!
 //! Cargo makes them before the tests, in the same profile and with failpoints,
 //! and tells their paths at run time. They run under the names that packages
-//! give them, since help texts and logs print argv[0].
+//! give them, since help texts and logs print `argv[0]`.
 
 use std::{
     env, fs,
