@@ -269,8 +269,7 @@ fn reads_are_of_one_revision_and_as_new_as_they_must_be() {
         assert_eq!(found.revision.0, s.api.revision());
         let (names, rest) = found.found.split_at(40);
         assert!(names.iter().zip(0..).all(|(lookup, number)| {
-            lookup.kv.as_ref().is_some_and(|kv| kv.value == format!("v{number}"))
-                && lookup.below.is_none()
+            lookup.kv.as_ref().is_some_and(|kv| kv.value == format!("v{number}")) && lookup.below.is_none()
         }));
         assert_eq!((rest[0].kv.is_some(), rest[0].below.as_deref()), (false, Some(b"/d/00".as_ref())));
         assert_eq!(rest[1].record.as_deref(), Some(b".etcfs/dir//e/".as_ref()));

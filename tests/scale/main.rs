@@ -10,6 +10,7 @@ use etcfs_tests::{
     process::show,
     server::{Kind, Options, Server},
 };
+use tonic::Code;
 
 /// Keys of one directory.
 const PER_DIRECTORY: u64 = 1000;
@@ -63,9 +64,16 @@ fn load(server: &Server, directories: u64) {
                 for directory in (loader..directories).step_by(LOADERS as usize) {
                     let keys: Vec<u64> = (0..PER_DIRECTORY).collect();
                     for keys in keys.chunks(PER_TRANSACTION) {
-                        let puts =
-                            keys.iter().map(|key| put(&format!("/d{directory}/k{key}"), value.clone()));
-                        kv.txn(txn(puts.map(Op::Put))).await.expect("a transaction is accepted");
+                        // A load that outruns the disk is held up, and then told to come
+                        // again; these puts may be done twice.
+                        loop {
+                            let puts =
+                                keys.iter().map(|key| put(&format!("/d{directory}/k{key}"), value.clone()));
+                            match kv.txn(txn(puts.map(Op::Put))).await {
+                                Ok(_) => break,
+                                Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status}"),
+                            }
+                        }
                     }
                 }
             })
