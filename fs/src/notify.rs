@@ -71,8 +71,9 @@ fn own_channel(session: &OwnedFd) -> io::Result<OwnedFd> {
 }
 
 /// Gives the calling thread a descriptor table of its own, without the session's
-/// channels and without connections, which must not stay open for its sake. The rest
-/// stays: waking the runtime writes to a descriptor of its.
+/// channels, connections and pipes, which must not stay open for its sake: whoever
+/// started the daemon waits for the end of its pipes. The rest stays: waking the
+/// runtime writes to a descriptor of its.
 #[expect(unsafe_code, reason = "unshare has no safe wrapper")]
 fn alone_with(channel: &OwnedFd) {
     // SAFETY: CLONE_FILES copies this thread's descriptor table; numbers keep their meaning.
@@ -88,7 +89,8 @@ fn alone_with(channel: &OwnedFd) {
             let fd: i32 = entry.file_name().to_str()?.parse().ok()?;
             let target = std::fs::read_link(entry.path()).ok()?;
             let session = target == Path::new("/dev/fuse") && fd != channel.as_raw_fd();
-            (session || is_connection(fd)).then_some(fd)
+            let pipe = target.as_os_str().as_encoded_bytes().starts_with(b"pipe:");
+            (session || pipe || is_connection(fd)).then_some(fd)
         })
         .collect();
     for fd in foreign {

@@ -65,10 +65,13 @@ pub(crate) fn fork() -> io::Result<Half> {
 }
 
 fn wait(read: OwnedFd) -> Result<(), String> {
-    let mut word = Vec::new();
-    // The daemon says one thing and closes; ended early, it closes without a word.
-    match File::from(read).read_to_end(&mut word) {
-        Ok(_) if word == [MOUNTED] => Ok(()),
+    let (mut pipe, mut word) = (File::from(read), vec![0; 1]);
+    // The daemon says one thing; ended early, it closes without a word.
+    match pipe.read(&mut word).and_then(|first| match (first, word[0]) {
+        (0, _) | (_, MOUNTED) => Ok(first),
+        _ => pipe.read_to_end(&mut word),
+    }) {
+        Ok(1) if word == [MOUNTED] => Ok(()),
         Ok(0) => Err("the daemon ended before it had mounted; the system log may say why".to_owned()),
         Ok(_) => Err(String::from_utf8_lossy(&word).into_owned()),
         Err(error) => Err(format!("no word from the daemon: {error}")),
