@@ -228,7 +228,6 @@ impl Options {
             }
             ("max_value", Some(bytes)) => self.view.value_bytes_max = size(bytes).ok_or_else(|| bad(SIZE))?,
             ("cache", Some(bytes)) => self.view.cache_bytes = size(bytes).ok_or_else(|| bad(SIZE))?,
-            ("strict", None) => self.view.strict = true,
             ("quiet", None) => self.view.quiet = true,
             ("hard", None) => self.soft = false,
             ("soft", None) => self.soft = true,
@@ -403,7 +402,7 @@ mod tests {
     fn options_set_what_they_name() {
         let config = parsed(
             "-f h /mnt -o ro,allow_other,uid=7,gid=8,umask=077,fmask=0133,percent=escape,rel=dir,put=close \
-             -o follow=off,scratch=.#*:x?,max_value=512K,cache=1G,strict,quiet,soft,timeo=2.5,retry=0,noexec",
+             -o follow=off,scratch=.#*:x?,max_value=512K,cache=1G,quiet,soft,timeo=2.5,retry=0,noexec",
         )
         .unwrap();
         assert!(config.foreground && config.allow_other && config.no_exec);
@@ -411,7 +410,7 @@ mod tests {
         assert_eq!(config.patience, Patience::Soft(Duration::from_millis(2500)));
         assert_eq!(config.retry, Duration::ZERO);
         let view = config.view;
-        assert!(view.read_only && view.strict && view.quiet && !view.follow && view.put == Put::Close);
+        assert!(view.read_only && view.quiet && !view.follow && view.put == Put::Close);
         assert_eq!((view.uid, view.gid, view.file_mode, view.dir_mode), (7, 8, 0o644, 0o700));
         assert_eq!(view.scratch, [".#*", "x?"]);
         assert_eq!((view.value_bytes_max, view.cache_bytes), (512 << 10, 1 << 30));

@@ -65,8 +65,6 @@ pub struct View {
     pub value_bytes_max: u64,
     /// Changes of mode, owner and times that can't be kept are ignored, not refused.
     pub quiet: bool,
-    /// Every open and lookup asks the server.
-    pub strict: bool,
     pub cache_bytes: u64,
 }
 
@@ -93,7 +91,6 @@ impl Default for View {
             scratch: SCRATCH.iter().map(|&pattern| pattern.to_owned()).collect(),
             value_bytes_max: VALUE_BYTES_MAX,
             quiet: false,
-            strict: false,
             cache_bytes: CACHE_BYTES,
         }
     }
