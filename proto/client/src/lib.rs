@@ -12,27 +12,33 @@
 //!
 //! It must not print, read the environment, or keep state outside a [`Client`].
 
+mod auth;
 mod backoff;
 mod call;
 mod cluster;
 mod connection;
+mod election;
 mod endpoint;
 mod error;
 mod failover;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
 mod task;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
 
+pub use auth::Auth;
 pub use cluster::Cluster;
+pub use election::{Election, Observation};
 pub use endpoint::Endpoint;
 pub use error::{ClientError, Lost, Outcome, Unsent};
 pub use kv::Kv;
 pub use lease::{KeepAlive, Lease};
-pub use maintenance::Maintenance;
+pub use lock::Lock;
+pub use maintenance::{Maintenance, Snapshot};
 pub use tonic::Code;
 pub use watch::{BatchKind, WatchBatch, WatchState, WatchStream, Watcher};
 
@@ -105,6 +111,21 @@ impl Client {
     /// Members.
     pub fn cluster(&self) -> Cluster<'_> {
         Cluster::new(self)
+    }
+
+    /// Users, roles and rights.
+    pub fn auth(&self) -> Auth<'_> {
+        Auth::new(self)
+    }
+
+    /// Locks.
+    pub fn lock(&self) -> Lock<'_> {
+        Lock::new(self)
+    }
+
+    /// Elections.
+    pub fn election(&self) -> Election<'_> {
+        Election::new(self)
     }
 
     /// Status, hashes and alarms of the member that the client is connected to.
