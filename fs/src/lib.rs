@@ -20,4 +20,5 @@ mod run;
 pub mod sync;
 mod telemetry;
 
+pub use mount::mounts;
 pub use run::main_with;

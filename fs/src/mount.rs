@@ -2,6 +2,7 @@
 //! to hear from the other that the mount answers.
 
 pub(crate) mod fork;
+pub mod mounts;
 pub(crate) mod point;
 
 use std::io;

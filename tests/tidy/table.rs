@@ -130,7 +130,7 @@ pub(crate) const DOORS: &[Door] = &[
     door("proto", "etcfs_fs", &[]),
     door("proto", "etcfs_cli", &[]),
     door("cli", "etcfs_server", &["commands::up"]),
-    door("cli", "etcfs_fs", &["commands::up", "commands::mount"]),
+    door("cli", "etcfs_fs", &["commands::up", "commands::mount", "commands::umount"]),
 ];
 
 /// A path that one module of a crate must not name.

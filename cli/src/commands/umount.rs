@@ -1,9 +1,8 @@
 //! `etcfs umount`
 
-use std::{io, path::PathBuf, process::Command};
+use std::{io, path::PathBuf};
 
 use clap::Args;
-use rustix::mount::UnmountFlags;
 
 use crate::error::CliError;
 
@@ -20,31 +19,13 @@ pub(crate) struct UmountArgs {
 pub(crate) fn run(args: &UmountArgs) -> Result<(), CliError> {
     // Not canonical: a dead mount answers nothing, and its path is what counts.
     let dir = std::path::absolute(&args.dir)?;
-    let flags = if args.lazy { UnmountFlags::DETACH } else { UnmountFlags::NOFOLLOW };
-    let error = match rustix::mount::unmount(&dir, flags) {
-        Ok(()) => return Ok(()),
-        // Only root unmounts by itself.
-        Err(rustix::io::Errno::PERM) => return helper(args, &dir),
-        Err(error) => error,
-    };
-    let failed = CliError::failed(format!("{}: {}", dir.display(), io::Error::from(error)));
-    Err(match error {
-        rustix::io::Errno::BUSY => {
+    let Err(error) = etcfs_fs::mounts::unmount(&dir, args.lazy) else { return Ok(()) };
+    let failed = CliError::failed(format!("{}: {error}", dir.display()));
+    Err(match error.kind() {
+        io::ErrorKind::ResourceBusy => {
             failed.hint("a program uses it (`fuser -vm DIR` says which); --lazy does not wait")
         }
-        rustix::io::Errno::INVAL => CliError::failed(format!("{} is no mount point", dir.display())),
+        io::ErrorKind::InvalidInput => CliError::failed(format!("{} is no mount point", dir.display())),
         _ => failed,
     })
-}
-
-fn helper(args: &UmountArgs, dir: &std::path::Path) -> Result<(), CliError> {
-    let mut command = Command::new("fusermount3");
-    command.arg("-u").args(args.lazy.then_some("-z")).arg("--").arg(dir);
-    let output = command.output().map_err(|error| {
-        CliError::failed(format!("fusermount3: {error}")).hint("install it (`apt install fuse3`)")
-    })?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(CliError::failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }

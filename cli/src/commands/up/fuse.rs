@@ -1,6 +1,6 @@
 //! Whether this machine can mount at all; if not, what to do about it.
 
-use std::{env, fs::OpenOptions, io::ErrorKind, path::Path};
+use std::{fs::OpenOptions, io::ErrorKind};
 
 use crate::error::CliError;
 
@@ -31,18 +31,9 @@ pub(super) fn check() -> Result<(), CliError> {
 
 /// Only root mounts by itself; others need the helper of package fuse3.
 fn check_helper() -> Result<(), CliError> {
-    if rustix::process::geteuid().is_root() || found("fusermount3") {
+    if rustix::process::geteuid().is_root() || etcfs_fs::mounts::helper().is_some() {
         return Ok(());
     }
     Err(CliError::failed("fusermount3 is missing, without which only root can mount")
         .hint(format!("install it (`apt install fuse3`); {WITHOUT}")))
-}
-
-/// True if a program is on the path, or where system programs are.
-pub(crate) fn found(program: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let known = ["/bin", "/usr/bin", "/sbin", "/usr/sbin"];
-    env::split_paths(&path)
-        .chain(known.map(Into::into))
-        .any(|dir: std::path::PathBuf| Path::new(&dir).join(program).exists())
 }

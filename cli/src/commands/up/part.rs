@@ -191,7 +191,7 @@ impl Supervised {
         }
         if let Some(point) = &self.part.mount_point
             && place::is_mounted(point)
-            && let Err(error) = place::detach(point)
+            && let Err(error) = etcfs_fs::mounts::unmount(point, true)
         {
             anstream::eprintln!("{} is still mounted: {error}", point.display());
         }

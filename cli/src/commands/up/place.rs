@@ -4,12 +4,11 @@ use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read as _, Seek as _, Write as _},
-    os::unix::{ffi::OsStringExt as _, fs::DirBuilderExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    process::Command,
 };
 
-use rustix::mount::UnmountFlags;
+use etcfs_fs::mounts::{self, Mounted};
 
 use crate::error::CliError;
 
@@ -94,7 +93,7 @@ impl Place {
     pub(super) fn make_mount_point(&self) -> Result<(), CliError> {
         let point = &self.mount_point;
         clear_if_dead(point)?;
-        if let Some((kind, source)) = mounted_at(point) {
+        if let Some(Mounted { kind, source }) = mounts::at(point) {
             return Err(CliError::failed(format!(
                 "{} is mounted already: {kind} of {source}",
                 point.display()
@@ -150,7 +149,7 @@ fn beside(point: &Path) -> Result<PathBuf, CliError> {
 }
 
 pub(super) fn is_mounted(point: &Path) -> bool {
-    mounted_at(point).is_some_and(|(kind, _)| kind.starts_with("fuse"))
+    mounts::at(point).is_some_and(|mounted| mounted.kind.starts_with("fuse"))
 }
 
 /// Takes a mount away whose file system has died; leaves others alone.
@@ -159,55 +158,9 @@ pub(super) fn clear_if_dead(point: &Path) -> Result<(), CliError> {
         matches!(error.kind(), io::ErrorKind::NotConnected | io::ErrorKind::ConnectionAborted)
     });
     if dead && is_mounted(point) {
-        detach(point).map_err(|error| failed(point, &error))?;
+        mounts::unmount(point, true).map_err(|error| failed(point, &error))?;
     }
     Ok(())
-}
-
-/// Takes a mount away from its path, also while somebody uses it.
-pub(super) fn detach(point: &Path) -> io::Result<()> {
-    match rustix::mount::unmount(point, UnmountFlags::DETACH) {
-        Err(rustix::io::Errno::PERM) => {
-            let output = Command::new("fusermount3").args(["-u", "-z", "--"]).arg(point).output()?;
-            match output.status.success() {
-                true => Ok(()),
-                false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
-            }
-        }
-        done => Ok(done?),
-    }
-}
-
-/// Kind and source of the topmost mount on exactly this path.
-fn mounted_at(point: &Path) -> Option<(String, String)> {
-    let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    table.lines().rev().find_map(|line| mounted(line, point))
-}
-
-/// `ID PARENT MAJOR:MINOR ROOT POINT OPTIONS... - TYPE SOURCE OPTIONS`
-fn mounted(line: &str, point: &Path) -> Option<(String, String)> {
-    let (front, back) = line.split_once(" - ")?;
-    let on = unescape(front.split(' ').nth(4)?);
-    let mut back = back.split(' ');
-    let (kind, source) = (back.next()?, back.next()?);
-    (on == point.as_os_str()).then(|| (kind.to_owned(), source.to_owned()))
-}
-
-/// The table writes blanks and the like as a backslash and three octal digits.
-fn unescape(text: &str) -> OsString {
-    let mut out = Vec::new();
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let code = match rest {
-            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] => {
-                Some((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'))
-            }
-            _ => None,
-        };
-        out.push(code.unwrap_or(*first));
-        rest = if code.is_some() { &rest[4..] } else { tail };
-    }
-    OsString::from_vec(out)
 }
 
 #[cfg(test)]
@@ -247,13 +200,5 @@ mod tests {
         let place = Place::find(dir.path(), None).unwrap();
         assert!(place.make_mount_point().unwrap_err().message().contains("not empty"));
         assert!(!place.data_dir().exists());
-    }
-
-    #[test]
-    fn mounts_are_found_by_their_exact_path() {
-        let line = r"36 25 0:31 / /mnt/a\040b rw,nosuid shared:1 - fuse.etcfs 127.0.0.1:2379 rw";
-        let found = mounted(line, Path::new("/mnt/a b"));
-        assert_eq!(found, Some(("fuse.etcfs".to_owned(), "127.0.0.1:2379".to_owned())));
-        assert_eq!(mounted(line, Path::new("/mnt/a")), None);
     }
 }
