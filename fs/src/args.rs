@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Parser;
 
-use crate::config::{Config, Put, Source, View};
+use crate::config::{Config, LockScope, Put, Source, View};
 use crate::map::{KeyMap, Percent, PrefixError, Rel};
 use crate::remote::Patience;
 
@@ -228,6 +228,14 @@ impl Options {
             }
             ("max_value", Some(bytes)) => self.view.value_bytes_max = size(bytes).ok_or_else(|| bad(SIZE))?,
             ("cache", Some(bytes)) => self.view.cache_bytes = size(bytes).ok_or_else(|| bad(SIZE))?,
+            ("locks", Some("cluster")) => self.view.locks = LockScope::Cluster,
+            ("locks", Some("local")) => self.view.locks = LockScope::Local,
+            ("locks", Some("off")) => self.view.locks = LockScope::Off,
+            ("locks", _) => return Err(bad("cluster, local or off")),
+            ("lock_ttl", Some(time)) => {
+                self.view.lock_seconds =
+                    time.parse().ok().filter(|&seconds| seconds > 0).ok_or_else(|| bad(SECONDS))?;
+            }
             ("quiet", None) => self.view.quiet = true,
             ("hard", None) => self.soft = false,
             ("soft", None) => self.soft = true,
@@ -402,7 +410,7 @@ mod tests {
     fn options_set_what_they_name() {
         let config = parsed(
             "-f h /mnt -o ro,allow_other,uid=7,gid=8,umask=077,fmask=0133,percent=escape,rel=dir,put=close \
-             -o follow=off,scratch=.#*:x?,max_value=512K,cache=1G,quiet,soft,timeo=2.5,retry=0,noexec",
+             -o follow=off,scratch=.#*:x?,max_value=512K,cache=1G,locks=local,lock_ttl=5,quiet,soft,timeo=2.5,retry=0,noexec",
         )
         .unwrap();
         assert!(config.foreground && config.allow_other && config.no_exec);
@@ -414,5 +422,6 @@ mod tests {
         assert_eq!((view.uid, view.gid, view.file_mode, view.dir_mode), (7, 8, 0o644, 0o700));
         assert_eq!(view.scratch, [".#*", "x?"]);
         assert_eq!((view.value_bytes_max, view.cache_bytes), (512 << 10, 1 << 30));
+        assert_eq!((view.locks, view.lock_seconds), (LockScope::Local, 5));
     }
 }

@@ -17,6 +17,9 @@ pub const SCRATCH: &[&str] = &["sed??????", "#*#", ".#*"];
 /// Cached values and names, by default.
 pub const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
+/// The lease of a mount's locks, by default: a mount that is cut off or killed holds them for so long.
+pub const LOCK_SECONDS: i64 = 15;
+
 /// One mount.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -66,6 +69,21 @@ pub struct View {
     /// Changes of mode, owner and times that can't be kept are ignored, not refused.
     pub quiet: bool,
     pub cache_bytes: u64,
+    pub locks: LockScope,
+    /// The lease that locks are bound to.
+    pub lock_seconds: i64,
+}
+
+/// How far a lock on a file reaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LockScope {
+    /// All mounts of the same keys.
+    #[default]
+    Cluster,
+    /// This host, by its kernel.
+    Local,
+    /// There are none: ENOLCK.
+    Off,
 }
 
 /// When a small write of a fresh handle is put.
@@ -92,6 +110,8 @@ impl Default for View {
             value_bytes_max: VALUE_BYTES_MAX,
             quiet: false,
             cache_bytes: CACHE_BYTES,
+            locks: LockScope::Cluster,
+            lock_seconds: LOCK_SECONDS,
         }
     }
 }

@@ -57,6 +57,14 @@ pub enum OpError {
     /// A write through this handle has failed before; it puts nothing any more.
     #[error("an earlier write through this handle failed")]
     Failed(Errno),
+    /// A lock that this mount held is lost: nothing may be changed by those who believe in it.
+    #[error("a lock is lost: the lease of the mount's session has ended")]
+    LocksLost,
+    /// Somebody else has the lock, and the caller does not want to wait.
+    #[error("somebody else holds the lock")]
+    WouldBlock,
+    #[error("there are no locks here")]
+    NoLocks,
     /// The caller has a signal to take.
     #[error("interrupted")]
     Interrupted,
@@ -88,6 +96,9 @@ impl From<&OpError> for Errno {
             OpError::BadHandle => libc::EBADF,
             OpError::NoMemory(_) => libc::ENOMEM,
             OpError::Failed(errno) => return *errno,
+            OpError::LocksLost => libc::EIO,
+            OpError::WouldBlock => libc::EAGAIN,
+            OpError::NoLocks => libc::ENOLCK,
             OpError::Interrupted => libc::EINTR,
             OpError::Remote(error) => return Self::from(error),
         })

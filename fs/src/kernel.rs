@@ -17,12 +17,14 @@ use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
     Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
     ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use crate::config::LockScope;
 use crate::errno::{Errno, OpError};
+use crate::lock::{Mode, Span};
 use crate::node::{Attr, Entry, Fh, Kind, Moment, NodeId};
-use crate::ops::{BLOCK, Created, Fs, RenameHow, SetAttr, SetTime, interruptible};
+use crate::ops::{BLOCK, Created, Fs, LockSeen, Owner, RenameHow, SetAttr, SetLock, SetTime, interruptible};
 
 /// How long the kernel may believe what it is told to keep; the notifier corrects it
 /// long before.
@@ -152,6 +154,15 @@ fn file_type(kind: Kind) -> FileType {
     }
 }
 
+/// `None` unlocks.
+fn lock_mode(typ: i32) -> Option<Mode> {
+    match typ {
+        libc::F_RDLCK => Some(Mode::Shared),
+        libc::F_WRLCK => Some(Mode::Exclusive),
+        _ => None,
+    }
+}
+
 fn set_time(time: TimeOrNow) -> SetTime {
     match time {
         TimeOrNow::Now => SetTime::Now,
@@ -161,7 +172,12 @@ fn set_time(time: TimeOrNow) -> SetTime {
 
 impl Filesystem for Kernel {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let wanted = InitFlags::FUSE_ATOMIC_O_TRUNC
+        let locks = match self.fs.view.locks {
+            LockScope::Local => InitFlags::empty(),
+            LockScope::Cluster | LockScope::Off => InitFlags::FUSE_POSIX_LOCKS | InitFlags::FUSE_FLOCK_LOCKS,
+        };
+        let wanted = locks
+            | InitFlags::FUSE_ATOMIC_O_TRUNC
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_HANDLE_KILLPRIV_V2
             // Programs that map a value shared (git, sqlite3) get ENODEV without it.
@@ -349,13 +365,13 @@ impl Filesystem for Kernel {
         }
     }
 
-    fn flush(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
-        let fh = Fh(fh.0);
+    fn flush(&self, req: &Request, ino: INodeNo, fh: FileHandle, lock_owner: LockOwner, reply: ReplyEmpty) {
+        let (fh, owner) = (Fh(fh.0), Owner(lock_owner.0));
         match self.fs.flush_now(fh) {
-            Some(done) => reply_empty(reply, done),
-            None => {
+            Some(done) if !self.fs.has_locks(owner) => reply_empty(reply, done),
+            _ => {
                 let fs = self.fs.clone();
-                let operation = async move { fs.flush(fh, Moment::Flush).await };
+                let operation = async move { fs.close(NodeId(ino.0), fh, owner).await };
                 self.task(req, operation, move |done| reply_empty(reply, done));
             }
         }
@@ -364,15 +380,15 @@ impl Filesystem for Kernel {
     fn release(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let fh = Fh(fh.0);
-        if self.fs.may_release_now(fh) {
+        let (fh, owner) = (Fh(fh.0), lock_owner.map(|owner| Owner(owner.0)));
+        if owner.is_none() && self.fs.may_release_now(fh) {
             self.fs.release_now(fh);
             return reply.ok();
         }
@@ -380,7 +396,7 @@ impl Filesystem for Kernel {
         // Not by a caller's signal: nobody waits for this, and it must be done.
         self.fs.tasks.spawn_on(
             async move {
-                fs.release(fh).await;
+                fs.release(NodeId(ino.0), fh, owner).await;
                 reply.ok();
             },
             &self.fs.runtime,
@@ -511,6 +527,51 @@ impl Filesystem for Kernel {
         let (fs, name) = (self.fs.clone(), name.to_owned());
         let operation = async move { fs.remove_xattr(NodeId(ino.0), &name).await };
         self.task(req, operation, move |done| reply_empty(reply, done));
+    }
+
+    fn getlk(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        lock_owner: LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        _pid: u32,
+        reply: ReplyLock,
+    ) {
+        let Some(mode) = lock_mode(typ) else { return reply.locked(start, end, libc::F_UNLCK, 0) };
+        let (fs, id, owner) = (self.fs.clone(), NodeId(ino.0), Owner(lock_owner.0));
+        let operation = async move { fs.get_lock(id, owner, Span { start, end }, mode).await };
+        self.task(req, operation, move |seen| match seen {
+            Ok(Some(LockSeen { span, mode, pid })) => {
+                let typ = if mode == Mode::Shared { libc::F_RDLCK } else { libc::F_WRLCK };
+                reply.locked(span.start, span.end, typ, pid);
+            }
+            Ok(None) => reply.locked(start, end, libc::F_UNLCK, 0),
+            Err(error) => reply.error(errno(&error)),
+        });
+    }
+
+    fn setlk(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        lock_owner: LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        pid: u32,
+        wait: bool,
+        reply: ReplyEmpty,
+    ) {
+        let (span, owner) = (Span { start, end }, Owner(lock_owner.0));
+        let seen = req.pid() != 0;
+        let set = SetLock { owner, pid, seen, span, mode: lock_mode(typ), wait };
+        let (fs, id) = (self.fs.clone(), NodeId(ino.0));
+        self.task(req, async move { fs.set_lock(id, set).await }, move |done| reply_empty(reply, done));
     }
 
     fn ioctl(

@@ -10,6 +10,7 @@ mod args;
 pub mod config;
 pub mod errno;
 pub mod kernel;
+mod lock;
 pub mod map;
 mod mount;
 mod node;

@@ -63,9 +63,11 @@ pub(crate) const FS: &[Module] = &[
     module("metrics", &[]),
     module("mount", &["args", "config", "kernel", "telemetry"]),
     // Replies are made of the nodes' own words: attributes, kinds, numbers.
-    module("kernel", &["ops", "node", "errno"]),
+    // Locks are asked for in the words of `lock`.
+    module("kernel", &["ops", "node", "errno", "lock", "config"]),
     module("notify", &["node", "ops::Fs", "metrics"]),
-    module("ops", &["node", "map", "cache", "remote", "virtual", "errno", "config", "metrics"]),
+    module("lock", &["map", "remote"]),
+    module("ops", &["node", "map", "lock", "cache", "remote", "virtual", "errno", "config", "metrics"]),
     module("virtual", &["map", "cache", "remote"]),
     // `Fs` is the mounted tree itself, which operations, the watch and the notifier share; no operation is called.
     module("sync", &["cache", "node", "remote", "notify", "map", "ops::Fs", "errno", "metrics"]),

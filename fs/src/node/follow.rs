@@ -520,6 +520,25 @@ impl Table {
         }
     }
 
+    /// Every file that is open now is failed for writing, flush and fsync.
+    pub(crate) fn fail_handles(&mut self, errno: i32) {
+        for handle in self.handles.values_mut() {
+            match handle {
+                Handle::Writer(writer) => drop(writer.failed.get_or_insert(errno)),
+                Handle::Reader(reader) => reader.failed = Some(errno),
+                Handle::Dir(_) => {}
+            }
+        }
+    }
+
+    /// The errno of a reader's flush.
+    pub(crate) fn reader_failed(&self, fh: Fh) -> Option<i32> {
+        match self.handles.get(&fh)? {
+            Handle::Reader(reader) => reader.failed,
+            Handle::Writer(_) | Handle::Dir(_) => None,
+        }
+    }
+
     /// A writer's edits are on the server (or in the local file).
     pub(crate) fn writer_put(&mut self, fh: Fh, create: i64) {
         if let Some(Handle::Writer(writer)) = self.handles.get_mut(&fh) {

@@ -98,6 +98,8 @@ pub(super) struct Reader {
     told: bool,
     any_read: bool,
     asked_at: Option<Instant>,
+    /// What flush and fsync answer: a lock that this file may stand for is lost.
+    pub(super) failed: Option<i32>,
     /// The value that the last read ended inside of: finished first, also when
     /// the log has dropped it.
     part: Option<Logged>,
@@ -121,6 +123,7 @@ impl Reader {
             told: false,
             any_read: false,
             asked_at: None,
+            failed: None,
             part: None,
         }
     }

@@ -53,6 +53,9 @@ impl Fs {
                 Named::NoValue(key) => (key, false),
             };
             self.writable(&name_key)?;
+            if how.write {
+                self.check_locks(pid)?;
+            }
             let mut opened_as = if exists { how.opened_as() } else { OpenedAs::Created };
             let mut put = false;
             if !exists {
@@ -114,7 +117,7 @@ impl Fs {
             then: vec![Op::put(key(name), Bytes::new())],
             otherwise: vec![Op::Get(key(name))],
         };
-        let Committed { revision, succeeded, .. } = self.remote.commit(change).await?;
+        let Committed { revision, succeeded, .. } = self.commit(change).await?;
         if !succeeded {
             return Err(OpError::Exists);
         }

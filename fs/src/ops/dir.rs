@@ -254,7 +254,7 @@ impl Fs {
             then: vec![Op::put(record.clone(), Bytes::new())],
             otherwise: Vec::new(),
         };
-        let Committed { revision, succeeded, .. } = self.remote.commit(change).await?;
+        let Committed { revision, succeeded, .. } = self.commit(change).await?;
         if !succeeded {
             return Err(OpError::Exists);
         }

@@ -9,6 +9,7 @@ mod attr;
 mod create;
 mod dir;
 mod interrupt;
+mod lock;
 mod lookup;
 mod put;
 mod read;
@@ -16,6 +17,8 @@ mod remove;
 mod rename;
 mod scratch;
 mod statfs;
+#[cfg(test)]
+pub(crate) mod test_mount;
 mod write;
 mod xattr;
 
@@ -37,6 +40,7 @@ use crate::remote::{LeaseId, Remote, Renewal, Revision};
 pub(crate) use attr::{SetAttr, SetTime};
 pub(crate) use create::Created;
 pub(crate) use interrupt::interruptible;
+pub(crate) use lock::{LockSeen, Owner, SetLock};
 pub(crate) use read::OpenHow;
 pub(crate) use rename::RenameHow;
 pub(crate) use statfs::BLOCK;
@@ -52,6 +56,7 @@ pub struct Fs {
     /// Leases that this mount renews because somebody set `user.etcfs.keepalive`.
     /// Taken for a few lines, never together with the table's lock.
     renewals: Mutex<HashMap<LeaseId, Renewal>>,
+    locks: lock::Locks,
     pub(crate) tasks: TaskTracker,
     pub(crate) started: SystemTime,
     stopping: AtomicBool,
@@ -74,6 +79,7 @@ impl Fs {
             nodes,
             runtime,
             renewals: Mutex::new(HashMap::new()),
+            locks: lock::Locks::default(),
             tasks: TaskTracker::new(),
             started: SystemTime::now(),
             stopping: AtomicBool::new(false),
@@ -90,6 +96,7 @@ impl Fs {
         self.tasks.close();
         self.tasks.wait().await;
         self.renewals.lock().clear();
+        self.end_locks().await;
         self.nodes.close();
     }
 

@@ -115,7 +115,7 @@ impl Fs {
                 then: vec![Op::Put { key: key(name), value: bytes.clone(), lease }],
                 otherwise: vec![Op::Get(key(name))],
             };
-            let Committed { revision, succeeded, answers } = self.remote.commit(change).await?;
+            let Committed { revision, succeeded, answers } = self.commit(change).await?;
             if !succeeded {
                 read = Some(got(answers));
                 continue;

@@ -49,6 +49,7 @@ impl Fs {
         }
         let key = self.nodes.with(|table| table.key_of(id)).ok_or(OpError::Stale)?;
         self.writable(&key)?;
+        self.check_locks(pid)?;
         self.nodes.with(|table| {
             if table.known(&key) == Known::Absent {
                 // Gone since the path was walked: the kernel walks again, and finds that.

@@ -57,7 +57,7 @@ impl Fs {
                 otherwise: vec![Op::Get(key(&name_key))],
             };
             keep.add(&mut change);
-            let Committed { revision, succeeded, answers } = self.remote.commit(change).await?;
+            let Committed { revision, succeeded, answers } = self.commit(change).await?;
             if !succeeded {
                 // Whoever deletes deletes what is there by then.
                 let newest = got(answers).ok_or(OpError::NotFound)?.rev;
@@ -131,7 +131,7 @@ impl Fs {
             then: vec![Op::put(record.clone(), Bytes::new())],
             otherwise: Vec::new(),
         };
-        let Committed { revision, succeeded, .. } = self.remote.commit(change).await?;
+        let Committed { revision, succeeded, .. } = self.commit(change).await?;
         if succeeded {
             self.record_made(record, revision.0);
         }
@@ -173,7 +173,7 @@ impl Fs {
         if let Some(outer) = &outer {
             change.then.push(Op::put(outer.clone(), Bytes::new()));
         }
-        let Committed { revision, succeeded, answers } = self.remote.commit(change).await?;
+        let Committed { revision, succeeded, answers } = self.commit(change).await?;
         if !succeeded {
             return Err(if got(answers).is_some() { OpError::NotEmpty } else { OpError::NotFound });
         }

@@ -123,7 +123,7 @@ impl Fs {
             };
             change.then.push(Op::Put { key: key(&to), value: value.bytes.clone(), lease });
             keep.add(&mut change);
-            let Committed { revision, succeeded, answers } = self.remote.commit(change).await?;
+            let Committed { revision, succeeded, answers } = self.commit(change).await?;
             if !succeeded {
                 // One of the two was changed: look again, at what there is now.
                 self.refresh(from, revision.0).await?;
@@ -201,7 +201,7 @@ impl Fs {
             ],
             otherwise: Vec::new(),
         };
-        let Committed { revision, succeeded, .. } = self.remote.commit(change).await?;
+        let Committed { revision, succeeded, .. } = self.commit(change).await?;
         if !succeeded {
             // The kernel tries again only for ESTALE, with names looked up anew.
             return Err(OpError::Stale);
@@ -283,7 +283,7 @@ impl Fs {
         if let Some(record) = &outer {
             change.then.push(Op::put(record.clone(), Bytes::new()));
         }
-        let Committed { revision, succeeded, .. } = self.remote.commit(change).await?;
+        let Committed { revision, succeeded, .. } = self.commit(change).await?;
         if !succeeded {
             return Err(OpError::NotInOneStep);
         }

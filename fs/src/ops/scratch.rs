@@ -89,7 +89,7 @@ impl Fs {
             then: vec![Op::put(key(name), value.bytes.clone())],
             otherwise: Vec::new(),
         };
-        let Committed { revision, succeeded, .. } = self.remote.commit(change).await?;
+        let Committed { revision, succeeded, .. } = self.commit(change).await?;
         if !succeeded {
             return Err(OpError::Exists);
         }

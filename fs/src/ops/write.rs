@@ -7,10 +7,10 @@
 use bytes::Bytes;
 
 use super::put::{FsRef, Turn};
-use super::{Fs, OpenHow};
+use super::{Fs, OpenHow, Owner};
 use crate::config::Put;
 use crate::errno::{Errno, OpError};
-use crate::node::{Fh, Moment};
+use crate::node::{Fh, Moment, NodeId};
 
 /// First writes shorter than this are put at once: a shell's echo is, the first buffer
 /// of a longer copy is not.
@@ -80,6 +80,9 @@ impl Fs {
     /// close(2): nothing to do in the common case.
     pub(crate) fn flush_now(&self, fh: Fh) -> Option<Result<(), OpError>> {
         self.nodes.with(|table| {
+            if let Some(errno) = table.reader_failed(fh) {
+                return Some(Err(OpError::Failed(Errno(errno))));
+            }
             let Some(writer) = table.writer_state(fh) else { return Some(Ok(())) };
             if let Some(errno) = writer.failed {
                 return Some(Err(OpError::Failed(Errno(errno))));
@@ -105,14 +108,32 @@ impl Fs {
         Ok(())
     }
 
-    /// The last close: what is still to be put is put now, and nobody hears of errors.
-    pub(crate) async fn release(self: FsRef, fh: Fh) {
+    /// close(2) by somebody who holds locks: a process's end with the first close of the file.
+    pub(crate) async fn close(self: FsRef, id: NodeId, fh: Fh, owner: Owner) -> Result<(), OpError> {
+        let flushed = match self.flush_now(fh) {
+            Some(done) => done,
+            None => self.flush(fh, Moment::Flush).await,
+        };
+        if self.has_locks(owner) {
+            self.unlock_surely(id, owner, None).await?;
+        }
+        flushed
+    }
+
+    /// The last close: what is still to be put is put now, and nobody hears of errors. The locks of an open file
+    /// end with it.
+    pub(crate) async fn release(self: FsRef, id: NodeId, fh: Fh, owner: Option<Owner>) {
         if let Some((key, _)) = self.nodes.with(|table| table.writer_key(fh)) {
             let _turn: Turn = self.turn(&key).await;
             if let Err(error) = self.put_if_due(fh, Moment::Release).await {
                 tracing::warn!(key = %key.escape_ascii(), %error, "not saved at close");
             }
             self.nodes.with(|table| table.abandon_pending(fh, &key));
+        }
+        if let Some(owner) = owner
+            && let Err(error) = self.unlock_surely(id, owner, None).await
+        {
+            tracing::warn!(%error, "a lock ends with its session, not with its file");
         }
         self.release_now(fh);
     }

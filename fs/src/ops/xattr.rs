@@ -19,6 +19,7 @@ const KEY: &str = "user.etcfs.key";
 const CREATE_REVISION: &str = "user.etcfs.create_revision";
 const REVISION: &str = "user.etcfs.revision";
 const VERSION: &str = "user.etcfs.version";
+const LOCK_REVISION: &str = "user.etcfs.lock_revision";
 
 /// Keys below a directory that one setfattr may attach: etcd's limit of a transaction
 /// less the mount's own record.
@@ -26,8 +27,9 @@ const ATTACHED_MAX: u32 = 120;
 
 impl Fs {
     pub(crate) fn list_xattr(&self, id: NodeId) -> Result<Vec<&'static str>, OpError> {
-        let Some((_, value)) = self.xattr_file(id)? else { return Ok(Vec::new()) };
+        let Some((key, value)) = self.xattr_file(id)? else { return Ok(Vec::new()) };
         let mut names = vec![KEY, CREATE_REVISION, REVISION, VERSION];
+        names.extend(self.locks.revision_of(&key).map(|_| LOCK_REVISION));
         if value.lease != 0 {
             names.extend([LEASE, TTL, GRANTED_TTL]);
             if self.renews(LeaseId(value.lease)) {
@@ -59,6 +61,9 @@ impl Fs {
             LEASE if value.lease != 0 => hex(lease).into_bytes(),
             KEEPALIVE if value.lease != 0 && self.renews(lease) => b"1".to_vec(),
             TTL | GRANTED_TTL if value.lease != 0 => return None,
+            LOCK_REVISION if let Some(revision) = self.locks.revision_of(&key) => {
+                revision.to_string().into_bytes()
+            }
             _ => return Some(Err(OpError::NoAttribute)),
         }))
     }
@@ -170,7 +175,7 @@ impl Fs {
                 then: vec![Op::Attach { key: key(&name), lease }],
                 otherwise: Vec::new(),
             };
-            let Committed { revision, succeeded, .. } = self.remote.commit(change).await?;
+            let Committed { revision, succeeded, .. } = self.commit(change).await?;
             if !succeeded {
                 self.refresh(&name, revision.0).await?;
                 continue;
@@ -210,7 +215,7 @@ impl Fs {
             change.compares.push(Compare::Unchanged(kv.key.clone(), kv.mod_revision));
             change.then.push(Op::Attach { key: kv.key, lease: Some(lease) });
         }
-        match self.remote.commit(change).await {
+        match self.commit(change).await {
             Ok(Committed { succeeded: true, .. }) => Ok(()),
             Ok(_) => {
                 self.drop_lease(lease).await;
@@ -218,7 +223,7 @@ impl Fs {
             }
             Err(error) => {
                 self.drop_lease(lease).await;
-                Err(error.into())
+                Err(error)
             }
         }
     }
@@ -232,7 +237,7 @@ impl Fs {
 }
 
 fn own_name(name: &OsStr) -> Result<&'static str, OpError> {
-    let known = [LEASE, TTL, GRANTED_TTL, KEEPALIVE, KEY, CREATE_REVISION, REVISION, VERSION];
+    let known = [LEASE, TTL, GRANTED_TTL, KEEPALIVE, KEY, CREATE_REVISION, REVISION, VERSION, LOCK_REVISION];
     let own = known.into_iter().find(|&known| name == known);
     own.ok_or(OpError::NotSupported)
 }

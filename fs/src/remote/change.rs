@@ -31,6 +31,8 @@ pub enum Compare {
     SameSince(Key, Revision),
     /// No key lies in the range. Look first: over a range that may be full it costs the server all of it.
     NothingIn(KeyRange),
+    /// No key of the range has been put since that revision; deletes do not count. For ranges that hold little.
+    NotPutSince(KeyRange, Revision),
 }
 
 /// What becomes of a key's lease in a put.

@@ -243,6 +243,9 @@ impl State {
             Compare::Present(key) => now(key).is_some(),
             Compare::SameSince(key, revision) => now(key).is_some_and(|kv| kv.create_revision == *revision),
             Compare::NothingIn(range) => self.range(range, self.head).next().is_none(),
+            Compare::NotPutSince(range, revision) => {
+                self.range(range, self.head).all(|kv| kv.mod_revision <= *revision)
+            }
         }
     }
 

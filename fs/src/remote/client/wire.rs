@@ -230,6 +230,14 @@ fn condition(compare: &Compare) -> PbCompare {
             let (key, range_end) = bounds(range);
             PbCompare { range_end, ..created(&Key::from(key), CompareResult::Equal, 0) }
         }
+        Compare::NotPutSince(range, revision) => {
+            let (key, range_end) = bounds(range);
+            PbCompare {
+                result: CompareResult::Less.into(),
+                range_end,
+                ..mod_revision_is(&Key::from(key), Revision(revision.0 + 1))
+            }
+        }
     }
 }
 
