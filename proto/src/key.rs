@@ -3,6 +3,8 @@
 //! A range is `[key, range_end)`. An empty `range_end` is the one key, and the
 //! single byte 0 stands for "to the end of the key space".
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 /// `range_end` that stands for "every key from `key` on".
@@ -52,6 +54,66 @@ impl KeyRange {
     }
 }
 
+/// Keys of any number of ranges; none touches another, so that a lookup is one
+/// step however many were put in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeySet(BTreeMap<Bytes, Option<Bytes>>);
+
+impl KeySet {
+    /// Adds the keys of a range; an empty one adds nothing.
+    pub fn insert(&mut self, range: &KeyRange) {
+        if range.is_empty() {
+            return;
+        }
+        let (mut start, mut end) = (range.start.clone(), range.end.clone());
+        // Swallows every range that touches this one, from the last back.
+        while let Some((other, other_end)) = self.last_from(end.as_ref()) {
+            if other_end.as_ref().is_some_and(|other_end| *other_end < start) {
+                break;
+            }
+            self.0.remove(&other);
+            start = start.min(other);
+            end = end.zip(other_end).map(|(one, two)| one.max(two));
+        }
+        self.0.insert(start, end);
+    }
+
+    /// Adds all keys of another set.
+    pub fn merge(&mut self, other: Self) {
+        for (start, end) in other.0 {
+            self.insert(&KeyRange { start, end });
+        }
+    }
+
+    pub fn contains(&self, key: &Bytes) -> bool {
+        let last = self.0.range::<Bytes, _>(..=key).next_back();
+        last.is_some_and(|(_, end)| end.as_ref().is_none_or(|end| key < end))
+    }
+
+    /// True iff every key that the range could name is in the set. An empty
+    /// range names none, but who asks for one speaks of its first key.
+    pub fn covers(&self, range: &KeyRange) -> bool {
+        if range.is_empty() {
+            return self.contains(&range.start);
+        }
+        let last = self.0.range::<Bytes, _>(..=&range.start).next_back();
+        last.is_some_and(|(_, end)| match (end, &range.end) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(end), Some(asked)) => asked <= end,
+        })
+    }
+
+    /// The last range that starts at or before `bound`.
+    fn last_from(&self, bound: Option<&Bytes>) -> Option<(Bytes, Option<Bytes>)> {
+        let last = match bound {
+            Some(bound) => self.0.range::<Bytes, _>(..=bound).next_back(),
+            None => self.0.last_key_value(),
+        };
+        last.map(|(start, end)| (start.clone(), end.clone()))
+    }
+}
+
 /// The key right after `key`: nothing sorts between the two.
 pub fn successor(key: &[u8]) -> Bytes {
     let mut next = Vec::with_capacity(key.len() + 1);
@@ -95,7 +157,30 @@ mod tests {
         assert!(KeyRange::from_request(&"b".into(), &Bytes::from_static(TO_END)).contains(b"\xff\xff"));
     }
 
+    fn range(start: u8, end: u8) -> KeyRange {
+        KeyRange { start: vec![start].into(), end: (end < 9).then(|| vec![end].into()) }
+    }
+
     proptest! {
+        /// Against keys one by one; 9 stands for the end of the key space.
+        #[test]
+        fn a_set_holds_the_keys_put_in_and_covers_what_lies_within(
+            ranges in prop::collection::vec((0_u8..9, 0_u8..10), 0..6), asked in (0_u8..9, 0_u8..10)
+        ) {
+            let mut set = KeySet::default();
+            ranges.iter().for_each(|&(start, end)| set.insert(&range(start, end)));
+            let holds = |key: u8| ranges.iter().any(|&(start, end)| (start..end).contains(&key));
+            for key in 0..9 {
+                prop_assert_eq!(set.contains(&vec![key].into()), holds(key));
+            }
+            let ends: Vec<_> = set.0.iter().collect();
+            prop_assert!(ends.windows(2).all(|two| two[0].1.as_ref().is_some_and(|end| end < two[1].0)));
+            let (start, end) = asked;
+            if start < end {
+                prop_assert_eq!(set.covers(&range(start, end)), (start..end).all(holds));
+            }
+        }
+
         #[test]
         fn a_prefix_range_holds_exactly_the_keys_with_that_prefix(prefix: Vec<u8>, key: Vec<u8>, tail: Vec<u8>) {
             let range = KeyRange::prefix(&prefix.clone().into());

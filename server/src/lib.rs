@@ -8,6 +8,7 @@
 //! and then reads `mvcc`; a serializable one reads at once.
 
 pub mod apply;
+pub mod auth;
 pub mod background;
 pub mod config;
 pub mod lease;

@@ -2,7 +2,7 @@
 //!
 //! The only file that knows every part; nobody but `process` imports it.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use etcfs_proto::etcfs::command::{ClusterVersion, MemberAttributes, Request, request::Body};
@@ -10,8 +10,9 @@ use tokio::{sync::Semaphore, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    auth::{Jwt, JwtKeys},
     background::Compactor,
-    config::{Config, Quota},
+    config::{AuthToken, Config, Quota},
     lease::lessor::Lessor,
     maintain::{Hash, Sizes},
     metrics::{Metrics, Readings},
@@ -19,7 +20,10 @@ use crate::{
     net::{self, Door, Http, Listener, METHODS, Rpc},
     propose::{Members, Proposer, ReadBarrier},
     raft::{self, Node},
-    service::{Admission, Auth, Cluster, Headers, Health, Kv, Lease, Maintenance, Services, Watch},
+    service::{
+        Access, Admission, Auth, Cluster, Headers, Health, Kv, Lease, Logins, Maintenance, Services,
+        TokenKind, Watch,
+    },
     version,
     watch::HubOptions,
 };
@@ -36,9 +40,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let clients = open_all("--listen-client-urls", &config.listen_client).await?;
     let plain = open_all("--listen-metrics-urls", &config.listen_metrics).await?;
 
+    let tokens = tokens(&config.auth.token)?;
     let metrics = Arc::new(Metrics::new(METHODS, config.metrics_extensive));
     let node = raft::start(raft_options(&config, &metrics)).await.context("the server could not start")?;
-    let served = serve(&config, &node, metrics, clients, plain, shutdown).await;
+    let served = serve(&config, &node, metrics, tokens, clients, plain, shutdown).await;
     // Last: applies what is committed, and flushes the image.
     node.shutdown().await;
     if served.is_ok() {
@@ -51,6 +56,7 @@ async fn serve(
     config: &Config,
     node: &Node,
     metrics: Arc<Metrics>,
+    tokens: TokenKind,
     clients: Vec<Listener>,
     plain: Vec<Listener>,
     shutdown: CancellationToken,
@@ -84,6 +90,21 @@ async fn serve(
         members: members.clone(),
         proposer: proposer.clone(),
     };
+    let access = Access { auth: state.auth.clone(), leases: state.leases.clone() };
+    let logins = Logins::new(
+        state.auth.clone(),
+        proposer.clone(),
+        barrier.clone(),
+        members.clone(),
+        tokens,
+        config.auth.bcrypt_cost,
+        config.auth.password_min_bytes,
+    );
+    tasks.spawn(logins.clone().sweep(shutdown.clone()));
+    let (changed, changes) = tokio::sync::watch::channel(());
+    state.auth.follow(Box::new(move || {
+        changed.send_replace(());
+    }));
     let kv = Kv {
         store: state.store.clone(),
         alarms: state.alarms.clone(),
@@ -91,9 +112,10 @@ async fn serve(
         barrier: barrier.clone(),
         headers: headers.clone(),
         admission: admission.clone(),
+        access: access.clone(),
         max_txn_ops: config.limits.max_txn_ops,
     };
-    let watch = Watch { hub: hub.clone(), headers: headers.clone() };
+    let watch = Watch { hub: hub.clone(), headers: headers.clone(), access: access.clone(), changes };
     tasks.spawn(watch.clone().tell_progress(config.watch_progress_notify_interval, shutdown.clone()));
     let services = Services {
         watch,
@@ -104,9 +126,10 @@ async fn serve(
             barrier: barrier.clone(),
             headers: headers.clone(),
             admission,
+            access: access.clone(),
             min_ttl: config.min_lease_ttl(),
         },
-        cluster: Cluster { members: members.clone(), barrier, headers: headers.clone() },
+        cluster: Cluster { members: members.clone(), barrier: barrier.clone(), headers: headers.clone() },
         maintenance: Maintenance {
             members: members.clone(),
             alarms: state.alarms.clone(),
@@ -114,9 +137,17 @@ async fn serve(
             hash: Hash::new(state.store.clone()),
             proposer: proposer.clone(),
             headers: headers.clone(),
+            access: access.clone(),
             quota: config.quota,
         },
-        auth: Auth { store: state.store.clone(), headers },
+        auth: Auth {
+            store: state.store.clone(),
+            headers,
+            access,
+            logins,
+            proposer: proposer.clone(),
+            barrier,
+        },
         health: Health { kv: kv.clone(), alarms: state.alarms.clone(), members: members.clone() },
         kv,
     };
@@ -150,6 +181,24 @@ async fn serve(
     tasks.close();
     tasks.wait().await;
     Ok(())
+}
+
+/// Reads the keys, if tokens are signed with any.
+fn tokens(settings: &AuthToken) -> anyhow::Result<TokenKind> {
+    let (method, public, private, ttl) = match settings {
+        AuthToken::Simple { ttl } => return Ok(TokenKind::Simple { ttl: *ttl }),
+        AuthToken::Jwt { method, public, private, ttl } => (method, public, private, *ttl),
+    };
+    let read = |path: &Option<PathBuf>| -> anyhow::Result<Option<Vec<u8>>> {
+        let Some(path) = path else { return Ok(None) };
+        let key =
+            std::fs::read(path).with_context(|| format!("--auth-token: can't read {}", path.display()))?;
+        Ok(Some(key))
+    };
+    let (public, private) = (read(public)?, read(private)?);
+    let keys = JwtKeys { method, private: private.as_deref(), public: public.as_deref(), ttl };
+    let jwt = Jwt::new(&keys).map_err(|reason| anyhow::anyhow!("--auth-token: {reason}"))?;
+    Ok(TokenKind::Jwt(Arc::new(jwt)))
 }
 
 async fn open_all(flag: &str, urls: &[crate::config::ListenUrl]) -> anyhow::Result<Vec<Listener>> {

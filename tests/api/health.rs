@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use etcfs_proto::{
-    etcdserverpb::{
-        AuthEnableRequest, AuthStatusRequest, DefragmentRequest, MemberAddRequest, auth_client::AuthClient,
-    },
+    etcdserverpb::{DefragmentRequest, MemberAddRequest},
     v3lockpb::{LockRequest, lock_client::LockClient},
 };
 use etcfs_tests::api::get;
@@ -102,18 +100,11 @@ fn the_services_describe_themselves(s: &Subject) {
 }
 
 fn what_comes_later_is_unimplemented_and_not_faked(s: &Subject) {
-    let auth = || AuthClient::new(s.channel());
     let codes = [
-        s.wait(auth().auth_enable(AuthEnableRequest {})).map(drop),
         s.wait(s.cluster().member_add(MemberAddRequest::default())).map(drop),
         s.wait(s.maintenance().defragment(DefragmentRequest {})).map(drop),
         s.wait(LockClient::new(s.channel()).lock(LockRequest::default())).map(drop),
     ]
     .map(|answer| answer.unwrap_err().code());
-    assert_eq!(codes, [Code::Unimplemented; 4]);
-    // Clients ask this one to learn that they need no login.
-    match s.wait(auth().auth_status(AuthStatusRequest {})) {
-        Ok(answer) => assert!(!answer.into_inner().enabled),
-        Err(status) => assert_eq!(status.code(), Code::Unimplemented),
-    }
+    assert_eq!(codes, [Code::Unimplemented; 3]);
 }

@@ -10,6 +10,9 @@
 #[macro_use]
 mod subject;
 
+mod auth;
+mod auth_holes;
+mod auth_matrix;
 mod compact;
 mod compare;
 mod delete;

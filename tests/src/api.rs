@@ -8,13 +8,25 @@ use std::{future::Future, sync::OnceLock, time::Duration};
 use bytes::Bytes;
 use etcfs_proto::{
     etcdserverpb::{
-        CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, LeaseGrantRequest,
-        LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
-        LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
-        LeaseTimeToLiveResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp, TxnRequest,
+        AlarmRequest, AlarmResponse, AuthDisableRequest, AuthDisableResponse, AuthEnableRequest,
+        AuthEnableResponse, AuthRoleAddRequest, AuthRoleAddResponse, AuthRoleDeleteRequest,
+        AuthRoleDeleteResponse, AuthRoleGetRequest, AuthRoleGetResponse, AuthRoleGrantPermissionRequest,
+        AuthRoleGrantPermissionResponse, AuthRoleListRequest, AuthRoleListResponse,
+        AuthRoleRevokePermissionRequest, AuthRoleRevokePermissionResponse, AuthStatusRequest,
+        AuthStatusResponse, AuthUserAddRequest, AuthUserAddResponse, AuthUserChangePasswordRequest,
+        AuthUserChangePasswordResponse, AuthUserDeleteRequest, AuthUserDeleteResponse, AuthUserGetRequest,
+        AuthUserGetResponse, AuthUserGrantRoleRequest, AuthUserGrantRoleResponse, AuthUserListRequest,
+        AuthUserListResponse, AuthUserRevokeRoleRequest, AuthUserRevokeRoleResponse, AuthenticateRequest,
+        AuthenticateResponse, CompactionRequest, CompactionResponse, DefragmentRequest, DefragmentResponse,
+        DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse,
+        LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+        LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse,
+        LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, MemberListRequest, MemberListResponse, PutRequest,
+        PutResponse, RangeRequest, RangeResponse, RequestOp, StatusRequest, StatusResponse, TxnRequest,
         TxnResponse, WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest,
-        WatchResponse, cluster_client::ClusterClient, kv_client::KvClient, lease_client::LeaseClient,
-        maintenance_client::MaintenanceClient, request_op, watch_client::WatchClient, watch_request,
+        WatchResponse, auth_client::AuthClient, cluster_client::ClusterClient, kv_client::KvClient,
+        lease_client::LeaseClient, maintenance_client::MaintenanceClient, request_op,
+        watch_client::WatchClient, watch_request,
     },
     key::{TO_END, prefix_end},
     mvccpb::{Event, KeyValue},
@@ -47,6 +59,8 @@ pub fn runtime() -> &'static Runtime {
 #[derive(Clone, Debug)]
 pub struct Api {
     channel: Channel,
+    /// Sent with every call.
+    token: Option<String>,
 }
 
 /// What a call gives: the answer or the server's status, code and message.
@@ -55,7 +69,7 @@ pub type Answer<T> = Result<T, Status>;
 macro_rules! calls {
     ($($(#[$doc:meta])* $name:ident($request:ty) -> $response:ty = $client:ident . $method:ident;)*) => {
         $($(#[$doc])* pub fn $name(&self, request: $request) -> Answer<$response> {
-            self.wait(self.$client().$method(request)).map(tonic::Response::into_inner)
+            self.wait(self.$client().$method(self.signed(request))).map(tonic::Response::into_inner)
         })*
     };
 }
@@ -65,7 +79,38 @@ impl Api {
     pub fn to(endpoint: &str) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://{endpoint}")).expect("host and port");
         let _guard = runtime().enter();
-        Self { channel: endpoint.connect_timeout(Duration::from_secs(5)).connect_lazy() }
+        Self { channel: endpoint.connect_timeout(Duration::from_secs(5)).connect_lazy(), token: None }
+    }
+
+    /// The same connection for who has `token`.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { channel: self.channel.clone(), token: Some(token.to_owned()) }
+    }
+
+    /// The same connection for a user who logs in.
+    #[must_use]
+    #[track_caller]
+    pub fn log_in(&self, name: &str, password: &str) -> Self {
+        let request = AuthenticateRequest { name: name.into(), password: password.into() };
+        self.with_token(&self.authenticate(request).expect("the login is accepted").token)
+    }
+
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// A request with the token, if there is one.
+    pub fn signed<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("token", token.parse().expect("a token is plain text"));
+        }
+        request
+    }
+
+    pub fn auth(&self) -> AuthClient<Channel> {
+        AuthClient::new(self.channel.clone())
     }
 
     pub fn kv(&self) -> KvClient<Channel> {
@@ -99,6 +144,29 @@ impl Api {
         revoke(LeaseRevokeRequest) -> LeaseRevokeResponse = lease.lease_revoke;
         time_to_live(LeaseTimeToLiveRequest) -> LeaseTimeToLiveResponse = lease.lease_time_to_live;
         leases(LeaseLeasesRequest) -> LeaseLeasesResponse = lease.lease_leases;
+        authenticate(AuthenticateRequest) -> AuthenticateResponse = auth.authenticate;
+        auth_enable(AuthEnableRequest) -> AuthEnableResponse = auth.auth_enable;
+        auth_disable(AuthDisableRequest) -> AuthDisableResponse = auth.auth_disable;
+        auth_status(AuthStatusRequest) -> AuthStatusResponse = auth.auth_status;
+        user_add(AuthUserAddRequest) -> AuthUserAddResponse = auth.user_add;
+        user_get(AuthUserGetRequest) -> AuthUserGetResponse = auth.user_get;
+        user_list(AuthUserListRequest) -> AuthUserListResponse = auth.user_list;
+        user_delete(AuthUserDeleteRequest) -> AuthUserDeleteResponse = auth.user_delete;
+        user_change_password(AuthUserChangePasswordRequest) -> AuthUserChangePasswordResponse = auth.user_change_password;
+        user_grant_role(AuthUserGrantRoleRequest) -> AuthUserGrantRoleResponse = auth.user_grant_role;
+        user_revoke_role(AuthUserRevokeRoleRequest) -> AuthUserRevokeRoleResponse = auth.user_revoke_role;
+        role_add(AuthRoleAddRequest) -> AuthRoleAddResponse = auth.role_add;
+        role_get(AuthRoleGetRequest) -> AuthRoleGetResponse = auth.role_get;
+        role_list(AuthRoleListRequest) -> AuthRoleListResponse = auth.role_list;
+        role_delete(AuthRoleDeleteRequest) -> AuthRoleDeleteResponse = auth.role_delete;
+        role_grant_permission(AuthRoleGrantPermissionRequest) -> AuthRoleGrantPermissionResponse = auth.role_grant_permission;
+        role_revoke_permission(AuthRoleRevokePermissionRequest) -> AuthRoleRevokePermissionResponse = auth.role_revoke_permission;
+        alarm(AlarmRequest) -> AlarmResponse = maintenance.alarm;
+        status(StatusRequest) -> StatusResponse = maintenance.status;
+        hash(HashRequest) -> HashResponse = maintenance.hash;
+        hash_kv(HashKvRequest) -> HashKvResponse = maintenance.hash_kv;
+        defragment(DefragmentRequest) -> DefragmentResponse = maintenance.defragment;
+        member_list(MemberListRequest) -> MemberListResponse = cluster.member_list;
     }
 
     /// Puts a value; returns the revision it made.
@@ -137,7 +205,7 @@ impl Api {
     pub fn keep_alive(&self, lease: i64) -> Answer<LeaseKeepAliveResponse> {
         self.wait(async {
             let requests = tokio_stream::once(LeaseKeepAliveRequest { id: lease });
-            let mut answers = self.lease().lease_keep_alive(requests).await?.into_inner();
+            let mut answers = self.lease().lease_keep_alive(self.signed(requests)).await?.into_inner();
             answers.message().await?.ok_or_else(|| Status::unknown("the stream ended without an answer"))
         })
     }
@@ -146,9 +214,9 @@ impl Api {
     pub fn watch_stream(&self) -> WatchStream {
         let (requests, queue) = mpsc::channel(STREAM_QUEUE);
         let mut client = WatchClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
-        let opening = runtime().spawn(async move {
-            client.watch(ReceiverStream::new(queue)).await.map(tonic::Response::into_inner)
-        });
+        let request = self.signed(ReceiverStream::new(queue));
+        let opening =
+            runtime().spawn(async move { client.watch(request).await.map(tonic::Response::into_inner) });
         WatchStream { requests, opening: Some(opening), responses: None }
     }
 

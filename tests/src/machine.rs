@@ -6,7 +6,7 @@
 use std::{env, fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 /// The Debian package that holds each program the tests drive.
-const PACKAGES: [(&str, &str); 16] = [
+const PACKAGES: [(&str, &str); 17] = [
     ("etcd", "etcd-server"),
     ("etcdctl", "etcd-client"),
     ("fusermount3", "fuse3"),
@@ -18,6 +18,7 @@ const PACKAGES: [(&str, &str); 16] = [
     ("mandoc", "mandoc"),
     ("mkfs.ext4", "e2fsprogs"),
     ("mount", "mount"),
+    ("openssl", "openssl"),
     ("ps", "procps"),
     ("python3", "python3"),
     ("strace", "strace"),

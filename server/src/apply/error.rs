@@ -1,6 +1,6 @@
 //! Why a command of the log was refused, or could not be applied.
 
-use crate::{mvcc::ReadError, storage::StorageError};
+use crate::{auth::AuthError, mvcc::ReadError, storage::StorageError};
 
 /// A refusal in etcd's words; it changes nothing and is alike on every member.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +27,9 @@ pub enum ApplyError {
     StaleTerm,
     #[error("member not found")]
     MemberNotFound,
+    /// The caller may not, or users and roles are not so.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// A request of a newer version, or an empty one.
     #[error("unknown command")]
     UnknownCommand,
@@ -42,6 +45,12 @@ pub(super) enum Failure {
 impl From<ApplyError> for Failure {
     fn from(error: ApplyError) -> Self {
         Self::Refused(error)
+    }
+}
+
+impl From<AuthError> for Failure {
+    fn from(error: AuthError) -> Self {
+        Self::Refused(error.into())
     }
 }
 

@@ -13,10 +13,14 @@ use etcfs_proto::etcfs::{
 };
 
 use super::{
-    Alarms, Applied, ApplyError, Cluster, Outcome, Response, admit::admit, compaction::compaction,
-    error::Failure, kv, lease, txn,
+    Alarms, Applied, ApplyError, Cluster, Outcome, Response,
+    admit::{admit, permit},
+    compaction::compaction,
+    error::Failure,
+    kv, lease, txn,
 };
 use crate::{
+    auth::{Auth, AuthStore},
     lease::table::{LeaseTable, TableHandle},
     mvcc::{FIRST_REVISION, NEVER_COMPACTED, RevisionEvents, Scrubbed, Store, StoreOptions, Writer},
     storage::{
@@ -38,6 +42,7 @@ pub struct Machine {
     leases: LeaseTable,
     cluster: Cluster,
     alarms: Alarms,
+    auth: AuthStore,
     meta: record::Meta,
     options: StoreOptions,
 }
@@ -49,6 +54,7 @@ pub struct State {
     pub leases: TableHandle,
     pub cluster: Cluster,
     pub alarms: Alarms,
+    pub auth: Auth,
 }
 
 impl Machine {
@@ -57,12 +63,18 @@ impl Machine {
         let meta = read_meta(&*engine)?;
         let (store, writer, attachments) = Store::open(Arc::clone(&engine), &meta, &options)?;
         let leases = LeaseTable::new(read_leases(&*engine)?, attachments);
-        let (cluster, alarms) = (Cluster::default(), Alarms::default());
+        let (cluster, alarms, auth) = (Cluster::default(), Alarms::default(), AuthStore::default());
         cluster.load(&*engine, &meta)?;
         alarms.load(&*engine)?;
-        let state =
-            State { store, leases: leases.handle(), cluster: cluster.clone(), alarms: alarms.clone() };
-        Ok((Self { writer, leases, cluster, alarms, meta, options }, state))
+        auth.load(&*engine, &meta)?;
+        let state = State {
+            store,
+            leases: leases.handle(),
+            cluster: cluster.clone(),
+            alarms: alarms.clone(),
+            auth: auth.handle().clone(),
+        };
+        Ok((Self { writer, leases, cluster, alarms, auth, meta, options }, state))
     }
 
     /// Replaces everything by what another image holds; the handles stay good.
@@ -73,6 +85,7 @@ impl Machine {
         self.leases.replace(leases, attachments);
         self.cluster.load(&*engine, &meta)?;
         self.alarms.load(&*engine)?;
+        self.auth.load(&*engine, &meta)?;
         self.meta = meta;
         Ok(())
     }
@@ -155,8 +168,19 @@ impl Machine {
         batch: &mut Batch,
         events: &mut Vec<RevisionEvents>,
     ) -> Result<Response, Failure> {
-        let body = request.body.as_ref().ok_or(ApplyError::UnknownCommand)?;
+        let mut body = request.body.as_ref().ok_or(ApplyError::UnknownCommand)?;
+        let mut caller = None;
+        if let Body::OnBehalf(on_behalf) = body {
+            let of_caller = on_behalf.request.as_ref().and_then(|request| request.body.as_ref());
+            caller = Some(on_behalf.as_ref());
+            body = of_caller.ok_or(ApplyError::UnknownCommand)?;
+        }
+        permit(self.auth.handle(), &self.leases, caller, body)?;
         admit(&self.alarms, body)?;
+        if let Some(done) = self.auth.apply(body, batch, &mut self.meta) {
+            done?;
+            return Ok(Response::Done);
+        }
         let Self { writer, leases, meta, .. } = self;
         Ok(match body {
             Body::Put(put) => {
@@ -203,6 +227,20 @@ impl Machine {
                 self.cluster.set_version(request.version.clone());
                 Response::Done
             }
+            // One on behalf of another's behalf, and what `auth` has done above.
+            Body::OnBehalf(_)
+            | Body::IssueToken(_)
+            | Body::AuthEnable(_)
+            | Body::AuthDisable(_)
+            | Body::UserAdd(_)
+            | Body::UserDelete(_)
+            | Body::UserChangePassword(_)
+            | Body::UserGrantRole(_)
+            | Body::UserRevokeRole(_)
+            | Body::RoleAdd(_)
+            | Body::RoleDelete(_)
+            | Body::RoleGrantPermission(_)
+            | Body::RoleRevokePermission(_) => return Err(ApplyError::UnknownCommand.into()),
         })
     }
 }

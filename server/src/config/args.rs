@@ -91,6 +91,19 @@ pub(super) struct Args {
     #[arg(long, default_value = "etcd-cluster", help_heading = "Cluster")]
     pub(super) initial_cluster_token: String,
 
+    /// How clients prove who they are: simple, or jwt with pub-key=, priv-key=, sign-method= and ttl=.
+    #[arg(long, default_value = "simple", help_heading = "Authentication")]
+    pub(super) auth_token: String,
+    /// Seconds for which a simple token may lie unused.
+    #[arg(long, default_value_t = 300, help_heading = "Authentication")]
+    pub(super) auth_token_ttl: u32,
+    /// How much work hashing a password is; each step doubles it.
+    #[arg(long, default_value_t = 10, help_heading = "Authentication")]
+    pub(super) bcrypt_cost: u32,
+    /// Bytes that a new password must have.
+    #[arg(long, default_value_t = 0, help_heading = "Authentication")]
+    pub(super) auth_min_password_length: u32,
+
     /// How --auto-compaction-retention is meant.
     #[arg(long, value_enum, default_value = "periodic", help_heading = "Compaction")]
     pub(super) auto_compaction_mode: CompactionMode,

@@ -94,6 +94,7 @@ pub(super) fn config(args: Args, given: &Given) -> Result<Config, ConfigError> {
         return Err(refuse("--watch-progress-notify-interval", value, "must be at least 100ms"));
     }
 
+    let auth = super::auth::auth(&args)?;
     let auto_compaction = auto_compaction(args.auto_compaction_mode, &args.auto_compaction_retention)?;
     let data_dir = args.data_dir.unwrap_or_else(|| format!("{}.etcd", args.name).into());
     let millis = |millis: i64| Duration::from_millis(millis.unsigned_abs());
@@ -118,6 +119,7 @@ pub(super) fn config(args: Args, given: &Given) -> Result<Config, ConfigError> {
             keepalive_interval: args.grpc_keepalive_interval,
             keepalive_timeout: args.grpc_keepalive_timeout,
         },
+        auth,
         auto_compaction,
         watch_progress_notify_interval: args.watch_progress_notify_interval,
         listen_metrics,
@@ -213,6 +215,6 @@ fn non_empty<T>(flag: &str, text: &str, urls: Vec<T>) -> Result<Vec<T>, ConfigEr
     Ok(urls)
 }
 
-fn refuse(setting: &str, value: impl ToString, remedy: &str) -> ConfigError {
+pub(super) fn refuse(setting: &str, value: impl ToString, remedy: &str) -> ConfigError {
     ConfigError::Refused { setting: setting.to_owned(), value: value.to_string(), remedy: remedy.to_owned() }
 }

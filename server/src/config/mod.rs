@@ -7,6 +7,7 @@
 //! value and remedy; nothing is ignored in silence.
 
 mod args;
+mod auth;
 mod check;
 mod unsupported;
 mod url;
@@ -35,6 +36,7 @@ pub struct Config {
     /// Bytes of recent values kept in memory; older ones are read from disk.
     pub value_cache_bytes: usize,
     pub limits: Limits,
+    pub auth: Auth,
     pub auto_compaction: Option<AutoCompaction>,
     pub watch_progress_notify_interval: Duration,
     /// Also listeners for the plain HTTP endpoints alone.
@@ -74,6 +76,20 @@ impl Limits {
 pub enum Quota {
     Bytes(u64),
     Unlimited,
+}
+
+/// How users prove who they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Auth {
+    pub token: AuthToken,
+    pub bcrypt_cost: u32,
+    pub password_min_bytes: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuthToken {
+    Simple { ttl: Duration },
+    Jwt { method: String, public: Option<PathBuf>, private: Option<PathBuf>, ttl: Duration },
 }
 
 /// What the server compacts by itself.

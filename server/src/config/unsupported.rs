@@ -6,7 +6,6 @@
 
 const TLS: &str = "TLS is not supported yet";
 const CLUSTER: &str = "clusters of more than one member are not supported yet";
-const AUTH: &str = "authentication is not supported yet";
 const GATEWAY: &str = "the JSON gateway is not supported yet";
 const ELSEWHERE: &str = "there is nothing to tune here: the storage is not etcd's";
 
@@ -36,9 +35,6 @@ const SETTINGS: &[(&str, &str)] = &[
     ("peer-auto-tls", TLS),
     ("peer-crl-file", TLS),
     ("peer-skip-client-san-verification", TLS),
-    ("auth-token", AUTH),
-    ("auth-token-ttl", AUTH),
-    ("bcrypt-cost", AUTH),
     ("discovery", CLUSTER),
     ("discovery-srv", CLUSTER),
     ("discovery-srv-name", CLUSTER),

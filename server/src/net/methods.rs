@@ -1,9 +1,12 @@
-//! Every RPC that a client may name, in one list.
+//! Every RPC that a client may name, in one list, with the right that it takes.
+//!
+//! What is not in it can't be called, and no row can be without a right: a new
+//! RPC is denied until somebody has decided who may use it.
 
-use crate::metrics::MethodNames;
+use crate::{metrics::MethodNames, service::Right};
 
 macro_rules! methods {
-    ($($name:ident = $service:literal $method:literal $kind:literal,)*) => {
+    ($($name:ident = $service:literal $method:literal $kind:literal $right:ident,)*) => {
         /// One RPC.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(super) enum Method {
@@ -14,6 +17,13 @@ macro_rules! methods {
         pub const METHODS: &[MethodNames] = &[$(($service, $method, $kind),)*];
 
         impl Method {
+            /// Who may call it.
+            pub(super) fn right(self) -> Right {
+                match self {
+                    $(Self::$name => Right::$right,)*
+                }
+            }
+
             /// The one that a gRPC path names.
             pub(super) fn of(path: &str) -> Option<Self> {
                 match path {
@@ -26,58 +36,58 @@ macro_rules! methods {
 }
 
 methods! {
-    Range = "etcdserverpb.KV" "Range" "unary",
-    Put = "etcdserverpb.KV" "Put" "unary",
-    Txn = "etcdserverpb.KV" "Txn" "unary",
-    DeleteRange = "etcdserverpb.KV" "DeleteRange" "unary",
-    Compact = "etcdserverpb.KV" "Compact" "unary",
-    Watch = "etcdserverpb.Watch" "Watch" "bidi_stream",
-    LeaseGrant = "etcdserverpb.Lease" "LeaseGrant" "unary",
-    LeaseRevoke = "etcdserverpb.Lease" "LeaseRevoke" "unary",
-    LeaseKeepAlive = "etcdserverpb.Lease" "LeaseKeepAlive" "bidi_stream",
-    LeaseTimeToLive = "etcdserverpb.Lease" "LeaseTimeToLive" "unary",
-    LeaseLeases = "etcdserverpb.Lease" "LeaseLeases" "unary",
-    MemberAdd = "etcdserverpb.Cluster" "MemberAdd" "unary",
-    MemberRemove = "etcdserverpb.Cluster" "MemberRemove" "unary",
-    MemberUpdate = "etcdserverpb.Cluster" "MemberUpdate" "unary",
-    MemberList = "etcdserverpb.Cluster" "MemberList" "unary",
-    MemberPromote = "etcdserverpb.Cluster" "MemberPromote" "unary",
-    Alarm = "etcdserverpb.Maintenance" "Alarm" "unary",
-    Status = "etcdserverpb.Maintenance" "Status" "unary",
-    Defragment = "etcdserverpb.Maintenance" "Defragment" "unary",
-    Hash = "etcdserverpb.Maintenance" "Hash" "unary",
-    HashKv = "etcdserverpb.Maintenance" "HashKV" "unary",
-    Snapshot = "etcdserverpb.Maintenance" "Snapshot" "server_stream",
-    MoveLeader = "etcdserverpb.Maintenance" "MoveLeader" "unary",
-    Downgrade = "etcdserverpb.Maintenance" "Downgrade" "unary",
-    AuthEnable = "etcdserverpb.Auth" "AuthEnable" "unary",
-    AuthDisable = "etcdserverpb.Auth" "AuthDisable" "unary",
-    AuthStatus = "etcdserverpb.Auth" "AuthStatus" "unary",
-    Authenticate = "etcdserverpb.Auth" "Authenticate" "unary",
-    UserAdd = "etcdserverpb.Auth" "UserAdd" "unary",
-    UserGet = "etcdserverpb.Auth" "UserGet" "unary",
-    UserList = "etcdserverpb.Auth" "UserList" "unary",
-    UserDelete = "etcdserverpb.Auth" "UserDelete" "unary",
-    UserChangePassword = "etcdserverpb.Auth" "UserChangePassword" "unary",
-    UserGrantRole = "etcdserverpb.Auth" "UserGrantRole" "unary",
-    UserRevokeRole = "etcdserverpb.Auth" "UserRevokeRole" "unary",
-    RoleAdd = "etcdserverpb.Auth" "RoleAdd" "unary",
-    RoleGet = "etcdserverpb.Auth" "RoleGet" "unary",
-    RoleList = "etcdserverpb.Auth" "RoleList" "unary",
-    RoleDelete = "etcdserverpb.Auth" "RoleDelete" "unary",
-    RoleGrantPermission = "etcdserverpb.Auth" "RoleGrantPermission" "unary",
-    RoleRevokePermission = "etcdserverpb.Auth" "RoleRevokePermission" "unary",
-    Lock = "v3lockpb.Lock" "Lock" "unary",
-    Unlock = "v3lockpb.Lock" "Unlock" "unary",
-    Campaign = "v3electionpb.Election" "Campaign" "unary",
-    Proclaim = "v3electionpb.Election" "Proclaim" "unary",
-    Leader = "v3electionpb.Election" "Leader" "unary",
-    Observe = "v3electionpb.Election" "Observe" "server_stream",
-    Resign = "v3electionpb.Election" "Resign" "unary",
-    HealthCheck = "grpc.health.v1.Health" "Check" "unary",
-    HealthWatch = "grpc.health.v1.Health" "Watch" "server_stream",
-    Reflection = "grpc.reflection.v1.ServerReflection" "ServerReflectionInfo" "bidi_stream",
-    ReflectionAlpha = "grpc.reflection.v1alpha.ServerReflection" "ServerReflectionInfo" "bidi_stream",
+    Range = "etcdserverpb.KV" "Range" "unary" Own,
+    Put = "etcdserverpb.KV" "Put" "unary" Own,
+    Txn = "etcdserverpb.KV" "Txn" "unary" Own,
+    DeleteRange = "etcdserverpb.KV" "DeleteRange" "unary" Own,
+    Compact = "etcdserverpb.KV" "Compact" "unary" Root,
+    Watch = "etcdserverpb.Watch" "Watch" "bidi_stream" Each,
+    LeaseGrant = "etcdserverpb.Lease" "LeaseGrant" "unary" User,
+    LeaseRevoke = "etcdserverpb.Lease" "LeaseRevoke" "unary" Own,
+    LeaseKeepAlive = "etcdserverpb.Lease" "LeaseKeepAlive" "bidi_stream" Own,
+    LeaseTimeToLive = "etcdserverpb.Lease" "LeaseTimeToLive" "unary" Own,
+    LeaseLeases = "etcdserverpb.Lease" "LeaseLeases" "unary" Own,
+    MemberAdd = "etcdserverpb.Cluster" "MemberAdd" "unary" Root,
+    MemberRemove = "etcdserverpb.Cluster" "MemberRemove" "unary" Root,
+    MemberUpdate = "etcdserverpb.Cluster" "MemberUpdate" "unary" Root,
+    MemberList = "etcdserverpb.Cluster" "MemberList" "unary" User,
+    MemberPromote = "etcdserverpb.Cluster" "MemberPromote" "unary" Root,
+    Alarm = "etcdserverpb.Maintenance" "Alarm" "unary" Own,
+    Status = "etcdserverpb.Maintenance" "Status" "unary" User,
+    Defragment = "etcdserverpb.Maintenance" "Defragment" "unary" Root,
+    Hash = "etcdserverpb.Maintenance" "Hash" "unary" Root,
+    HashKv = "etcdserverpb.Maintenance" "HashKV" "unary" Root,
+    Snapshot = "etcdserverpb.Maintenance" "Snapshot" "server_stream" Root,
+    MoveLeader = "etcdserverpb.Maintenance" "MoveLeader" "unary" Root,
+    Downgrade = "etcdserverpb.Maintenance" "Downgrade" "unary" Root,
+    AuthEnable = "etcdserverpb.Auth" "AuthEnable" "unary" Root,
+    AuthDisable = "etcdserverpb.Auth" "AuthDisable" "unary" Root,
+    AuthStatus = "etcdserverpb.Auth" "AuthStatus" "unary" Root,
+    Authenticate = "etcdserverpb.Auth" "Authenticate" "unary" Open,
+    UserAdd = "etcdserverpb.Auth" "UserAdd" "unary" Root,
+    UserGet = "etcdserverpb.Auth" "UserGet" "unary" Own,
+    UserList = "etcdserverpb.Auth" "UserList" "unary" Root,
+    UserDelete = "etcdserverpb.Auth" "UserDelete" "unary" Root,
+    UserChangePassword = "etcdserverpb.Auth" "UserChangePassword" "unary" Root,
+    UserGrantRole = "etcdserverpb.Auth" "UserGrantRole" "unary" Root,
+    UserRevokeRole = "etcdserverpb.Auth" "UserRevokeRole" "unary" Root,
+    RoleAdd = "etcdserverpb.Auth" "RoleAdd" "unary" Root,
+    RoleGet = "etcdserverpb.Auth" "RoleGet" "unary" Own,
+    RoleList = "etcdserverpb.Auth" "RoleList" "unary" Root,
+    RoleDelete = "etcdserverpb.Auth" "RoleDelete" "unary" Root,
+    RoleGrantPermission = "etcdserverpb.Auth" "RoleGrantPermission" "unary" Root,
+    RoleRevokePermission = "etcdserverpb.Auth" "RoleRevokePermission" "unary" Root,
+    Lock = "v3lockpb.Lock" "Lock" "unary" Own,
+    Unlock = "v3lockpb.Lock" "Unlock" "unary" Own,
+    Campaign = "v3electionpb.Election" "Campaign" "unary" Own,
+    Proclaim = "v3electionpb.Election" "Proclaim" "unary" Own,
+    Leader = "v3electionpb.Election" "Leader" "unary" Own,
+    Observe = "v3electionpb.Election" "Observe" "server_stream" Own,
+    Resign = "v3electionpb.Election" "Resign" "unary" Own,
+    HealthCheck = "grpc.health.v1.Health" "Check" "unary" Open,
+    HealthWatch = "grpc.health.v1.Health" "Watch" "server_stream" Open,
+    Reflection = "grpc.reflection.v1.ServerReflection" "ServerReflectionInfo" "bidi_stream" Open,
+    ReflectionAlpha = "grpc.reflection.v1alpha.ServerReflection" "ServerReflectionInfo" "bidi_stream" Open,
 }
 
 #[cfg(test)]

@@ -7,11 +7,12 @@ use std::{
 };
 
 use etcfs_proto::etcdserverpb::{
-    AuthStatusRequest, HashRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
-    StatusRequest, WatchRequest, WatchResponse,
+    AuthDisableRequest, AuthEnableRequest, AuthRoleListRequest, AuthStatusRequest, AuthUserListRequest,
+    HashRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest, StatusRequest,
+    WatchRequest, WatchResponse,
 };
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::BoxStream};
-use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use hyper::body::Incoming;
 use prost::Message;
 use tokio_util::sync::CancellationToken;
@@ -30,8 +31,12 @@ use super::{
 use crate::{
     config::Limits,
     metrics::Metrics,
-    service::{Lease, Refusal, Services, Watch},
+    service::{Caller, Lease, Refusal, Right, Services, Watch},
 };
+
+/// Put into the extensions of requests that come over a verified connection.
+#[derive(Clone, Debug)]
+pub(super) struct CommonName(pub(super) Arc<str>);
 
 type Answer = Response<Body>;
 type Foreign = tower::util::BoxCloneSyncService<
@@ -86,10 +91,7 @@ impl Rpc {
         let metrics = &self.metrics.methods[method as usize];
         metrics.started.inc();
         let began = metrics.is_timed().then(Instant::now);
-        let answer = match self.check_metadata(&request) {
-            Ok(()) => self.dispatch(method, request).await,
-            Err(refusal) => Err(refusal.into()),
-        };
+        let answer = self.admit(method, request).await;
         if let Some(began) = began {
             metrics.took(began.elapsed());
         }
@@ -105,6 +107,22 @@ impl Rpc {
         }
     }
 
+    async fn admit(&self, method: Method, request: Request<Incoming>) -> Result<Answer, Status> {
+        self.check_metadata(&request)?;
+        let caller = match method.right() {
+            // A client with an old token may log in anew.
+            Right::Open => Ok(Caller::Nobody),
+            _ => self.services.auth.logins.caller(token(request.headers()), certificate(&request)).await,
+        };
+        if method == Method::Watch {
+            // Each request on the stream is answered for itself, also for who is not let in.
+            return Ok(self.watch(request, caller).await);
+        }
+        let caller = caller?;
+        self.services.authorize(method.right(), &caller)?;
+        self.dispatch(method, request, &caller).await
+    }
+
     fn check_metadata(&self, request: &Request<Incoming>) -> Result<(), Refusal> {
         let headers = request.headers();
         if headers.get("hasleader").is_some_and(|value| value == "true") {
@@ -118,42 +136,50 @@ impl Rpc {
         }
     }
 
-    async fn dispatch(&self, method: Method, request: Request<Incoming>) -> Result<Answer, Status> {
+    async fn dispatch(
+        &self,
+        method: Method,
+        request: Request<Incoming>,
+        caller: &Caller,
+    ) -> Result<Answer, Status> {
         let Services { kv, lease, cluster, maintenance, auth, .. } = &self.services;
         let metrics = &self.metrics;
         match method {
             Method::Range => {
                 metrics.ranges.inc();
-                self.unary(request, |message| kv.range(message)).await
+                self.unary(request, |message| kv.range(message, caller)).await
             }
             Method::Put => {
                 metrics.puts.inc();
-                self.unary(request, |message| kv.put(message)).await
+                self.unary(request, |message| kv.put(message, caller)).await
             }
             Method::Txn => {
                 metrics.txns.inc();
-                self.unary(request, |message| kv.txn(message)).await
+                self.unary(request, |message| kv.txn(message, caller)).await
             }
             Method::DeleteRange => {
                 metrics.deletes.inc();
-                self.unary(request, |message| kv.delete_range(message)).await
+                self.unary(request, |message| kv.delete_range(message, caller)).await
             }
-            Method::Compact => self.unary(request, |message| kv.compact(message)).await,
-            Method::Watch => Ok(self.watch(request).await),
+            Method::Compact => self.unary(request, |message| kv.compact(message, caller)).await,
+            // Before this, as it is judged request by request.
+            Method::Watch => Ok(self.watch(request, Ok(caller.clone())).await),
             Method::LeaseGrant => {
                 metrics.lease_granted.inc();
-                self.unary(request, |message| lease.grant(message)).await
+                self.unary(request, |message| lease.grant(message, caller)).await
             }
             Method::LeaseRevoke => {
                 metrics.lease_revoked.inc();
-                self.unary(request, |message| lease.revoke(message)).await
+                self.unary(request, |message| lease.revoke(message, caller)).await
             }
-            Method::LeaseKeepAlive => Ok(self.keep_alive(request).await),
-            Method::LeaseTimeToLive => self.unary(request, |message| lease.time_to_live(message)).await,
-            Method::LeaseLeases => self.unary(request, |LeaseLeasesRequest {}| lease.leases()).await,
+            Method::LeaseKeepAlive => Ok(self.keep_alive(request, caller.clone()).await),
+            Method::LeaseTimeToLive => {
+                self.unary(request, |message| lease.time_to_live(message, caller)).await
+            }
+            Method::LeaseLeases => self.unary(request, |LeaseLeasesRequest {}| lease.leases(caller)).await,
             Method::MemberList => self.unary(request, |message| cluster.member_list(message)).await,
             Method::Status => self.unary(request, |StatusRequest {}| ready(maintenance.status())).await,
-            Method::Alarm => self.unary(request, |message| maintenance.alarm(message)).await,
+            Method::Alarm => self.unary(request, |message| maintenance.alarm(message, caller)).await,
             Method::Hash => self.unary(request, |HashRequest {}| maintenance.hash()).await,
             Method::HashKv => self.unary(request, |message| maintenance.hash_kv(message)).await,
             Method::AuthStatus => self.unary(request, |AuthStatusRequest {}| ready(Ok(auth.status()))).await,
@@ -173,23 +199,32 @@ impl Rpc {
             Method::Snapshot => Err(Refusal::NoSnapshot.into()),
             Method::MoveLeader => Err(Refusal::NoMoveLeader.into()),
             Method::Downgrade => Err(Refusal::NoDowngrade.into()),
-            // With authentication off, etcd answers a login just so.
-            Method::Authenticate => Err(Refusal::AuthNotEnabled.into()),
-            Method::AuthEnable
-            | Method::AuthDisable
-            | Method::UserAdd
-            | Method::UserGet
-            | Method::UserList
-            | Method::UserDelete
-            | Method::UserChangePassword
-            | Method::UserGrantRole
-            | Method::UserRevokeRole
-            | Method::RoleAdd
-            | Method::RoleGet
-            | Method::RoleList
-            | Method::RoleDelete
-            | Method::RoleGrantPermission
-            | Method::RoleRevokePermission => Err(Refusal::NoAuth.into()),
+            Method::Authenticate => self.unary(request, |message| auth.authenticate(message)).await,
+            Method::AuthEnable => self.unary(request, |AuthEnableRequest {}| auth.enable(caller)).await,
+            Method::AuthDisable => self.unary(request, |AuthDisableRequest {}| auth.disable(caller)).await,
+            Method::UserAdd => self.unary(request, |message| auth.user_add(message, caller)).await,
+            Method::UserGet => self.unary(request, |message| auth.user_get(message, caller)).await,
+            Method::UserList => self.unary(request, |AuthUserListRequest {}| auth.user_list()).await,
+            Method::UserDelete => self.unary(request, |message| auth.user_delete(message, caller)).await,
+            Method::UserChangePassword => {
+                self.unary(request, |message| auth.user_change_password(message, caller)).await
+            }
+            Method::UserGrantRole => {
+                self.unary(request, |message| auth.user_grant_role(message, caller)).await
+            }
+            Method::UserRevokeRole => {
+                self.unary(request, |message| auth.user_revoke_role(message, caller)).await
+            }
+            Method::RoleAdd => self.unary(request, |message| auth.role_add(message, caller)).await,
+            Method::RoleGet => self.unary(request, |message| auth.role_get(message, caller)).await,
+            Method::RoleList => self.unary(request, |AuthRoleListRequest {}| auth.role_list()).await,
+            Method::RoleDelete => self.unary(request, |message| auth.role_delete(message, caller)).await,
+            Method::RoleGrantPermission => {
+                self.unary(request, |message| auth.role_grant_permission(message, caller)).await
+            }
+            Method::RoleRevokePermission => {
+                self.unary(request, |message| auth.role_revoke_permission(message, caller)).await
+            }
             Method::Lock | Method::Unlock => Err(Refusal::NoLock.into()),
             Method::Campaign | Method::Proclaim | Method::Leader | Method::Observe | Method::Resign => {
                 Err(Refusal::NoElection.into())
@@ -214,13 +249,17 @@ impl Rpc {
         Ok(grpc(Body::Message(Some(answer))))
     }
 
-    fn watch(&self, request: Request<Incoming>) -> BoxFuture<'static, Answer> {
-        let call = WatchCall(self.services.watch.clone(), self.max_receive_bytes);
+    fn watch(
+        &self,
+        request: Request<Incoming>,
+        caller: Result<Caller, Refusal>,
+    ) -> BoxFuture<'static, Answer> {
+        let call = WatchCall(self.services.watch.clone(), caller, self.max_receive_bytes);
         stream::<WatchRequest, WatchResponse, _>(call, request, self.max_receive_bytes).boxed()
     }
 
-    fn keep_alive(&self, request: Request<Incoming>) -> BoxFuture<'static, Answer> {
-        let call = KeepAliveCall(self.services.lease.clone(), self.shutdown.clone());
+    fn keep_alive(&self, request: Request<Incoming>, caller: Caller) -> BoxFuture<'static, Answer> {
+        let call = KeepAliveCall(self.services.lease.clone(), caller.into(), self.shutdown.clone());
         let max_bytes = self.max_receive_bytes;
         stream::<LeaseKeepAliveRequest, LeaseKeepAliveResponse, _>(call, request, max_bytes).boxed()
     }
@@ -239,7 +278,7 @@ where
     grpc.streaming(call, request).await.map(Body::Stream)
 }
 
-struct WatchCall(Watch, usize);
+struct WatchCall(Watch, Result<Caller, Refusal>, usize);
 
 impl StreamingService<WatchRequest> for WatchCall {
     type Response = WatchResponse;
@@ -247,15 +286,15 @@ impl StreamingService<WatchRequest> for WatchCall {
     type Future = Ready<Result<tonic::Response<Self::ResponseStream>, Status>>;
 
     fn call(&mut self, request: tonic::Request<Streaming<WatchRequest>>) -> Self::Future {
-        let max_bytes = self.1;
+        let max_bytes = self.2;
         let requests = request.into_inner();
         let requests = requests.map(move |request| request.map_err(|status| etcd_words(status, max_bytes)));
-        ready(Ok(tonic::Response::new(self.0.serve(requests).boxed())))
+        ready(Ok(tonic::Response::new(self.0.serve(requests, self.1.clone()).boxed())))
     }
 }
 
 /// One answer for each request, in their order.
-struct KeepAliveCall(Lease, CancellationToken);
+struct KeepAliveCall(Lease, Arc<Caller>, CancellationToken);
 
 impl StreamingService<LeaseKeepAliveRequest> for KeepAliveCall {
     type Response = LeaseKeepAliveResponse;
@@ -263,14 +302,25 @@ impl StreamingService<LeaseKeepAliveRequest> for KeepAliveCall {
     type Future = Ready<Result<tonic::Response<Self::ResponseStream>, Status>>;
 
     fn call(&mut self, request: tonic::Request<Streaming<LeaseKeepAliveRequest>>) -> Self::Future {
-        let lease = self.0.clone();
+        let (lease, caller) = (self.0.clone(), self.1.clone());
         let answers = request.into_inner().then(move |request| {
-            let lease = lease.clone();
-            async move { Ok(lease.keep_alive(request?).await?) }
+            let (lease, caller) = (lease.clone(), caller.clone());
+            async move { Ok(lease.keep_alive(request?, &caller).await?) }
         });
-        let answers = answers.take_until(self.1.clone().cancelled_owned()).boxed();
+        let answers = answers.take_until(self.2.clone().cancelled_owned()).boxed();
         ready(Ok(tonic::Response::new(answers)))
     }
+}
+
+/// As Go's client sends it, or the gateway's.
+fn token(headers: &HeaderMap) -> Option<&str> {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    text("token").or_else(|| text("authorization").map(|text| text.strip_prefix("Bearer ").unwrap_or(text)))
+}
+
+/// The common name of the certificate that the connection's other end has shown.
+fn certificate(request: &Request<Incoming>) -> Option<&str> {
+    request.extensions().get::<CommonName>().map(|name| &*name.0)
 }
 
 const VALID: &str = "the descriptors are compiled in, and a test reads them";

@@ -3,7 +3,7 @@
 //! Pure. The order of the checks is etcd's, because a request with two faults
 //! must be refused for the same one.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use bytes::Bytes;
 use etcfs_proto::{
@@ -12,7 +12,7 @@ use etcfs_proto::{
         range_request::{SortOrder, SortTarget},
         request_op::Request,
     },
-    key::KeyRange,
+    key::{KeyRange, KeySet},
 };
 
 use super::Refusal;
@@ -117,7 +117,7 @@ fn ops(request: &TxnRequest, max_ops: usize) -> Result<(), Refusal> {
 #[derive(Default)]
 struct Writes<'a> {
     puts: HashSet<&'a Bytes>,
-    deletes: Deletes,
+    deletes: KeySet,
 }
 
 impl<'a> Writes<'a> {
@@ -155,50 +155,6 @@ impl<'a> Writes<'a> {
             return Err(Refusal::DuplicateKey);
         }
         Ok(())
-    }
-}
-
-/// Deleted ranges by their start; none touches another, so that a lookup is
-/// one step however many there are.
-#[derive(Default)]
-struct Deletes(BTreeMap<Bytes, Option<Bytes>>);
-
-impl Deletes {
-    fn insert(&mut self, range: &KeyRange) {
-        if range.is_empty() {
-            return;
-        }
-        let (mut start, mut end) = (range.start.clone(), range.end.clone());
-        // Swallows every range that touches this one, from the last back.
-        while let Some((other, other_end)) = self.last_from(end.as_ref()) {
-            if other_end.as_ref().is_some_and(|other_end| *other_end < start) {
-                break;
-            }
-            self.0.remove(&other);
-            start = start.min(other);
-            end = end.zip(other_end).map(|(one, two)| one.max(two));
-        }
-        self.0.insert(start, end);
-    }
-
-    /// The last range that starts at or before `bound`.
-    fn last_from(&self, bound: Option<&Bytes>) -> Option<(Bytes, Option<Bytes>)> {
-        let last = match bound {
-            Some(bound) => self.0.range::<Bytes, _>(..=bound).next_back(),
-            None => self.0.last_key_value(),
-        };
-        last.map(|(start, end)| (start.clone(), end.clone()))
-    }
-
-    fn merge(&mut self, other: Self) {
-        for (start, end) in other.0 {
-            self.insert(&KeyRange { start, end });
-        }
-    }
-
-    fn contains(&self, key: &Bytes) -> bool {
-        let last = self.0.range::<Bytes, _>(..=key).next_back();
-        last.is_some_and(|(_, end)| end.as_ref().is_none_or(|end| key < end))
     }
 }
 

@@ -73,7 +73,7 @@ impl Health {
     async fn read(&self, serializable: bool) -> Result<(), Refusal> {
         let key = bytes::Bytes::from_static(b"health");
         let request = RangeRequest { key, serializable, limit: 1, keys_only: true, ..Default::default() };
-        match self.kv.range(request).await {
+        match self.kv.read(&request).await {
             // It could be answered; the alarm is another check's affair.
             Ok(_) | Err(Refusal::Corrupt) => Ok(()),
             Err(refusal) => Err(refusal),

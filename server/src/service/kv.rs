@@ -7,12 +7,13 @@ use etcfs_proto::{
         AlarmType, CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse,
         PutRequest, PutResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
     },
-    etcfs::command::{Request, request::Body},
+    etcfs::command::request::Body,
 };
 use tokio::sync::oneshot;
 
-use super::{Admission, Headers, Refusal, check};
+use super::{Access, Admission, Headers, Refusal, check};
 use crate::{
+    auth::{AuthError, Caller, Demand},
     mvcc::Store,
     propose::{Alarms, Proposer, ReadBarrier, Response},
 };
@@ -28,29 +29,53 @@ pub struct Kv {
     pub barrier: ReadBarrier,
     pub headers: Headers,
     pub admission: Admission,
+    pub access: Access,
     pub max_txn_ops: usize,
 }
 
 impl Kv {
-    pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Refusal> {
+    pub async fn range(&self, request: RangeRequest, caller: &Caller) -> Result<RangeResponse, Refusal> {
         check::range(&request)?;
+        self.allowed(caller, |demand| demand.range(&request), self.read(&request)).await
+    }
+
+    /// A read that is judged before, and after if users or roles have changed meanwhile.
+    async fn allowed<T>(
+        &self,
+        caller: &Caller,
+        what: impl Fn(Demand<'_>) -> Result<(), AuthError>,
+        read: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        let auth = &self.access.auth;
+        let judged = (auth.is_enabled(), auth.revision());
+        self.access.demand(caller, &what)?;
+        let answer = read.await?;
+        if (auth.is_enabled(), auth.revision()) != judged {
+            self.access.demand(caller, &what)?;
+        }
+        Ok(answer)
+    }
+
+    /// A range as it is, whoever asks.
+    pub(super) async fn read(&self, request: &RangeRequest) -> Result<RangeResponse, Refusal> {
         if !request.serializable {
             self.barrier.wait().await?;
         }
         self.refuse_if_corrupt()?;
-        let mut response = if is_quick(&request) {
-            self.store.range(&request)?
+        let mut response = if is_quick(request) {
+            self.store.range(request)?
         } else {
-            tokio::task::block_in_place(|| self.store.range(&request))?
+            tokio::task::block_in_place(|| self.store.range(request))?
         };
         self.headers.fill(&mut response.header);
         Ok(response)
     }
 
-    pub async fn put(&self, request: PutRequest) -> Result<PutResponse, Refusal> {
+    pub async fn put(&self, request: PutRequest, caller: &Caller) -> Result<PutResponse, Refusal> {
         check::put(&request)?;
+        self.access.demand(caller, |demand| demand.put(&request))?;
         self.admission.put(&request).await?;
-        match self.write(Body::Put(request)).await? {
+        match self.write(Body::Put(request), caller).await? {
             Response::Put(mut response) => {
                 self.headers.fill(&mut response.header);
                 Ok(response)
@@ -59,9 +84,14 @@ impl Kv {
         }
     }
 
-    pub async fn delete_range(&self, request: DeleteRangeRequest) -> Result<DeleteRangeResponse, Refusal> {
+    pub async fn delete_range(
+        &self,
+        request: DeleteRangeRequest,
+        caller: &Caller,
+    ) -> Result<DeleteRangeResponse, Refusal> {
         check::delete_range(&request)?;
-        match self.write(Body::DeleteRange(request)).await? {
+        self.access.demand(caller, |demand| demand.delete_range(&request))?;
+        match self.write(Body::DeleteRange(request), caller).await? {
             Response::DeleteRange(mut response) => {
                 self.headers.fill(&mut response.header);
                 Ok(response)
@@ -70,18 +100,14 @@ impl Kv {
         }
     }
 
-    pub async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, Refusal> {
+    pub async fn txn(&self, request: TxnRequest, caller: &Caller) -> Result<TxnResponse, Refusal> {
         check::txn(&request, self.max_txn_ops)?;
         let mut response = if check::is_read_only(&request) {
-            if !check::is_serializable(&request) {
-                self.barrier.wait().await?;
-            }
-            self.refuse_if_corrupt()?;
-            // Up to 128 ranges of any size each.
-            tokio::task::block_in_place(|| self.store.read_txn(&request))?
+            self.allowed(caller, |demand| demand.txn(&request), self.read_txn(&request)).await?
         } else {
+            self.access.demand(caller, |demand| demand.txn(&request))?;
             self.admission.txn(&request).await?;
-            match self.write(Body::Txn(request)).await? {
+            match self.write(Body::Txn(request), caller).await? {
                 Response::Txn(response) => response,
                 other => return unexpected(&other),
             }
@@ -90,9 +116,22 @@ impl Kv {
         Ok(response)
     }
 
-    pub async fn compact(&self, request: CompactionRequest) -> Result<CompactionResponse, Refusal> {
+    async fn read_txn(&self, request: &TxnRequest) -> Result<TxnResponse, Refusal> {
+        if !check::is_serializable(request) {
+            self.barrier.wait().await?;
+        }
+        self.refuse_if_corrupt()?;
+        // Up to 128 ranges of any size each.
+        Ok(tokio::task::block_in_place(|| self.store.read_txn(request))?)
+    }
+
+    pub async fn compact(
+        &self,
+        request: CompactionRequest,
+        caller: &Caller,
+    ) -> Result<CompactionResponse, Refusal> {
         let CompactionRequest { revision, physical } = request;
-        let mut response = match self.write(Body::Compaction(request)).await? {
+        let mut response = match self.write(Body::Compaction(request), caller).await? {
             Response::Compaction(response) => response,
             other => return unexpected(&other),
         };
@@ -109,8 +148,8 @@ impl Kv {
         Ok(response)
     }
 
-    async fn write(&self, body: Body) -> Result<Response, Refusal> {
-        let (response, _term) = self.proposer.write(Request { body: Some(body) }).await?;
+    async fn write(&self, body: Body, caller: &Caller) -> Result<Response, Refusal> {
+        let (response, _term) = self.proposer.write(self.access.sign(caller, body)).await?;
         Ok(response)
     }
 

@@ -8,11 +8,12 @@ use etcfs_proto::{
         LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest,
         LeaseTimeToLiveResponse,
     },
-    etcfs::command::{Request, request::Body},
+    etcfs::command::request::Body,
 };
 
-use super::{Admission, Headers, Refusal, check, kv::unexpected};
+use super::{Access, Admission, Headers, Refusal, check, kv::unexpected};
 use crate::{
+    auth::{self, Caller},
     lease::lessor::{KeepAlive, Lessor},
     mvcc::Store,
     propose::{Proposer, ReadBarrier, Response, id},
@@ -26,11 +27,16 @@ pub struct Lease {
     pub barrier: ReadBarrier,
     pub headers: Headers,
     pub admission: Admission,
+    pub access: Access,
     pub min_ttl: i64,
 }
 
 impl Lease {
-    pub async fn grant(&self, request: LeaseGrantRequest) -> Result<LeaseGrantResponse, Refusal> {
+    pub async fn grant(
+        &self,
+        request: LeaseGrantRequest,
+        caller: &Caller,
+    ) -> Result<LeaseGrantResponse, Refusal> {
         let ttl = check::lease_grant(&request, self.min_ttl)?;
         self.admission.lease().await?;
         let id = match request.id {
@@ -38,7 +44,7 @@ impl Lease {
             id => id,
         };
         let body = Body::LeaseGrant(LeaseGrantRequest { ttl, id });
-        match self.write(body).await? {
+        match self.write(body, caller).await? {
             Response::LeaseGrant(mut response) => {
                 self.headers.fill(&mut response.header);
                 Ok(response)
@@ -47,8 +53,14 @@ impl Lease {
         }
     }
 
-    pub async fn revoke(&self, request: LeaseRevokeRequest) -> Result<LeaseRevokeResponse, Refusal> {
-        match self.write(Body::LeaseRevoke(request)).await? {
+    /// For those who may delete each key that hangs on it.
+    pub async fn revoke(
+        &self,
+        request: LeaseRevokeRequest,
+        caller: &Caller,
+    ) -> Result<LeaseRevokeResponse, Refusal> {
+        self.access.demand(caller, |demand| demand.lease(auth::Access::Write, request.id))?;
+        match self.write(Body::LeaseRevoke(request), caller).await? {
             Response::LeaseRevoke(mut response) => {
                 self.headers.fill(&mut response.header);
                 Ok(response)
@@ -61,7 +73,9 @@ impl Lease {
     pub async fn keep_alive(
         &self,
         request: LeaseKeepAliveRequest,
+        caller: &Caller,
     ) -> Result<LeaseKeepAliveResponse, Refusal> {
+        self.access.demand(caller, |demand| demand.lease(auth::Access::Write, request.id))?;
         // Before the renewal, as etcd has it: what is read at this revision
         // was there when the lease was.
         let header = self.headers.at(self.store.revision());
@@ -76,26 +90,38 @@ impl Lease {
     pub async fn time_to_live(
         &self,
         request: LeaseTimeToLiveRequest,
+        caller: &Caller,
     ) -> Result<LeaseTimeToLiveResponse, Refusal> {
         self.barrier.wait().await?;
+        // Names of keys are for those who may read them.
+        let wants = |demand: auth::Demand<'_>| match request.keys {
+            true => demand.lease(auth::Access::Read, request.id),
+            false => Ok(()),
+        };
+        self.access.demand(caller, wants)?;
         let header = self.headers.at(self.store.revision());
         let id = request.id;
         let Some(time) = self.lessor.time_to_live(id) else {
             return Ok(LeaseTimeToLiveResponse { header, id, ttl: -1, granted_ttl: 0, keys: Vec::new() });
         };
         let keys = if request.keys { self.lessor.keys(id) } else { Vec::new() };
+        // Others may have been hung on it since.
+        self.access.demand(caller, wants)?;
         Ok(LeaseTimeToLiveResponse { header, id, ttl: time.left, granted_ttl: time.granted, keys })
     }
 
-    pub async fn leases(&self) -> Result<LeaseLeasesResponse, Refusal> {
+    pub async fn leases(&self, caller: &Caller) -> Result<LeaseLeasesResponse, Refusal> {
         self.barrier.wait().await?;
         let header = self.headers.at(self.store.revision());
-        let leases = self.lessor.by_end().into_iter().map(|id| LeaseStatus { id }).collect();
+        let ids = self.lessor.by_end();
+        self.access
+            .demand(caller, |demand| ids.iter().try_for_each(|&id| demand.lease(auth::Access::Read, id)))?;
+        let leases = ids.into_iter().map(|id| LeaseStatus { id }).collect();
         Ok(LeaseLeasesResponse { header, leases })
     }
 
-    async fn write(&self, body: Body) -> Result<Response, Refusal> {
-        let (response, _term) = self.proposer.write(Request { body: Some(body) }).await?;
+    async fn write(&self, body: Body, caller: &Caller) -> Result<Response, Refusal> {
+        let (response, _term) = self.proposer.write(self.access.sign(caller, body)).await?;
         Ok(response)
     }
 }

@@ -5,11 +5,12 @@ use etcfs_proto::{
         AlarmMember, AlarmRequest, AlarmResponse, DowngradeInfo, HashKvRequest, HashKvResponse, HashResponse,
         StatusResponse, alarm_request::AlarmAction,
     },
-    etcfs::command::{Request, request::Body},
+    etcfs::command::request::Body,
 };
 
-use super::{Headers, Refusal, kv::unexpected};
+use super::{Access, Headers, Refusal, kv::unexpected};
 use crate::{
+    auth::Caller,
     config::Quota,
     maintain::{Hash, Sizes},
     propose::{Alarms, Members, Proposer, Response},
@@ -24,6 +25,7 @@ pub struct Maintenance {
     pub hash: Hash,
     pub proposer: Proposer,
     pub headers: Headers,
+    pub access: Access,
     pub quota: Quota,
 }
 
@@ -58,7 +60,8 @@ impl Maintenance {
         })
     }
 
-    pub async fn alarm(&self, request: AlarmRequest) -> Result<AlarmResponse, Refusal> {
+    /// Whoever is logged in may see alarms; root may change them.
+    pub async fn alarm(&self, request: AlarmRequest, caller: &Caller) -> Result<AlarmResponse, Refusal> {
         if request.action == AlarmAction::Get as i32 {
             // NONE, which is 0, asks for all kinds.
             let asked = |alarm: i32| request.alarm == 0 || request.alarm == alarm;
@@ -69,7 +72,9 @@ impl Maintenance {
                 .collect();
             return Ok(AlarmResponse { header: self.headers.at(self.sizes.revision()), alarms });
         }
-        let (response, _term) = self.proposer.write(Request { body: Some(Body::Alarm(request)) }).await?;
+        self.access.demand(caller, |demand| demand.root())?;
+        let request = self.access.sign(caller, Body::Alarm(request));
+        let (response, _term) = self.proposer.write(request).await?;
         match response {
             Response::Alarm(mut response) => {
                 self.headers.fill(&mut response.header);
@@ -90,10 +95,11 @@ impl Maintenance {
         })
     }
 
-    /// etcd hashes its whole file here, for tests; the keys are what ours shares.
+    /// etcd hashes its whole file here, for tests; what members share is keys, users and roles.
     pub async fn hash(&self) -> Result<HashResponse, Refusal> {
-        let hash = self.hash.of_keys(0).await?;
-        Ok(HashResponse { header: self.headers.at(self.sizes.revision()), hash: hash.hash })
+        let keys = self.hash.of_keys(0).await?.hash;
+        let hash = keys.rotate_left(1) ^ self.access.auth.hash();
+        Ok(HashResponse { header: self.headers.at(self.sizes.revision()), hash })
     }
 }
 

@@ -13,21 +13,25 @@ mod header;
 mod health;
 mod kv;
 mod lease;
+mod login;
 mod maintenance;
 mod quota;
 mod status;
 mod watch;
 
-pub use auth::Auth;
+pub use auth::{Access, Auth, Right};
 pub use cluster::Cluster;
 pub use header::Headers;
 pub use health::{Check, Health};
 pub use kv::Kv;
 pub use lease::Lease;
+pub use login::{Logins, TokenKind};
 pub use maintenance::Maintenance;
 pub use quota::Admission;
 pub use status::Refusal;
 pub use watch::Watch;
+
+pub use crate::auth::Caller;
 
 /// Everything that can be called.
 #[derive(Clone, Debug)]
@@ -42,6 +46,11 @@ pub struct Services {
 }
 
 impl Services {
+    /// Refuses a caller who may not use a method that needs `right`.
+    pub fn authorize(&self, right: Right, caller: &Caller) -> Result<(), Refusal> {
+        self.auth.access.method(right, caller)
+    }
+
     /// Refuses what must not be served without a leader.
     pub fn require_leader(&self) -> Result<(), Refusal> {
         match self.health.members.status().leader {

@@ -48,6 +48,19 @@ refusals! {
     InvalidClientApiVersion = InvalidArgument "etcdserver: invalid client api version",
     InvalidSortOption = InvalidArgument "etcdserver: invalid sort option",
     RequestTooLarge = InvalidArgument "etcdserver: request is too large",
+    UserEmpty = InvalidArgument "etcdserver: user name is empty",
+    RoleEmpty = InvalidArgument "etcdserver: role name is empty",
+    AuthFailed = InvalidArgument "etcdserver: authentication failed, invalid user ID or password",
+    PermissionNotGiven = InvalidArgument "etcdserver: permission not given",
+    InvalidAuthManagement = InvalidArgument "etcdserver: invalid auth management",
+    AuthOldRevision = InvalidArgument "etcdserver: revision of auth store is old",
+    /// etcd hashes the first 72 bytes, or fails in words of its library.
+    PasswordTooLong = InvalidArgument "bcrypt: password length exceeds 72 bytes",
+    /// By a setting that etcd does not have.
+    PasswordTooShort = InvalidArgument "etcdserver: password is shorter than --auth-min-password-length",
+    /// Without code, as in etcd.
+    NoPasswordUser = Unknown "auth: authentication failed, password was given for no password user",
+    NoSigningKey = Unknown "auth: token signing attempted with verify-only configuration",
     Compacted = OutOfRange "etcdserver: mvcc: required revision has been compacted",
     FutureRevision = OutOfRange "etcdserver: mvcc: required revision is a future revision",
     LeaseTtlTooLarge = OutOfRange "etcdserver: too large lease TTL",
@@ -57,6 +70,16 @@ refusals! {
     MemberNotFound = NotFound "etcdserver: member not found",
     LeaseExists = FailedPrecondition "etcdserver: lease already exists",
     AuthNotEnabled = FailedPrecondition "etcdserver: authentication is not enabled",
+    RootUserMissing = FailedPrecondition "etcdserver: root user does not exist",
+    RootRoleMissing = FailedPrecondition "etcdserver: root user does not have root role",
+    UserExists = FailedPrecondition "etcdserver: user name already exists",
+    UserNotFound = FailedPrecondition "etcdserver: user name not found",
+    RoleExists = FailedPrecondition "etcdserver: role name already exists",
+    RoleNotFound = FailedPrecondition "etcdserver: role name not found",
+    RoleNotGranted = FailedPrecondition "etcdserver: role is not granted to the user",
+    PermissionNotGranted = FailedPrecondition "etcdserver: permission is not granted to the role",
+    PermissionDenied = PermissionDenied "etcdserver: permission denied",
+    InvalidToken = Unauthenticated "etcdserver: invalid auth token",
     NoLeader = Unavailable "etcdserver: no leader",
     LeaderChanged = Unavailable "etcdserver: leader changed",
     Stopped = Unavailable "etcdserver: server stopped",
@@ -71,7 +94,6 @@ refusals! {
     NoSnapshot = Unimplemented "etcdserver: snapshots for download are not supported yet",
     NoMoveLeader = Unimplemented "etcdserver: moving the leader is not supported yet",
     NoDowngrade = Unimplemented "etcdserver: downgrades are not supported",
-    NoAuth = Unimplemented "etcdserver: authentication is not supported yet",
     NoLock = Unimplemented "etcdserver: the lock service is not supported yet",
     NoElection = Unimplemented "etcdserver: the election service is not supported yet",
 }
@@ -79,6 +101,13 @@ refusals! {
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         Self::new(refusal.code(), refusal.text())
+    }
+}
+
+impl Refusal {
+    /// As Go prints the error, which is how etcd gives reasons within a stream.
+    pub(super) fn in_go(self) -> String {
+        format!("rpc error: code = {:?} desc = {}", self.code(), self.text())
     }
 }
 
@@ -111,6 +140,7 @@ impl From<ApplyError> for Refusal {
             ApplyError::Corrupt => Self::Corrupt,
             ApplyError::LeaseTtlTooLarge => Self::LeaseTtlTooLarge,
             ApplyError::MemberNotFound => Self::MemberNotFound,
+            ApplyError::Auth(error) => error.into(),
             ApplyError::UnknownCommand => Self::UnknownCommand,
             // Decided under a leader that is none any more.
             ApplyError::StaleTerm => Self::LeaderChanged,

@@ -6,6 +6,8 @@
 //! | `l` id:u64 | `record.Lease` |
 //! | `m` id:u64 | `record.Member` |
 //! | `a` type:u32 member:u64 | an alarm, empty value |
+//! | `o` name | `authpb.Role` |
+//! | `u` name | `authpb.User`, with the hash of the password |
 //! | `x` `meta` | `record.Meta` |
 //! | 0xff `sum` | the disk engine's own: what all other rows add up to |
 //!
@@ -34,6 +36,8 @@ pub const REVISIONS: Rows = Rows { start: b"r", end: b"s" };
 pub const LEASES: Rows = Rows { start: b"l", end: b"m" };
 pub const MEMBERS: Rows = Rows { start: b"m", end: b"n" };
 pub const ALARMS: Rows = Rows { start: b"a", end: b"b" };
+pub const ROLES: Rows = Rows { start: b"o", end: b"p" };
+pub const USERS: Rows = Rows { start: b"u", end: b"v" };
 /// Every row there is.
 pub const ALL: Rows = Rows { start: b"", end: b"\xff" };
 
@@ -64,6 +68,14 @@ pub fn lease(id: i64) -> Bytes {
 
 pub fn member(id: u64) -> Bytes {
     tagged(b'm', id)
+}
+
+pub fn role(name: &str) -> Bytes {
+    [b"o", name.as_bytes()].concat().into()
+}
+
+pub fn user(name: &str) -> Bytes {
+    [b"u", name.as_bytes()].concat().into()
 }
 
 /// Row of one alarm; `kind` is the API's `AlarmType`.
@@ -121,8 +133,10 @@ mod tests {
             (lease(-1), LEASES),
             (member(u64::MAX), MEMBERS),
             (alarm(2, 7), ALARMS),
+            (role("\u{7f}"), ROLES),
+            (user(""), USERS),
         ];
-        let kinds = [REVISIONS, LEASES, MEMBERS, ALARMS];
+        let kinds = [REVISIONS, LEASES, MEMBERS, ALARMS, ROLES, USERS];
         for (row, own) in rows {
             for kind in kinds {
                 let within = kind.start <= row.as_ref() && row.as_ref() < kind.end;

@@ -138,6 +138,28 @@ impl Registry {
         self.watchers.insert(id, watcher);
     }
 
+    /// Answers a request for a watcher that nobody may have.
+    pub(super) fn refuse(&self, stream: StreamId, reason: String, current: i64) {
+        if let Some(state) = self.streams.get(&stream) {
+            state.outbox.answer(WatchResponse {
+                header: header(current),
+                watch_id: NO_WATCHER,
+                created: true,
+                canceled: true,
+                cancel_reason: reason,
+                ..WatchResponse::default()
+            });
+        }
+    }
+
+    /// Ends a watcher that its client knows, and says why.
+    pub(super) fn end(&mut self, stream: StreamId, watch_id: i64, reason: String) {
+        let state = self.streams.get(&stream);
+        if let Some(id) = state.and_then(|state| state.watchers.get(&watch_id)).copied() {
+            self.cancel_failed(id, reason);
+        }
+    }
+
     /// Cancels a watcher that its client knows; another gets no answer.
     pub(super) fn cancel(&mut self, stream: StreamId, watch_id: i64, current: i64) {
         let Some(state) = self.streams.get(&stream) else { return };
@@ -162,7 +184,7 @@ impl Registry {
         }
     }
 
-    /// Gives up a watcher whose history can't be read.
+    /// Gives up a watcher whose history can't be read, or may not be.
     pub(super) fn cancel_failed(&mut self, id: WatcherId, reason: String) {
         if let Some(watcher) = self.watchers.get(&id) {
             let watch_id = watcher.wish.watch_id;

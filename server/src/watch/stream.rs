@@ -70,6 +70,18 @@ impl WatchControl {
         self.hub.count_watchers(&registry);
     }
 
+    /// Answers a request for a watcher that the client may not have.
+    pub fn refuse(&self, reason: String) {
+        self.hub.registry.lock().refuse(self.id, reason, self.hub.store.revision());
+    }
+
+    /// Ends a watcher that the client may not have any more.
+    pub fn end(&self, watch_id: i64, reason: String) {
+        let mut registry = self.hub.registry.lock();
+        registry.end(self.id, watch_id, reason);
+        self.hub.count_watchers(&registry);
+    }
+
     /// Asks for the revision up to which all watchers of the stream have everything.
     pub fn progress(&self) {
         let current = self.hub.store.revision();

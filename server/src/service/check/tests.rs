@@ -1,7 +1,6 @@
 //! Each refusal with etcd's code and text, and the rules of transactions.
 
 use etcfs_proto::etcdserverpb::Compare;
-use proptest::prelude::*;
 use tonic::Status;
 
 use super::*;
@@ -157,27 +156,4 @@ fn only_plain_reads_make_a_transaction_read_only() {
     assert!(is_read_only(&request(vec![op_get("a")])) && !is_serializable(&request(vec![op_get("a")])));
     assert!(!is_read_only(&request(vec![op_txn(vec![], vec![])])));
     assert!(!is_read_only(&request(vec![op_put("a")])));
-}
-
-proptest! {
-    #[test]
-    fn merged_deletions_hold_the_same_keys_as_the_plain_list(
-        ranges in prop::collection::vec((0u8..20, 0u8..22), 0..12),
-    ) {
-        let list: Vec<_> = ranges
-            .iter()
-            .map(|&(start, end)| KeyRange {
-                start: vec![start].into(),
-                end: (end < 21).then(|| vec![end].into()),
-            })
-            .collect();
-        let mut deletes = Deletes::default();
-        list.iter().for_each(|range| deletes.insert(range));
-        for byte in 0..22u8 {
-            let key = Bytes::from(vec![byte]);
-            prop_assert_eq!(deletes.contains(&key), list.iter().any(|range| range.contains(&key)));
-        }
-        let ends: Vec<_> = deletes.0.iter().collect();
-        prop_assert!(ends.windows(2).all(|two| two[0].1.as_ref().is_some_and(|end| end < two[1].0)));
-    }
 }
