@@ -10,6 +10,7 @@ pub mod binary;
 pub mod command;
 pub mod disk;
 pub mod history;
+pub mod judge;
 pub mod load;
 pub mod machine;
 pub mod mount;
