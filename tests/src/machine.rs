@@ -6,7 +6,7 @@
 use std::{env, fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 /// The Debian package that holds each program the tests drive.
-const PACKAGES: [(&str, &str); 17] = [
+const PACKAGES: [(&str, &str); 19] = [
     ("etcd", "etcd-server"),
     ("etcdctl", "etcd-client"),
     ("fusermount3", "fuse3"),
@@ -14,10 +14,12 @@ const PACKAGES: [(&str, &str); 17] = [
     ("setfattr", "attr"),
     ("git", "git"),
     ("inotifywait", "inotify-tools"),
+    ("ip", "iproute2"),
     ("losetup", "mount"),
     ("mandoc", "mandoc"),
     ("mkfs.ext4", "e2fsprogs"),
     ("mount", "mount"),
+    ("nsenter", "util-linux"),
     ("openssl", "openssl"),
     ("ps", "procps"),
     ("python3", "python3"),
@@ -70,6 +72,14 @@ pub fn needs_loop_devices() {
         "there is no /dev/loop-control: load the module `loop`, or run this test on a machine that has it"
     );
     for name in ["losetup", "mkfs.ext4", "mount", "umount"] {
+        program(name);
+    }
+}
+
+/// Panics where the test's user may not make network namespaces.
+pub fn needs_network_namespaces() {
+    assert!(is_root(), "network namespaces need root: run this test as root");
+    for name in ["ip", "nsenter"] {
         program(name);
     }
 }

@@ -22,6 +22,29 @@ pub enum Kind {
     Etcd,
 }
 
+impl Kind {
+    /// The program, without flags that say where it serves.
+    pub(crate) fn command(self) -> Command {
+        let mut command = Command::new(match self {
+            Self::Etcfs => binary::etcfsd(),
+            Self::Etcd => machine::program("etcd"),
+        });
+        // The tests' own environment must not configure a server; Debian's arm64 build asks for the last one.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("ETCD_") {
+                command.env_remove(name);
+            }
+        }
+        if self == Self::Etcd {
+            command.args(["--logger", "zap", "--log-outputs", "stderr", "--log-level", "warn"]);
+            if cfg!(target_arch = "aarch64") {
+                command.env("ETCD_UNSUPPORTED_ARCH", "arm64");
+            }
+        }
+        command
+    }
+}
+
 /// How to start a server, beyond ports and directories.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -85,25 +108,9 @@ impl Server {
 
     /// The command that runs it.
     pub(crate) fn command(&self) -> Command {
-        let program = match self.kind {
-            Kind::Etcfs => binary::etcfsd(),
-            Kind::Etcd => machine::program("etcd"),
-        };
         let client = format!("http://{}", self.client.address());
         let peer = format!("http://{}", self.peer.address());
-        let mut command = Command::new(program);
-        // The tests' own environment must not configure a server; Debian's arm64 build asks for the last one.
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("ETCD_") {
-                command.env_remove(name);
-            }
-        }
-        if self.kind == Kind::Etcd {
-            command.args(["--logger", "zap", "--log-outputs", "stderr", "--log-level", "warn"]);
-            if cfg!(target_arch = "aarch64") {
-                command.env("ETCD_UNSUPPORTED_ARCH", "arm64");
-            }
-        }
+        let mut command = self.kind.command();
         command
             .args(["--name", "default", "--data-dir"])
             .arg(self.data_dir())

@@ -98,11 +98,13 @@ impl Model {
         let mut kvs = self.within(&KeyRange::from_request(&request.key, &request.range_end));
         let count = kvs.len() as i64;
         let limit = usize::try_from(request.limit).unwrap_or(0);
-        let more = limit > 0 && kvs.len() > limit;
+        let mut more = limit > 0 && kvs.len() > limit;
         if more {
             kvs.truncate(limit);
         }
         if request.count_only {
+            // None of them is left out: none was asked for.
+            more = false;
             kvs.clear();
         }
         if request.keys_only {

@@ -1,0 +1,107 @@
+//! The record of a run: what was done, to which commit, and what came of it.
+
+use std::{collections::BTreeMap, fmt, fs, path::PathBuf, process::Command};
+
+use etcfs_tests::{
+    command,
+    judge::{History, Rule, Verdict, Violation},
+    machine,
+    process::show,
+    server::Kind,
+};
+use serde_json::{Value, json};
+
+use super::{clients, nemesis::Fault};
+
+/// Everything that a record tells of.
+pub(crate) struct Record<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) seed: u64,
+    pub(crate) seconds: u64,
+    pub(crate) faults: &'a [Fault],
+    pub(crate) history: &'a History,
+    pub(crate) verdict: &'a Verdict,
+    pub(crate) tolerated: &'a [Violation],
+}
+
+impl Record<'_> {
+    fn json(&self) -> Value {
+        let faults: Vec<Value> = self.faults.iter().map(fault).collect();
+        let commit = match self.kind {
+            Kind::Etcfs => commit(),
+            Kind::Etcd => version_of_etcd(),
+        };
+        json!({
+            "store": format!("{:?}", self.kind),
+            "commit": commit,
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "faults": faults,
+            "operations": clients::counts(self.history),
+            "judged": self.verdict.judged,
+            "verdict": if self.verdict.violations.is_empty() { "clean" } else { "violated" },
+            "violations": texts(&self.verdict.violations),
+            "tolerated": by_rule(self.tolerated),
+        })
+    }
+
+    /// Writes it where `ETCFS_TEST_RECORDS` says, or beside what cargo builds.
+    pub(crate) fn write(&self) {
+        let dir = std::env::var_os("ETCFS_TEST_RECORDS").map(PathBuf::from);
+        let dir = dir.unwrap_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("records"));
+        let name = format!("{:?}-{}.json", self.kind, self.seed).to_lowercase();
+        let text = serde_json::to_string_pretty(&self.json()).expect("a record is JSON");
+        fs::create_dir_all(&dir).expect("a directory for records");
+        fs::write(dir.join(&name), text + "\n").expect("a record of our own");
+        show(&format!("the record of the run is {}", dir.join(name).display()));
+    }
+}
+
+impl fmt::Display for Record<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:?}", clients::counts(self.history))?;
+        writeln!(f, "{}", self.verdict)?;
+        writeln!(f, "tolerated: {:?}", by_rule(self.tolerated))?;
+        self.faults.iter().try_for_each(|fault| writeln!(f, "  {fault}"))
+    }
+}
+
+fn fault(fault: &Fault) -> Value {
+    json!({
+        "deed": format!("{:?}", fault.deed).to_lowercase(),
+        "whom": format!("{:?}", fault.whom).to_lowercase(),
+        "victims": fault.victims,
+        "from_ms": fault.from.as_millis() as u64,
+        "until_ms": fault.until.as_millis() as u64,
+    })
+}
+
+fn texts(violations: &[Violation]) -> Vec<String> {
+    violations.iter().map(ToString::to_string).collect()
+}
+
+fn by_rule(violations: &[Violation]) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::<Rule, u64>::new();
+    violations.iter().for_each(|violation| *counts.entry(violation.rule).or_default() += 1);
+    counts.into_iter().map(|(rule, count)| (format!("{rule:?}"), count)).collect()
+}
+
+/// The commit of the code under test; marked where the code is not quite it.
+fn commit() -> String {
+    let git = |args: &[&str]| {
+        let mut git = Command::new(machine::program("git"));
+        command::run(git.args(args).current_dir(env!("CARGO_MANIFEST_DIR")), b"")
+    };
+    let head = git(&["rev-parse", "HEAD"]);
+    if head.code != 0 {
+        return "unknown".into();
+    }
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"]).stdout;
+    let mark = if changed.trim().is_empty() { "" } else { " with changes" };
+    format!("{}{mark}", head.stdout.trim())
+}
+
+fn version_of_etcd() -> String {
+    let version = command::run(Command::new(machine::program("etcd")).arg("--version"), b"").ok();
+    version.lines().next().unwrap_or_default().to_owned()
+}
