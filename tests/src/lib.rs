@@ -7,7 +7,6 @@
 
 pub mod api;
 pub mod binary;
-pub mod cluster;
 pub mod command;
 pub mod disk;
 pub mod history;
@@ -15,6 +14,7 @@ pub mod judge;
 pub mod load;
 pub mod machine;
 pub mod mount;
+pub mod partition;
 pub mod port;
 pub mod process;
 pub mod proxy;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use etcfs_proto::etcdserverpb::{HashKvRequest, RangeRequest};
 use etcfs_tests::{
     api::{Api, prefix},
-    cluster::Cluster,
     judge::MemberEnd,
+    partition::Cluster,
     wait,
 };
 

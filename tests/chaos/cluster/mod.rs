@@ -11,9 +11,9 @@ mod record;
 use std::time::Duration;
 
 use etcfs_tests::{
-    cluster::{Cluster, Shape},
     judge::{Rule, judge},
     machine::setting,
+    partition::{Cluster, Shape},
     process::show,
     server::Kind,
 };

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use etcfs_tests::{cluster::Cluster, judge::Moment};
+use etcfs_tests::{judge::Moment, partition::Cluster};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 
 /// What is done.

@@ -14,8 +14,8 @@ use std::sync::{Arc, atomic::Ordering};
 use etcfs_proto::mvccpb::KeyValue;
 use etcfs_tests::{
     api::{prefix, put, runtime},
-    cluster::Cluster,
     judge::{Call, History, Moment, Operation, Outcome, Stream},
+    partition::Cluster,
     wait,
 };
 use tokio::task::JoinHandle;

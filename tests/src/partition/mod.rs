@@ -1,4 +1,4 @@
-//! Several servers as one cluster, each in a network namespace of its own.
+//! A cluster whose members can be cut off: each in a network namespace of its own.
 //!
 //! Our `etcfsd` and Debian's `etcd` are started with the same flags, so every
 //! test of a cluster can be pointed at either. What is done to a member is done
