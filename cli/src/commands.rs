@@ -1,18 +1,28 @@
 //! The commands, one file each: arguments, their help, and what they do.
 
+pub(crate) mod alarm;
+pub(crate) mod auth;
 pub(crate) mod bench;
 pub(crate) mod compaction;
+pub(crate) mod completion;
+pub(crate) mod defrag;
 pub(crate) mod del;
+pub(crate) mod elect;
 pub(crate) mod endpoint;
 pub(crate) mod get;
 pub(crate) mod lease;
+pub(crate) mod lock;
 pub(crate) mod member;
 pub(crate) mod mount;
+pub(crate) mod move_leader;
 pub(crate) mod put;
 pub(crate) mod range;
+pub(crate) mod role;
+pub(crate) mod snapshot;
 pub(crate) mod txn;
 pub(crate) mod umount;
 pub(crate) mod up;
+pub(crate) mod user;
 pub(crate) mod version;
 pub(crate) mod watch;
 
@@ -45,10 +55,20 @@ enum Command {
     Txn(txn::TxnArgs),
     Watch(watch::WatchArgs),
     Lease(lease::LeaseArgs),
+    Lock(lock::LockArgs),
+    Elect(elect::ElectArgs),
     Compaction(compaction::CompactionArgs),
     Endpoint(endpoint::EndpointArgs),
     Member(member::MemberArgs),
+    MoveLeader(move_leader::MoveLeaderArgs),
+    Alarm(alarm::AlarmArgs),
+    Defrag(defrag::DefragArgs),
+    Snapshot(snapshot::SnapshotArgs),
+    Auth(auth::AuthArgs),
+    User(user::UserArgs),
+    Role(role::RoleArgs),
     Bench(bench::BenchArgs),
+    Completion(completion::CompletionArgs),
     Version(version::VersionArgs),
     /// Runs one part of `up`; not for people.
     #[command(hide = true, name = up::child::NAME)]
@@ -73,9 +93,22 @@ pub(crate) fn run(Arguments { global, command }: Arguments) -> Result<ExitCode, 
         Command::Txn(args) => wait(txn::run(&global, args)),
         Command::Watch(args) => wait(watch::run(&global, args)),
         Command::Lease(args) => wait(lease::run(&global, args)),
+        Command::Lock(args) => return wait(lock::run(&global, args)),
+        Command::Elect(args) => wait(elect::run(&global, args)),
         Command::Compaction(args) => wait(compaction::run(&global, args)),
         Command::Endpoint(args) => wait(endpoint::run(&global, args)),
         Command::Member(args) => wait(member::run(&global, args)),
+        Command::MoveLeader(args) => wait(move_leader::run(&global, &args)),
+        Command::Alarm(args) => wait(alarm::run(&global, args)),
+        Command::Defrag(args) => wait(defrag::run(&global, &args)),
+        Command::Snapshot(args) => wait(snapshot::run(&global, args)),
+        Command::Auth(args) => wait(auth::run(&global, args)),
+        Command::User(args) => wait(user::run(&global, args)),
+        Command::Role(args) => wait(role::run(&global, args)),
+        Command::Completion(args) => {
+            completion::run(&args);
+            Ok(())
+        }
         Command::Version(args) => version::run(&args),
         Command::Bench(args) => bench::run(&global, args),
     };
@@ -83,7 +116,7 @@ pub(crate) fn run(Arguments { global, command }: Arguments) -> Result<ExitCode, 
 }
 
 /// Waits for a command that talks to a server; one thread is enough for it.
-fn wait(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+fn wait<T>(command: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(command);
     // Not by drop: that would wait for a read of standard input to end.

@@ -1,6 +1,7 @@
 //! From the global flags to a client.
 
 use etcfs_client::{Client, Config};
+use etcfs_proto::etcdserverpb::MemberListRequest;
 
 use crate::{args::Global, error::CliError};
 
@@ -19,4 +20,11 @@ pub(crate) fn client_of(global: &Global, endpoints: Vec<String>) -> Result<Clien
         keepalive_timeout: global.keepalive_timeout,
     };
     Ok(Client::connect(config)?)
+}
+
+/// Where each member of the cluster says that clients reach it.
+pub(crate) async fn endpoints_of_cluster(global: &Global) -> Result<Vec<String>, CliError> {
+    let request = MemberListRequest { linearizable: true };
+    let answer = client(global)?.cluster().member_list(request).await?;
+    Ok(answer.members.into_iter().flat_map(|member| member.client_ur_ls).collect())
 }

@@ -6,8 +6,8 @@
 //!
 //! Flags, output and exit codes are etcdctl's (3.6's where it is known to
 //! differ), so that scripts written for it go on working. It must not know
-//! the insides of server and mount: `commands/up.rs` and `commands/mount.rs`
-//! alone call them, by their `run`.
+//! the insides of server and mount: only `commands/up.rs`, `mount.rs` and `umount.rs`
+//! call them.
 
 mod args;
 mod bench;
@@ -15,6 +15,7 @@ mod commands;
 mod connect;
 mod error;
 mod output;
+mod session;
 mod words;
 
 use std::process::ExitCode;

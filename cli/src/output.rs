@@ -7,21 +7,26 @@
 
 mod fields;
 mod json;
+mod members;
+mod rights;
 mod simple;
 mod table;
 
 use std::{
+    fmt::Display,
     io::{self, IsTerminal as _, Write},
     time::Duration,
 };
 
 use etcfs_client::WatchBatch;
 use etcfs_proto::etcdserverpb::{
-    DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse,
-    LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberListResponse, PutResponse, RangeRequest,
-    RangeResponse, StatusResponse, TxnResponse, WatchResponse,
+    AlarmResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
+    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, PutResponse, RangeRequest,
+    RangeResponse, ResponseHeader, StatusResponse, TxnResponse, WatchResponse,
 };
 use prost::Message;
+
+pub(crate) use members::MemberChange;
 
 use crate::{
     args::Global,
@@ -188,15 +193,47 @@ impl Output {
         )
     }
 
-    pub(crate) fn members(self, answer: &MemberListResponse) -> Result<(), CliError> {
-        if self.format == Format::Table {
-            return Ok(table::members(&mut io::stdout().lock(), answer)?);
-        }
+    /// A request that was carried out and says no more: a person gets `text`.
+    pub(crate) fn acknowledged<M: Message>(
+        self,
+        answer: &M,
+        header: Option<&ResponseHeader>,
+        text: impl Display,
+    ) -> Result<(), CliError> {
         self.write(
             answer,
-            |out, answer| simple::members(out, answer),
-            |out, answer| fields::members(out, answer),
-            json::members,
+            |out, _| writeln!(out, "{text}"),
+            |out, _| fields::header(out, header),
+            |_| json::headed(header).done(),
+        )
+    }
+
+    /// A list of names, one a line.
+    fn names<M: Message>(
+        self,
+        answer: &M,
+        header: Option<&ResponseHeader>,
+        json_name: &str,
+        field_name: &str,
+        names: &[String],
+    ) -> Result<(), CliError> {
+        self.write(
+            answer,
+            |out, _| names.iter().try_for_each(|name| writeln!(out, "{name}")),
+            |out, _| {
+                fields::header(out, header)?;
+                fields::names(out, field_name, names)
+            },
+            |_| json::headed(header).with(json_name, names.to_vec()).done(),
+        )
+    }
+
+    pub(crate) fn alarms(self, answer: &AlarmResponse) -> Result<(), CliError> {
+        self.write(
+            answer,
+            |out, answer| simple::alarms(out, answer),
+            |out, answer| fields::alarms(out, answer),
+            json::alarms,
         )
     }
 

@@ -2,5 +2,6 @@
 //! Debian's `etcdctl` and with our `etcfs`, on our server and on etcd.
 
 mod alike;
+mod script;
 mod tutorial;
 mod up;

@@ -143,6 +143,11 @@ impl Server {
         self.client.address()
     }
 
+    /// `host:port` of the port for other members.
+    pub fn peer_endpoint(&self) -> String {
+        self.peer.address()
+    }
+
     pub fn api(&self) -> Api {
         Api::to(&self.endpoint())
     }

@@ -85,6 +85,7 @@ pub(crate) const CLI: &[Module] = &[
     module("output", &["args", "error", "words"]),
     module("error", &[]),
     module("words", &[]),
+    module("session", &["error"]),
     module("bench", &["args", "connect", "error", "words"]),
 ];
 

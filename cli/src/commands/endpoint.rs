@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use clap::{Args, Subcommand};
 use etcfs_proto::etcdserverpb::{
-    AlarmRequest, AlarmType, HashKvRequest, MemberListRequest, RangeRequest, alarm_request::AlarmAction,
+    AlarmRequest, AlarmType, HashKvRequest, RangeRequest, alarm_request::AlarmAction,
 };
 use futures_util::future::join_all;
 
@@ -41,18 +41,13 @@ enum EndpointCommand {
 
 pub(crate) async fn run(global: &Global, args: EndpointArgs) -> Result<(), CliError> {
     let output = Output::new(global)?;
-    let endpoints = if args.cluster { of_cluster(global).await? } else { global.endpoints.clone() };
+    let endpoints =
+        if args.cluster { connect::endpoints_of_cluster(global).await? } else { global.endpoints.clone() };
     match args.command {
         EndpointCommand::Health => health(global, output, endpoints).await,
         EndpointCommand::Status => status(global, output, endpoints).await,
         EndpointCommand::Hashkv { rev } => hash(global, output, endpoints, rev).await,
     }
-}
-
-async fn of_cluster(global: &Global) -> Result<Vec<String>, CliError> {
-    let request = MemberListRequest { linearizable: true };
-    let answer = connect::client(global)?.cluster().member_list(request).await?;
-    Ok(answer.members.into_iter().flat_map(|member| member.client_ur_ls).collect())
 }
 
 async fn health(global: &Global, output: Output, endpoints: Vec<String>) -> Result<(), CliError> {

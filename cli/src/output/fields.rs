@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use etcfs_client::{BatchKind, WatchBatch};
 use etcfs_proto::{
     etcdserverpb::{
-        DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse,
-        LeaseTimeToLiveResponse, MemberListResponse, PutResponse, RangeResponse, ResponseHeader,
+        AlarmResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
+        LeaseLeasesResponse, LeaseTimeToLiveResponse, Member, PutResponse, RangeResponse, ResponseHeader,
         StatusResponse, TxnResponse, response_op::Response,
     },
     mvccpb::{KeyValue, event::EventType},
@@ -109,17 +109,27 @@ pub(super) fn leases(out: &mut impl Write, answer: &LeaseLeasesResponse) -> io::
     answer.leases.iter().try_for_each(|lease| field(out, "ID", lease.id))
 }
 
-pub(super) fn members(out: &mut impl Write, answer: &MemberListResponse) -> io::Result<()> {
+pub(super) fn names(out: &mut impl Write, name: &str, names: &[String]) -> io::Result<()> {
+    let names: Vec<_> = names.iter().map(|name| quoted(name.as_bytes())).collect();
+    field(out, name, names.join(" "))
+}
+
+pub(super) fn alarms(out: &mut impl Write, answer: &AlarmResponse) -> io::Result<()> {
     header(out, answer.header.as_ref())?;
-    for member in &answer.members {
-        field(out, "ID", member.id)?;
-        field(out, "Name", quoted(member.name.as_bytes()))?;
-        member.peer_ur_ls.iter().try_for_each(|url| field(out, "PeerURL", quoted(url.as_bytes())))?;
-        member.client_ur_ls.iter().try_for_each(|url| field(out, "ClientURL", quoted(url.as_bytes())))?;
-        field(out, "IsLearner", member.is_learner)?;
-        writeln!(out)?;
-    }
-    Ok(())
+    answer.alarms.iter().try_for_each(|alarm| {
+        field(out, "MemberID", alarm.member_id)?;
+        field(out, "AlarmType", alarm.alarm().as_str_name())?;
+        writeln!(out)
+    })
+}
+
+pub(super) fn member(out: &mut impl Write, member: &Member) -> io::Result<()> {
+    field(out, "ID", member.id)?;
+    field(out, "Name", quoted(member.name.as_bytes()))?;
+    member.peer_ur_ls.iter().try_for_each(|url| field(out, "PeerURL", quoted(url.as_bytes())))?;
+    member.client_ur_ls.iter().try_for_each(|url| field(out, "ClientURL", quoted(url.as_bytes())))?;
+    field(out, "IsLearner", member.is_learner)?;
+    writeln!(out)
 }
 
 pub(super) fn endpoint_status(out: &mut impl Write, statuses: &[(String, StatusResponse)]) -> io::Result<()> {

@@ -7,10 +7,11 @@ use std::io::{self, Write};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use etcfs_client::{BatchKind, WatchBatch};
 use etcfs_proto::{
+    authpb::Permission,
     etcdserverpb::{
-        DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse,
-        LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberListResponse, PutResponse, RangeResponse,
-        ResponseHeader, StatusResponse, TxnResponse, response_op::Response,
+        AlarmMember, AlarmResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse,
+        LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, Member,
+        PutResponse, RangeResponse, ResponseHeader, StatusResponse, TxnResponse, response_op::Response,
     },
     mvccpb::{Event, KeyValue},
 };
@@ -25,16 +26,16 @@ pub(super) fn line(out: &mut impl Write, value: &Value) -> io::Result<()> {
 
 /// An object in the making: fields stay in order, empty ones are left out.
 #[derive(Default)]
-struct Object(Map<String, Value>);
+pub(super) struct Object(Map<String, Value>);
 
 impl Object {
     /// A field that is there even if it is zero.
-    fn always(mut self, name: &str, value: impl Into<Value>) -> Self {
+    pub(super) fn always(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.0.insert(name.to_owned(), value.into());
         self
     }
 
-    fn with(self, name: &str, value: impl Into<Value>) -> Self {
+    pub(super) fn with(self, name: &str, value: impl Into<Value>) -> Self {
         let value = value.into();
         let empty = match &value {
             Value::Null => true,
@@ -54,7 +55,7 @@ impl Object {
         self
     }
 
-    fn done(self) -> Value {
+    pub(super) fn done(self) -> Value {
         Value::Object(self.0)
     }
 }
@@ -76,6 +77,11 @@ fn some_header(given: Option<&ResponseHeader>) -> Value {
     given.map_or(Value::Null, header)
 }
 
+/// An answer in the making, with its header.
+pub(super) fn headed(given: Option<&ResponseHeader>) -> Object {
+    Object::default().with("header", some_header(given))
+}
+
 fn pair(kv: &KeyValue) -> Value {
     Object::default()
         .with("key", bytes(&kv.key))
@@ -92,15 +98,11 @@ fn pairs(kvs: &[KeyValue]) -> Value {
 }
 
 pub(super) fn put(answer: &PutResponse) -> Value {
-    Object::default()
-        .with("header", some_header(answer.header.as_ref()))
-        .with("prev_kv", answer.prev_kv.as_ref().map_or(Value::Null, pair))
-        .done()
+    headed(answer.header.as_ref()).with("prev_kv", answer.prev_kv.as_ref().map_or(Value::Null, pair)).done()
 }
 
 pub(super) fn range(answer: &RangeResponse) -> Value {
-    Object::default()
-        .with("header", some_header(answer.header.as_ref()))
+    headed(answer.header.as_ref())
         .with("kvs", pairs(&answer.kvs))
         .with("more", answer.more)
         .with("count", answer.count)
@@ -108,8 +110,7 @@ pub(super) fn range(answer: &RangeResponse) -> Value {
 }
 
 pub(super) fn delete(answer: &DeleteRangeResponse) -> Value {
-    Object::default()
-        .with("header", some_header(answer.header.as_ref()))
+    headed(answer.header.as_ref())
         .with("deleted", answer.deleted)
         .with("prev_kvs", pairs(&answer.prev_kvs))
         .done()
@@ -124,11 +125,7 @@ pub(super) fn txn(answer: &TxnResponse) -> Value {
         None => Value::Null,
     };
     let responses: Value = answer.responses.iter().map(|r| json!({ "Response": op(&r.response) })).collect();
-    Object::default()
-        .with("header", some_header(answer.header.as_ref()))
-        .with("succeeded", answer.succeeded)
-        .with("responses", responses)
-        .done()
+    headed(answer.header.as_ref()).with("succeeded", answer.succeeded).with("responses", responses).done()
 }
 
 fn event(event: &Event) -> Value {
@@ -171,7 +168,7 @@ pub(super) fn lease_grant(answer: &LeaseGrantResponse) -> Value {
 }
 
 pub(super) fn lease_revoke(answer: &LeaseRevokeResponse) -> Value {
-    Object::default().with("header", some_header(answer.header.as_ref())).done()
+    headed(answer.header.as_ref()).done()
 }
 
 pub(super) fn lease_keep_alive(answer: &LeaseKeepAliveResponse) -> Value {
@@ -196,19 +193,28 @@ pub(super) fn leases(answer: &LeaseLeasesResponse) -> Value {
     flat(answer.header.as_ref()).always("leases", leases).done()
 }
 
-pub(super) fn members(answer: &MemberListResponse) -> Value {
-    let member = |member: &etcfs_proto::etcdserverpb::Member| {
-        Object::default()
-            .with("ID", member.id)
-            .with("name", member.name.clone())
-            .with("peerURLs", member.peer_ur_ls.clone())
-            .with("clientURLs", member.client_ur_ls.clone())
-            .with("isLearner", member.is_learner)
-            .done()
+pub(super) fn alarms(answer: &AlarmResponse) -> Value {
+    let alarm = |alarm: &AlarmMember| {
+        Object::default().with("memberID", alarm.member_id).with("alarm", alarm.alarm).done()
     };
+    headed(answer.header.as_ref()).with("alarms", answer.alarms.iter().map(alarm).collect::<Value>()).done()
+}
+
+pub(super) fn permission(permission: &Permission) -> Value {
     Object::default()
-        .with("header", some_header(answer.header.as_ref()))
-        .with("members", answer.members.iter().map(member).collect::<Value>())
+        .with("permType", permission.perm_type)
+        .with("key", bytes(&permission.key))
+        .with("range_end", bytes(&permission.range_end))
+        .done()
+}
+
+pub(super) fn member(member: &Member) -> Value {
+    Object::default()
+        .with("ID", member.id)
+        .with("name", member.name.clone())
+        .with("peerURLs", member.peer_ur_ls.clone())
+        .with("clientURLs", member.client_ur_ls.clone())
+        .with("isLearner", member.is_learner)
         .done()
 }
 

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use etcfs_client::{BatchKind, WatchBatch};
 use etcfs_proto::{
     etcdserverpb::{
-        DeleteRangeResponse, HashKvResponse, LeaseLeasesResponse, LeaseTimeToLiveResponse,
-        MemberListResponse, PutResponse, RangeResponse, StatusResponse, TxnResponse, response_op::Response,
+        AlarmResponse, DeleteRangeResponse, HashKvResponse, LeaseLeasesResponse, LeaseTimeToLiveResponse,
+        PutResponse, RangeResponse, StatusResponse, TxnResponse, response_op::Response,
     },
     mvccpb::{KeyValue, event::EventType},
 };
@@ -108,8 +108,11 @@ pub(super) fn leases(out: &mut impl Write, answer: &LeaseLeasesResponse) -> io::
     answer.leases.iter().try_for_each(|lease| writeln!(out, "{:016x}", lease.id))
 }
 
-pub(super) fn members(out: &mut impl Write, answer: &MemberListResponse) -> io::Result<()> {
-    table::member_rows(answer).iter().try_for_each(|row| writeln!(out, "{}", row.join(", ")))
+/// As Go prints such a message, blank at the end and all.
+pub(super) fn alarms(out: &mut impl Write, answer: &AlarmResponse) -> io::Result<()> {
+    answer.alarms.iter().try_for_each(|alarm| {
+        writeln!(out, "memberID:{} alarm:{} ", alarm.member_id, alarm.alarm().as_str_name())
+    })
 }
 
 pub(super) fn endpoint_status(out: &mut impl Write, statuses: &[(String, StatusResponse)]) -> io::Result<()> {

@@ -1,0 +1,36 @@
+//! `etcfs defrag`
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::{args::Global, connect, error::CliError};
+
+/// A member with much to copy takes long, and answers at the end.
+const PATIENCE_MIN: Duration = Duration::from_secs(600);
+
+/// Gives back the disk space of what was deleted, one member after the other.
+#[derive(Args, Debug)]
+pub(crate) struct DefragArgs {
+    /// Every member of the cluster, not the given endpoints alone
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    cluster: bool,
+}
+
+pub(crate) async fn run(global: &Global, args: &DefragArgs) -> Result<(), CliError> {
+    let endpoints =
+        if args.cluster { connect::endpoints_of_cluster(global).await? } else { global.endpoints.clone() };
+    let mut failed = false;
+    for endpoint in endpoints {
+        let client = connect::client_of(global, vec![endpoint.clone()])?;
+        let client = client.with_request_timeout(global.command_timeout.max(PATIENCE_MIN));
+        match client.maintenance().defragment().await {
+            Ok(_) => anstream::println!("Finished defragmenting etcd member[{endpoint}]"),
+            Err(error) => {
+                anstream::eprintln!("Failed to defragment etcd member[{endpoint}] ({error})");
+                failed = true;
+            }
+        }
+    }
+    if failed { Err(CliError::failed("not every member was defragmented")) } else { Ok(()) }
+}
