@@ -21,8 +21,8 @@ use crate::{
     propose::{Members, Proposer, ReadBarrier},
     raft::{self, Node},
     service::{
-        Access, Admission, Auth, Cluster, Headers, Health, Kv, Lease, Logins, Maintenance, Services,
-        TokenKind, Watch,
+        Access, Admission, Auth, Cluster, Election, Headers, Health, Kv, Lease, Lock, Logins, Maintenance,
+        Queues, Services, TokenKind, Watch,
     },
     version,
     watch::HubOptions,
@@ -117,18 +117,22 @@ async fn serve(
     };
     let watch = Watch { hub: hub.clone(), headers: headers.clone(), access: access.clone(), changes };
     tasks.spawn(watch.clone().tell_progress(config.watch_progress_notify_interval, shutdown.clone()));
+    let lease = Lease {
+        store: state.store.clone(),
+        lessor,
+        proposer: proposer.clone(),
+        barrier: barrier.clone(),
+        headers: headers.clone(),
+        admission,
+        access: access.clone(),
+        min_ttl: config.min_lease_ttl(),
+    };
+    let queues = Queues { kv: kv.clone(), lease: lease.clone(), hub: hub.clone() };
     let services = Services {
         watch,
-        lease: Lease {
-            store: state.store.clone(),
-            lessor,
-            proposer: proposer.clone(),
-            barrier: barrier.clone(),
-            headers: headers.clone(),
-            admission,
-            access: access.clone(),
-            min_ttl: config.min_lease_ttl(),
-        },
+        lease,
+        lock: Lock { queues: queues.clone() },
+        election: Election { queues, headers: headers.clone() },
         cluster: Cluster { members: members.clone(), barrier: barrier.clone(), headers: headers.clone() },
         maintenance: Maintenance {
             members: members.clone(),

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use etcfs_proto::{
-    etcdserverpb::{DefragmentRequest, MemberAddRequest},
-    v3lockpb::{LockRequest, lock_client::LockClient},
-};
+use etcfs_proto::etcdserverpb::{DefragmentRequest, MemberAddRequest};
 use etcfs_tests::api::get;
 use tonic::{Code, Request};
 use tonic_health::pb::{
@@ -103,8 +100,7 @@ fn what_comes_later_is_unimplemented_and_not_faked(s: &Subject) {
     let codes = [
         s.wait(s.cluster().member_add(MemberAddRequest::default())).map(drop),
         s.wait(s.maintenance().defragment(DefragmentRequest {})).map(drop),
-        s.wait(LockClient::new(s.channel()).lock(LockRequest::default())).map(drop),
     ]
     .map(|answer| answer.unwrap_err().code());
-    assert_eq!(codes, [Code::Unimplemented; 3]);
+    assert_eq!(codes, [Code::Unimplemented; 2]);
 }

@@ -30,6 +30,8 @@ use etcfs_proto::{
     },
     key::{TO_END, prefix_end},
     mvccpb::{Event, KeyValue},
+    v3electionpb::election_client::ElectionClient,
+    v3lockpb::lock_client::LockClient,
 };
 use tokio::{runtime::Runtime, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -109,6 +111,12 @@ impl Api {
         request
     }
 
+    pub fn lock(&self) -> LockClient<Channel> {
+        LockClient::new(self.channel.clone())
+    }
+    pub fn election(&self) -> ElectionClient<Channel> {
+        ElectionClient::new(self.channel.clone())
+    }
     pub fn auth(&self) -> AuthClient<Channel> {
         AuthClient::new(self.channel.clone())
     }

@@ -2,15 +2,15 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream::BoxStream};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tonic::Status;
 
-#[derive(Debug)]
 pub(super) enum Body {
     /// Nothing more: for gRPC an error, whose status stands in the headers.
     Empty,
@@ -20,11 +20,29 @@ pub(super) enum Body {
     Plain(Option<Bytes>),
     /// A gRPC stream.
     Stream(tonic::body::Body),
+    /// gRPC messages, framed, as they come; then the trailers that say how it ended.
+    Messages(BoxStream<'static, Result<Bytes, Status>>),
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "Empty",
+            Self::Message(_) => "Message",
+            Self::Plain(_) => "Plain",
+            Self::Stream(_) => "Stream",
+            Self::Messages(_) => "Messages",
+        })
+    }
 }
 
 impl Body {
     pub(super) fn plain(bytes: impl Into<Bytes>) -> Self {
         Self::Plain(Some(bytes.into()))
+    }
+
+    pub(super) fn messages(messages: impl Stream<Item = Result<Bytes, Status>> + Send + 'static) -> Self {
+        Self::Messages(messages.boxed())
     }
 }
 
@@ -47,13 +65,26 @@ impl HttpBody for Body {
             },
             Self::Plain(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Stream(stream) => Pin::new(stream).poll_frame(cx),
+            Self::Messages(messages) => {
+                let ended = match ready!(messages.poll_next_unpin(cx)) {
+                    Some(Ok(message)) => return Poll::Ready(Some(Ok(Frame::data(message)))),
+                    Some(Err(status)) => status,
+                    None => Status::ok(""),
+                };
+                *this = Self::Empty;
+                let mut trailers = HeaderMap::with_capacity(2);
+                if let Err(status) = ended.add_header(&mut trailers) {
+                    unreachable!("a status without metadata always fits into trailers: {status}");
+                }
+                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty | Self::Plain(None) => true,
-            Self::Message(_) | Self::Plain(Some(_)) => false,
+            Self::Message(_) | Self::Plain(Some(_)) | Self::Messages(_) => false,
             Self::Stream(stream) => stream.is_end_stream(),
         }
     }
@@ -63,7 +94,7 @@ impl HttpBody for Body {
             Self::Empty | Self::Plain(None) => SizeHint::with_exact(0),
             Self::Plain(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
             // gRPC answers carry no content-length.
-            Self::Message(_) | Self::Stream(_) => SizeHint::default(),
+            Self::Message(_) | Self::Stream(_) | Self::Messages(_) => SizeHint::default(),
         }
     }
 }

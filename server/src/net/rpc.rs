@@ -11,7 +11,7 @@ use etcfs_proto::etcdserverpb::{
     HashRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest, StatusRequest,
     WatchRequest, WatchResponse,
 };
-use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::BoxStream};
+use futures_util::{FutureExt as _, Stream, StreamExt as _, future::BoxFuture, stream::BoxStream};
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use hyper::body::Incoming;
 use prost::Message;
@@ -142,7 +142,7 @@ impl Rpc {
         request: Request<Incoming>,
         caller: &Caller,
     ) -> Result<Answer, Status> {
-        let Services { kv, lease, cluster, maintenance, auth, .. } = &self.services;
+        let Services { kv, lease, cluster, maintenance, auth, lock, election, .. } = &self.services;
         let metrics = &self.metrics;
         match method {
             Method::Range => {
@@ -225,9 +225,14 @@ impl Rpc {
             Method::RoleRevokePermission => {
                 self.unary(request, |message| auth.role_revoke_permission(message, caller)).await
             }
-            Method::Lock | Method::Unlock => Err(Refusal::NoLock.into()),
-            Method::Campaign | Method::Proclaim | Method::Leader | Method::Observe | Method::Resign => {
-                Err(Refusal::NoElection.into())
+            Method::Lock => self.unary(request, |message| lock.lock(message, caller)).await,
+            Method::Unlock => self.unary(request, |message| lock.unlock(message, caller)).await,
+            Method::Campaign => self.unary(request, |message| election.campaign(message, caller)).await,
+            Method::Proclaim => self.unary(request, |message| election.proclaim(message, caller)).await,
+            Method::Leader => self.unary(request, |message| election.leader(message, caller)).await,
+            Method::Resign => self.unary(request, |message| election.resign(message, caller)).await,
+            Method::Observe => {
+                self.server_stream(request, |message| election.observe(message, caller.clone())).await
             }
         }
     }
@@ -247,6 +252,24 @@ impl Rpc {
         let answer = unary::write(&call(message).await?)?;
         self.metrics.sent_bytes.inc_by(answer.len() as u64);
         Ok(grpc(Body::Message(Some(answer))))
+    }
+
+    /// One message in, a stream out, which ends with the server.
+    async fn server_stream<Q, A, S>(
+        &self,
+        request: Request<Incoming>,
+        call: impl FnOnce(Q) -> S,
+    ) -> Result<Answer, Status>
+    where
+        Q: Message + Default,
+        A: Message,
+        S: Stream<Item = Result<A, Refusal>> + Send + 'static,
+    {
+        let (message, length) = unary::read(request.into_body(), self.max_receive_bytes).await?;
+        self.metrics.received_bytes.inc_by(length as u64);
+        let stopped = self.shutdown.clone().cancelled_owned();
+        let answers = call(message).map(|answer| unary::write(&answer?)).take_until(stopped);
+        Ok(grpc(Body::messages(answers)))
     }
 
     fn watch(

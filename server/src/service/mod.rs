@@ -9,24 +9,30 @@
 mod auth;
 mod check;
 mod cluster;
+mod election;
 mod header;
 mod health;
 mod kv;
 mod lease;
+mod lock;
 mod login;
 mod maintenance;
+mod queue;
 mod quota;
 mod status;
 mod watch;
 
 pub use auth::{Access, Auth, Right};
 pub use cluster::Cluster;
+pub use election::Election;
 pub use header::Headers;
 pub use health::{Check, Health};
 pub use kv::Kv;
 pub use lease::Lease;
+pub use lock::Lock;
 pub use login::{Logins, TokenKind};
 pub use maintenance::Maintenance;
+pub use queue::Queues;
 pub use quota::Admission;
 pub use status::Refusal;
 pub use watch::Watch;
@@ -42,6 +48,8 @@ pub struct Services {
     pub cluster: Cluster,
     pub maintenance: Maintenance,
     pub auth: Auth,
+    pub lock: Lock,
+    pub election: Election,
     pub health: Health,
 }
 

@@ -60,6 +60,10 @@ refusals! {
     PasswordTooShort = InvalidArgument "etcdserver: password is shorter than --auth-min-password-length",
     /// Without code, as in etcd.
     NoPasswordUser = Unknown "auth: authentication failed, password was given for no password user",
+    SessionExpired = Unknown "mutex: session is expired",
+    NoElectedLeader = Unknown "election: no leader",
+    NotElectedLeader = Unknown "election: not leader",
+    LeaderNotGiven = Unknown "\"leader\" field must be provided",
     NoSigningKey = Unknown "auth: token signing attempted with verify-only configuration",
     Compacted = OutOfRange "etcdserver: mvcc: required revision has been compacted",
     FutureRevision = OutOfRange "etcdserver: mvcc: required revision is a future revision",
@@ -94,8 +98,6 @@ refusals! {
     NoSnapshot = Unimplemented "etcdserver: snapshots for download are not supported yet",
     NoMoveLeader = Unimplemented "etcdserver: moving the leader is not supported yet",
     NoDowngrade = Unimplemented "etcdserver: downgrades are not supported",
-    NoLock = Unimplemented "etcdserver: the lock service is not supported yet",
-    NoElection = Unimplemented "etcdserver: the election service is not supported yet",
 }
 
 impl From<Refusal> for Status {
