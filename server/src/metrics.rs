@@ -36,6 +36,7 @@ pub struct Readings {
     pub leases: u64,
     pub image_lag_bytes: u64,
     pub cluster_version: String,
+    pub peers: u64,
 }
 
 /// Reads what the other parts know.
@@ -235,6 +236,7 @@ struct Gauges {
     pending_events: IntGauge,
     events: IntCounter,
     leases: IntGauge,
+    peers: IntGauge,
     image_lag: IntGauge,
     fd_used: IntGauge,
     fd_limit: IntGauge,
@@ -285,6 +287,7 @@ impl Gauges {
                 .gauge("etcd_debugging_mvcc_pending_events_total", "Events queued for watchers."),
             events: make.counter("etcd_debugging_mvcc_events_total", "Events sent to watchers."),
             leases: make.gauge("etcfs_leases", "Leases granted and not ended."),
+            peers: make.gauge("etcfs_peers_in_contact", "Other members that answered their last call."),
             image_lag: make.gauge("etcfs_image_lag_bytes", "Bytes applied that the image on disk lacks yet."),
             fd_used: make.gauge("os_fd_used", "File descriptors in use."),
             fd_limit: make.gauge("os_fd_limit", "File descriptors allowed."),
@@ -317,6 +320,7 @@ impl Gauges {
         raise(&self.events, now.events);
         self.leases.set(signed(now.leases));
         self.image_lag.set(signed(now.image_lag_bytes));
+        self.peers.set(signed(now.peers));
         self.cluster_version.reset();
         self.cluster_version.with_label_values(&[now.cluster_version.as_str()]).set(1);
     }

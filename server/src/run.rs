@@ -8,18 +8,19 @@ use anyhow::Context as _;
 use etcfs_proto::etcfs::command::{ClusterVersion, MemberAttributes, Request, request::Body};
 use tokio::{sync::Semaphore, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::service::Routes;
 
 use crate::{
     auth::{Jwt, JwtKeys},
     background::Compactor,
-    config::{AuthToken, Config, Quota},
+    config::{AuthToken, Config, Founder, Quota},
     lease::lessor::Lessor,
     maintain::{Hash, Sizes},
     metrics::{Metrics, Readings},
     mvcc::StoreOptions,
     net::{self, Door, Http, Listener, METHODS, Rpc},
     propose::{Members, Proposer, ReadBarrier},
-    raft::{self, Node},
+    raft::{self, Bootstrap, Dialer, InitialMember, Node, PeerService},
     service::{
         Access, Admission, Auth, Cluster, Election, Headers, Health, Kv, Lease, Lock, Logins, Maintenance,
         Queues, Services, TokenKind, Watch,
@@ -38,14 +39,30 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     raise_descriptor_limit();
     // Before the data is opened: a port that is taken should be told at once.
     let clients = open_all("--listen-client-urls", &config.listen_client).await?;
+    drop(open_all("--listen-peer-urls", &config.listen_peer).await?);
     let plain = open_all("--listen-metrics-urls", &config.listen_metrics).await?;
 
     let tokens = tokens(&config.auth.token)?;
     let metrics = Arc::new(Metrics::new(METHODS, config.metrics_extensive));
     let node = raft::start(raft_options(&config, &metrics)).await.context("the server could not start")?;
-    let served = serve(&config, &node, metrics, tokens, clients, plain, shutdown).await;
+    // Only now: a port that takes connections and gives no answer holds up its callers.
+    let peers = match open_all("--listen-peer-urls", &config.listen_peer).await {
+        Ok(peers) => peers,
+        Err(error) => {
+            node.shutdown().await;
+            return Err(error);
+        }
+    };
+    let ports = Ports { clients, peers, plain };
+    let removed = node.removed();
+    let shutdown = either(shutdown, removed.clone());
+    let served = serve(&config, &node, metrics, tokens, ports, shutdown).await;
     // Last: applies what is committed, and flushes the image.
     node.shutdown().await;
+    if removed.is_cancelled() {
+        let dir = config.data_dir.display();
+        tracing::error!(%dir, "the member has been permanently removed from the cluster; its data directory is of no more use");
+    }
     if served.is_ok() {
         tracing::info!("stopped");
     }
@@ -57,10 +74,10 @@ async fn serve(
     node: &Node,
     metrics: Arc<Metrics>,
     tokens: TokenKind,
-    clients: Vec<Listener>,
-    plain: Vec<Listener>,
+    ports: Ports,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    let Ports { clients, peers, plain } = ports;
     let proposer = Proposer::new(node, config.request_timeout(), config.limits.max_request_bytes);
     let barrier = ReadBarrier::new(node, config.request_timeout());
     let members = Members::new(node);
@@ -72,6 +89,16 @@ async fn serve(
 
     // Ends with `shutdown`, in no order: each only asks things of the node.
     let tasks = TaskTracker::new();
+    let peer_service = PeerService::new(node);
+    let routes = Routes::new(peer_service.transport()).add_service(peer_service.roster());
+    let peer_slots = Arc::new(Semaphore::new(config.peer_limits().max_client_connections));
+    for listener in peers {
+        let address = listener.address().context("a listener lost its address")?;
+        tracing::info!(%address, "serving peer traffic insecurely");
+        let (door, slots) = (Door::Peers(routes.clone()), peer_slots.clone());
+        let limits = config.peer_limits();
+        tasks.spawn(net::serve(listener, door, limits, slots, metrics.clone(), shutdown.clone()));
+    }
     tasks.spawn(lessor.clone().run(proposer.clone(), members.watch(), shutdown.clone()));
     if let Some(rule) = config.auto_compaction {
         let compactor = Compactor {
@@ -150,14 +177,14 @@ async fn serve(
             access,
             logins,
             proposer: proposer.clone(),
-            barrier,
+            barrier: barrier.clone(),
         },
         health: Health { kv: kv.clone(), alarms: state.alarms.clone(), members: members.clone() },
         kv,
     };
     describe(&metrics, node, &members, &sizes, &proposer, config);
 
-    let published = shutdown.run_until_cancelled(publish(config, &members, &proposer)).await;
+    let published = shutdown.run_until_cancelled(publish(config, &members, &proposer, &barrier)).await;
     if published.is_some() {
         let http = Arc::new(Http::new(services.health.clone(), metrics.clone()));
         let rpc = Arc::new(Rpc::new(services, metrics.clone(), &config.limits, shutdown.clone()));
@@ -205,6 +232,26 @@ fn tokens(settings: &AuthToken) -> anyhow::Result<TokenKind> {
     Ok(TokenKind::Jwt(Arc::new(jwt)))
 }
 
+/// Cancelled once one of the two is.
+fn either(one: CancellationToken, other: CancellationToken) -> CancellationToken {
+    let either = one.child_token();
+    let cancelled = either.clone();
+    tokio::spawn(async move {
+        if cancelled.run_until_cancelled(other.cancelled()).await.is_some() {
+            cancelled.cancel();
+        }
+    });
+    either
+}
+
+/// What is open before anything is served.
+struct Ports {
+    clients: Vec<Listener>,
+    peers: Vec<Listener>,
+    /// For the plain endpoints alone.
+    plain: Vec<Listener>,
+}
+
 async fn open_all(flag: &str, urls: &[crate::config::ListenUrl]) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for url in urls {
@@ -216,9 +263,14 @@ async fn open_all(flag: &str, urls: &[crate::config::ListenUrl]) -> anyhow::Resu
     Ok(listeners)
 }
 
-/// Tells the cluster this member's name and client URLs, where it says otherwise.
-async fn publish(config: &Config, members: &Members, proposer: &Proposer) {
+/// Catches up with the leader, and tells the cluster this member's name and
+/// client URLs, where it says otherwise.
+async fn publish(config: &Config, members: &Members, proposer: &Proposer, barrier: &ReadBarrier) {
     loop {
+        if let Err(error) = barrier.wait().await {
+            tracing::info!(%error, "waiting for a leader and its log");
+            continue;
+        }
         let own = members.list().into_iter().find(|member| member.id == members.member_id());
         let known = own.is_some_and(|member| {
             member.name == config.name && member.client_urls == config.advertise_client
@@ -255,7 +307,7 @@ fn describe(
     };
     metrics.describe(members.member_id(), version::API, quota);
     let (state, hub, members, sizes) = (node.state(), node.hub(), members.clone(), sizes.clone());
-    let (image, proposer) = (node.image(), proposer.clone());
+    let (image, proposer, peers) = (node.image(), proposer.clone(), node.clone());
     metrics.read_from(Box::new(move || {
         let status = members.status();
         let watch = hub.metrics();
@@ -281,6 +333,7 @@ fn describe(
             leases: state.leases.ids().len() as u64,
             image_lag_bytes: image.lag_bytes(),
             cluster_version: members.cluster_version(),
+            peers: peers.peers_in_contact() as u64,
         }
     }));
 }
@@ -301,14 +354,23 @@ fn notify_supervisor(state: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
+fn founder(founder: &Founder) -> InitialMember {
+    InitialMember { name: founder.name.clone(), peer_urls: founder.peer_urls.clone() }
+}
+
 fn raft_options(config: &Config, metrics: &Metrics) -> raft::RaftOptions {
     let fsync = metrics.wal_fsync_seconds.clone();
     let commit = metrics.image_commit_seconds.clone();
     raft::RaftOptions {
         data_dir: config.data_dir.clone(),
-        name: config.name.clone(),
-        peer_urls: config.advertise_peer.clone(),
-        cluster_token: config.cluster_token.clone(),
+        bootstrap: Bootstrap {
+            name: config.name.clone(),
+            members: config.founders.iter().map(founder).collect(),
+            token: config.cluster_token.clone(),
+            existing: config.joins,
+        },
+        dialer: Dialer::new(config.election_timeout),
+        version: version::API,
         heartbeat_interval: config.heartbeat_interval,
         election_timeout: config.election_timeout,
         snapshot_count: config.snapshot_count,

@@ -14,8 +14,9 @@ pub fn open(log: &Log) {
         LogLevel::Warn => "warn",
         LogLevel::Error => "error",
     };
-    // Of the libraries only what an operator of this server can act on.
-    let default = format!("warn,etcfs_server={level}");
+    // Of the libraries only what an operator of this server can act on: openraft warns of each
+    // attempt to reach a member that is away, which this server tells once.
+    let default = format!("warn,openraft=error,etcfs_server={level}");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let lines = fmt().with_env_filter(filter).with_writer(io::stderr);
     // Already open means that the program we are embedded in has opened its own.

@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod binary;
+pub mod cluster;
 pub mod command;
 pub mod disk;
 pub mod history;

@@ -1,4 +1,5 @@
-//! A one-node server as a process: ours, or Debian's etcd as the reference.
+//! A server as a process: ours, or Debian's etcd as the reference. Alone, unless
+//! a cluster ([`crate::cluster`]) tells it of others.
 
 use std::{
     io::{Read, Write},
@@ -61,6 +62,9 @@ pub struct Server {
     process: Option<Process>,
     kind: Kind,
     options: Options,
+    name: String,
+    /// Members at its first start; it alone for `None`.
+    initial_cluster: Option<String>,
     client: Port,
     peer: Port,
     dir: TempDir,
@@ -90,7 +94,32 @@ impl Server {
     /// A server that is not started yet.
     pub fn prepared(kind: Kind, options: Options) -> Self {
         let dir = tempfile::Builder::new().prefix("etcfs-tests-").tempdir().expect("a temporary directory");
-        Self { kind, options, client: Port::take(), peer: Port::take(), dir, process: None }
+        let (client, peer, name) = (Port::take(), Port::take(), "default".to_owned());
+        Self { kind, options, name, initial_cluster: None, client, peer, dir, process: None }
+    }
+
+    /// Has it start as one of several.
+    pub(crate) fn set_cluster(&mut self, name: &str, initial_cluster: String) {
+        self.name = name.to_owned();
+        self.initial_cluster = Some(initial_cluster);
+    }
+
+    /// Gives the next start a further argument.
+    pub fn add_arg(&mut self, arg: &str) {
+        self.options.args.push(arg.to_owned());
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `http://127.0.0.1:PORT`, where other members reach it.
+    pub fn peer_url(&self) -> String {
+        format!("http://{}", self.peer.address())
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
     }
 
     /// Starts it, again after its end too, on the same ports and data.
@@ -101,7 +130,7 @@ impl Server {
 
     /// Starts it without waiting until it serves.
     pub fn launch(&mut self) {
-        let name = format!("{:?} on {}", self.kind, self.client.address());
+        let name = format!("{:?} {} on {}", self.kind, self.name, self.client.address());
         let log = self.dir.path().join("log");
         self.process = Some(Process::start(&name, &mut self.command(), &log));
     }
@@ -109,14 +138,16 @@ impl Server {
     /// The command that runs it.
     pub(crate) fn command(&self) -> Command {
         let client = format!("http://{}", self.client.address());
-        let peer = format!("http://{}", self.peer.address());
+        let peer = self.peer_url();
+        let alone = || format!("{}={peer}", self.name);
+        let cluster = self.initial_cluster.clone().unwrap_or_else(alone);
         let mut command = self.kind.command();
         command
-            .args(["--name", "default", "--data-dir"])
+            .args(["--name", &self.name, "--data-dir"])
             .arg(self.data_dir())
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("default={peer}")])
+            .args(["--initial-cluster", &cluster])
             .args(&self.options.args)
             .envs(self.options.env.iter().map(|(name, value)| (name, value)));
         command

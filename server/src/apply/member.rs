@@ -1,6 +1,9 @@
 //! The cluster as its log describes it: members, their names, its version.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use etcfs_proto::etcfs::{command::MemberAttributes, record};
 use parking_lot::RwLock;
@@ -23,9 +26,11 @@ struct State {
     cluster_id: u64,
     version: String,
     members: BTreeMap<u64, record::Member>,
+    /// Kept for good, so that none of them comes back unknown.
+    removed: BTreeSet<u64>,
 }
 
-/// More members than any cluster has.
+/// More members than any cluster has, or ever had.
 const MEMBERS_MAX: usize = 4096;
 
 impl Cluster {
@@ -43,14 +48,24 @@ impl Cluster {
         self.state.read().members.values().cloned().collect()
     }
 
+    /// True for one that was a member and is none any more.
+    pub fn is_removed(&self, id: u64) -> bool {
+        self.state.read().removed.contains(&id)
+    }
+
     pub(super) fn load(&self, engine: &dyn Engine, meta: &record::Meta) -> Result<(), StorageError> {
         let rows = engine.range(MEMBERS.start, MEMBERS.end, MEMBERS_MAX)?;
-        let members = rows
-            .into_iter()
-            .map(|(key, row)| codec::decode::<record::Member>(&key, row).map(|member| (member.id, member)))
-            .collect::<Result<_, _>>()?;
         let version = meta.cluster_version.clone();
-        *self.state.write() = State { cluster_id: meta.cluster_id, version, members };
+        let mut state = State { cluster_id: meta.cluster_id, version, ..State::default() };
+        for (key, row) in rows {
+            let member: record::Member = codec::decode(&key, row)?;
+            if member.removed {
+                state.removed.insert(member.id);
+            } else {
+                state.members.insert(member.id, member);
+            }
+        }
+        *self.state.write() = state;
         Ok(())
     }
 
@@ -79,7 +94,9 @@ impl Cluster {
             state.members.insert(node.id, member);
         }
         for id in old.into_keys() {
-            batch.delete(keyspace::member(id));
+            let removed = record::Member { id, removed: true, ..record::Member::default() };
+            batch.put(keyspace::member(id), codec::encode(&removed));
+            state.removed.insert(id);
         }
     }
 

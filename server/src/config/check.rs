@@ -1,9 +1,9 @@
 //! The rules of single settings and between settings: flags in, `Config` out.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use super::{
-    AutoCompaction, Config, ConfigError, Limits, ListenUrl, Log, Quota,
+    AutoCompaction, Config, ConfigError, Founder, Limits, ListenUrl, Log, Quota,
     args::{Args, ClusterState, CompactionMode, Given, MetricsLevel},
 };
 
@@ -14,6 +14,8 @@ const QUOTA_ADVISED_BYTES: u64 = 8 * 1024 * 1024 * 1024;
 const REQUEST_ADVISED_BYTES: u32 = 10 * 1024 * 1024;
 const REQUEST_MAX_BYTES: u32 = 512 * 1024 * 1024;
 const ELECTION_MAX_MILLIS: i64 = 50_000;
+/// More cost speed and gain nothing; etcd advises as many.
+const MEMBERS_MAX: usize = 7;
 const PROGRESS_MIN: Duration = Duration::from_millis(100);
 
 pub(super) fn config(args: Args, given: &Given) -> Result<Config, ConfigError> {
@@ -37,7 +39,15 @@ pub(super) fn config(args: Args, given: &Given) -> Result<Config, ConfigError> {
     }
     let advertise_client = advertise_urls("--advertise-client-urls", &args.advertise_client_urls)?;
     let advertise_peer = advertise_urls("--initial-advertise-peer-urls", &args.initial_advertise_peer_urls)?;
-    check_cluster(&args, &advertise_peer)?;
+    let founders = initial_cluster(&args, &advertise_peer)?;
+    let joins = args.initial_cluster_state == ClusterState::Existing;
+    if joins && founders.len() == 1 {
+        return Err(refuse(
+            "--initial-cluster-state",
+            "existing",
+            "--initial-cluster must name the members that are there, too",
+        ));
+    }
 
     let (heartbeat, election) = (args.heartbeat_interval, args.election_timeout);
     if heartbeat <= 0 {
@@ -104,7 +114,8 @@ pub(super) fn config(args: Args, given: &Given) -> Result<Config, ConfigError> {
         listen_client,
         advertise_client,
         listen_peer,
-        advertise_peer,
+        founders,
+        joins,
         cluster_token: args.initial_cluster_token,
         heartbeat_interval: millis(heartbeat),
         election_timeout: millis(election),
@@ -129,41 +140,64 @@ pub(super) fn config(args: Args, given: &Given) -> Result<Config, ConfigError> {
     })
 }
 
-/// One member, and it is this one.
-fn check_cluster(args: &Args, advertise_peer: &[String]) -> Result<(), ConfigError> {
-    if args.initial_cluster_state == ClusterState::Existing {
-        return Err(refuse(
-            "--initial-cluster-state",
-            "existing",
-            "clusters of more than one member are not supported yet; use new",
-        ));
-    }
-    let Some(cluster) = &args.initial_cluster else { return Ok(()) };
+/// The members of the first start; this one alone where none are given.
+fn initial_cluster(args: &Args, advertise_peer: &[String]) -> Result<Vec<Founder>, ConfigError> {
+    let sorted = |urls: &[String]| {
+        let mut urls = urls.to_vec();
+        urls.sort();
+        urls
+    };
+    let Some(cluster) = &args.initial_cluster else {
+        let own = Founder { name: args.name.clone(), peer_urls: sorted(advertise_peer) };
+        return Ok(vec![own]);
+    };
     let refuse = |remedy: &str| Err(refuse("--initial-cluster", cluster, remedy));
-    let mut names = BTreeSet::new();
-    let mut own = BTreeSet::new();
-    for member in cluster.split(',').filter(|member| !member.is_empty()) {
-        let Some((name, url)) = member.split_once('=') else {
+    let mut members: Vec<Founder> = Vec::new();
+    for member in cluster.split(',').map(str::trim).filter(|member| !member.is_empty()) {
+        let Some((name, url)) = member.split_once('=').filter(|(name, _)| !name.is_empty()) else {
             return refuse("write each member as NAME=URL");
         };
-        names.insert(name);
-        if name == args.name {
-            own.insert(url);
+        let url = match ListenUrl::parse(url) {
+            Ok(url) => url.to_string(),
+            Err(remedy) => return refuse(&format!("{url}: {remedy}")),
+        };
+        if members.iter().any(|member| member.peer_urls.contains(&url)) {
+            return refuse(&format!("initial cluster has duplicated url: {url}"));
+        }
+        match members.iter_mut().find(|member| member.name == name) {
+            // A member with several URLs is named with each.
+            Some(member) => member.peer_urls.push(url),
+            None => members.push(Founder { name: name.to_owned(), peer_urls: vec![url] }),
         }
     }
-    if names.len() > 1 {
-        return refuse("clusters of more than one member are not supported yet; name one member");
+    members.iter_mut().for_each(|member| member.peer_urls.sort());
+    if members.len() > MEMBERS_MAX {
+        return refuse(&format!("names {} members; at most {MEMBERS_MAX} make sense", members.len()));
     }
-    if own.is_empty() {
-        return refuse(&format!("must name this member (--name={})", args.name));
-    }
-    if own != advertise_peer.iter().map(String::as_str).collect() {
+    let Some(own) = members.iter().find(|member| member.name == args.name) else {
         return refuse(&format!(
-            "this member's URLs must equal --initial-advertise-peer-urls={}",
-            advertise_peer.join(",")
+            "couldn't find local name \"{0}\" in the initial cluster configuration; add {0}=URL or change --name",
+            args.name
+        ));
+    };
+    let missing = |urls: &[String], from: &[String]| {
+        let missing = urls.iter().filter(|url| !from.contains(url)).map(|url| format!("{}={url}", own.name));
+        missing.collect::<Vec<_>>().join(",")
+    };
+    let (unadvertised, unlisted) =
+        (missing(&own.peer_urls, advertise_peer), missing(advertise_peer, &own.peer_urls));
+    if !unadvertised.is_empty() {
+        let advertised = sorted(advertise_peer).join(",");
+        return refuse(&format!(
+            "--initial-cluster has {unadvertised} but missing from --initial-advertise-peer-urls={advertised}"
         ));
     }
-    Ok(())
+    if !unlisted.is_empty() {
+        return refuse(&format!(
+            "--initial-advertise-peer-urls has {unlisted} but missing from --initial-cluster"
+        ));
+    }
+    Ok(members)
 }
 
 fn auto_compaction(mode: CompactionMode, retention: &str) -> Result<Option<AutoCompaction>, ConfigError> {

@@ -17,6 +17,9 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 pub use args::{Invocation, parse};
 pub use url::ListenUrl;
 
+/// Connections to the port for peers: a few of each member, and some that are not closed yet.
+const PEER_CONNECTIONS_MAX: usize = 256;
+
 /// Everything a server is told at start.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -25,8 +28,10 @@ pub struct Config {
     pub listen_client: Vec<ListenUrl>,
     pub advertise_client: Vec<String>,
     pub listen_peer: Vec<ListenUrl>,
-    /// This member's peer URLs; its ID derives from them and from the token.
-    pub advertise_peer: Vec<String>,
+    /// Members at the first start; their IDs derive from their URLs and the token.
+    pub founders: Vec<Founder>,
+    /// The first start is of a member that joins a cluster.
+    pub joins: bool,
     pub cluster_token: String,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
@@ -46,6 +51,13 @@ pub struct Config {
     pub log: Log,
     /// Said once the log is open.
     pub warnings: Vec<String>,
+}
+
+/// A member as the settings name it; its peer URLs are sorted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Founder {
+    pub name: String,
+    pub peer_urls: Vec<String>,
 }
 
 /// The named limits of what one request or client may ask for.
@@ -128,7 +140,8 @@ impl Config {
         let argv =
             ["etcfsd", "--listen-client-urls", &url, "--advertise-client-urls", &url, "--log-format=console"];
         match parse(argv.map(Into::into), std::iter::empty()) {
-            Ok(Invocation::Serve(config)) => Self { data_dir, ..*config },
+            // It stays alone, so nobody need reach it.
+            Ok(Invocation::Serve(config)) => Self { data_dir, listen_peer: Vec::new(), ..*config },
             _ => unreachable!("defaults with a loopback address are a valid configuration"),
         }
     }
@@ -139,6 +152,13 @@ impl Config {
         let election_millis = i64::try_from(self.election_timeout.as_millis()).unwrap_or(i64::MAX);
         // Rounded up to a whole second.
         (election_millis.saturating_mul(3) + 1999) / 2000
+    }
+
+    /// The limits of the port for peers, which are few and busy.
+    pub fn peer_limits(&self) -> Limits {
+        let ping = (self.election_timeout / 2).max(Duration::from_millis(100));
+        let keepalive = Limits { keepalive_interval: ping, keepalive_timeout: ping, ..self.limits };
+        Limits { max_client_connections: PEER_CONNECTIONS_MAX, max_concurrent_streams: u32::MAX, ..keepalive }
     }
 
     /// How long a request may wait inside the server.

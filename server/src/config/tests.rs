@@ -25,7 +25,7 @@ fn defaults_are_etcds() {
     assert_eq!(config.name, "default");
     assert_eq!(config.data_dir, PathBuf::from("default.etcd"));
     assert_eq!(config.listen_client[0].to_string(), "http://localhost:2379");
-    assert_eq!(config.advertise_peer, ["http://localhost:2380"]);
+    assert_eq!(config.founders, [founder("default", &["http://localhost:2380"])]);
     assert_eq!(config.quota, Quota::Bytes(2 << 30));
     assert_eq!(config.limits.max_receive_bytes(), 1_572_864 + 524_288);
     assert_eq!(config.min_lease_ttl(), 2);
@@ -97,17 +97,49 @@ fn contradictory_settings_are_refused_by_name_value_and_remedy() {
     refused(&["--listen-peer-urls="], &["at least one URL"]);
 }
 
+fn founder(name: &str, urls: &[&str]) -> Founder {
+    Founder { name: name.into(), peer_urls: urls.iter().map(ToString::to_string).collect() }
+}
+
 #[test]
-fn one_member_may_be_spelled_out_and_more_are_refused() {
+fn the_initial_cluster_names_all_members_and_this_one() {
+    let cluster = "b=http://h:2,a=http://localhost:2380,b=http://g:2";
+    let config = serve(&["--name=a", "--initial-cluster", cluster], &[]).unwrap();
+    let founders = [founder("b", &["http://g:2", "http://h:2"]), founder("a", &["http://localhost:2380"])];
+    assert_eq!((config.founders, config.joins), (founders.to_vec(), false));
+    let joins = ["--name=a", "--initial-cluster", cluster, "--initial-cluster-state=existing"];
+    assert!(serve(&joins, &[]).unwrap().joins);
+}
+
+/// In etcd's words, as operators search for them.
+#[test]
+fn an_initial_cluster_that_does_not_fit_is_refused() {
     let cluster = "a=http://localhost:2380";
-    assert!(serve(&["--name=a", "--initial-cluster", cluster], &[]).is_ok());
-    refused(&["--initial-cluster", cluster], &["--name=default"]);
     refused(
-        &["--name=a", "--initial-cluster", "a=http://h:1,b=http://h:2"],
-        &["clusters of more than one member are not supported yet"],
+        &["--initial-cluster", cluster],
+        &["couldn't find local name \"default\" in the initial cluster configuration"],
     );
-    refused(&["--name=a", "--initial-cluster", "a=http://h:1"], &["--initial-advertise-peer-urls"]);
-    refused(&["--initial-cluster-state=existing"], &["clusters of more than one member"]);
+    refused(&["--name=a", "--initial-cluster", "a=http://h:1,b=http://h:1"], &["duplicated url: http://h:1"]);
+    refused(
+        &["--name=a", "--initial-cluster", "a=http://h:1"],
+        &[
+            "--initial-cluster has a=http://h:1 but missing from --initial-advertise-peer-urls=http://localhost:2380",
+        ],
+    );
+    refused(
+        &[
+            "--name=a",
+            "--initial-cluster",
+            cluster,
+            "--initial-advertise-peer-urls=http://localhost:2380,http://h:1",
+        ],
+        &["--initial-advertise-peer-urls has a=http://h:1 but missing from --initial-cluster"],
+    );
+    refused(&["--name=a", "--initial-cluster", "a=h:1"], &["h:1: a URL needs a scheme"]);
+    refused(&["--name=a", "--initial-cluster", "http://h:1"], &["NAME=URL"]);
+    refused(&["--initial-cluster-state=existing"], &["must name the members that are there"]);
+    let many: Vec<_> = (0..8).map(|nth| format!("m{nth}=http://h:{nth}")).collect();
+    refused(&["--name=m0", "--initial-cluster", &many.join(",")], &["names 8 members"]);
 }
 
 #[test]

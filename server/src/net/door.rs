@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use http::{Request, Response, header::CONTENT_TYPE};
 use hyper::body::Incoming;
+use tonic::service::Routes;
+use tower::Service as _;
 
 use super::{Http, Rpc, body::Body};
 
@@ -14,6 +16,8 @@ pub enum Door {
     Clients(Arc<Rpc>, Arc<Http>),
     /// The plain endpoints alone.
     Metrics(Arc<Http>),
+    /// What members ask of each other.
+    Peers(Routes),
 }
 
 impl Door {
@@ -21,7 +25,16 @@ impl Door {
         match self {
             Self::Clients(rpc, _) if is_grpc(&request) => rpc.call(request).await,
             Self::Clients(_, http) | Self::Metrics(http) => http.serve(request).await,
+            Self::Peers(routes) => match routes.clone().call(request).await {
+                Ok(answer) => answer.map(Body::Stream),
+                Err(never) => match never {},
+            },
         }
+    }
+
+    /// False for members, who are not counted among the clients.
+    pub(super) fn is_for_clients(&self) -> bool {
+        !matches!(self, Self::Peers(_))
     }
 }
 

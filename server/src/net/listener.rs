@@ -73,9 +73,10 @@ pub async fn serve(
         let (door, builder, metrics, shutdown) =
             (door.clone(), builder.clone(), metrics.clone(), shutdown.clone());
         tasks.spawn(async move {
-            metrics.connections.inc();
+            let counted = i64::from(door.is_for_clients());
+            metrics.connections.add(counted);
             connection(stream, &builder, door, &shutdown).await;
-            metrics.connections.dec();
+            metrics.connections.sub(counted);
             drop(slot);
         });
     }

@@ -1,4 +1,4 @@
-//! Sockets: one port for gRPC and for plain HTTP.
+//! Sockets: one port for gRPC and for plain HTTP, and one for other members.
 //!
 //! `listener` accepts within limits and drains at the end; `door` sends each
 //! request to `rpc` (gRPC, told by its content type) or `http` (/health,

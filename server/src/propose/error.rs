@@ -1,6 +1,6 @@
 //! Why the cluster did not do what it was asked.
 
-use crate::raft::{ApplyError, BarrierError, SubmitError};
+use crate::raft::{ApplyError, Late};
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
@@ -19,6 +19,12 @@ pub enum ProposeError {
     /// Outcome unknown, as with `LeaderChanged`.
     #[error("request timed out")]
     Timeout,
+    /// As `Timeout`; a leader was lost meanwhile.
+    #[error("request timed out, possibly due to previous leader failure")]
+    TimeoutByLeaderFailure,
+    /// As `Timeout`; a connection that was needed was lost meanwhile.
+    #[error("request timed out, possibly due to connection lost")]
+    TimeoutByLostConnection,
     /// Outcome unknown, as with `LeaderChanged`.
     #[error("server stopped")]
     Stopped,
@@ -26,22 +32,12 @@ pub enum ProposeError {
     TooLarge,
 }
 
-impl From<SubmitError> for ProposeError {
-    fn from(error: SubmitError) -> Self {
-        match error {
-            SubmitError::NotLeader => Self::NoLeader,
-            SubmitError::LeaderChanged => Self::LeaderChanged,
-        }
-    }
-}
-
-impl From<BarrierError> for ProposeError {
-    fn from(error: BarrierError) -> Self {
-        match error {
-            BarrierError::NoLeader => Self::NoLeader,
-            // Nothing was changed by a read, so this is only a matter of time.
-            BarrierError::NoQuorum => Self::Timeout,
-            BarrierError::Stopped => Self::Stopped,
+impl From<Late> for ProposeError {
+    fn from(cause: Late) -> Self {
+        match cause {
+            Late::LeaderFailed => Self::TimeoutByLeaderFailure,
+            Late::ConnectionLost => Self::TimeoutByLostConnection,
+            Late::Unknown => Self::Timeout,
         }
     }
 }

@@ -1,18 +1,24 @@
 //! When a linearizable read may go on.
 //!
 //! All that arrive while a round is under way share the next one: a round that
-//! began before a read arrived proves nothing for it.
+//! began before a read arrived proves nothing for it. A round that fails for want
+//! of a leader is gone through again, as long as somebody waits.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time};
 
 use super::ProposeError;
-use crate::raft::Node;
+use crate::raft::{BarrierError, Node};
 
 /// Reads that may wait for one round.
 const WAITING_MAX: usize = 65_536;
+/// Pause before the next round after one that failed, unless a leader is found earlier.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// The cluster's read barrier; clones share its rounds.
 #[derive(Clone, Debug)]
@@ -46,6 +52,7 @@ impl ReadBarrier {
             return Ok(());
         }
         let (told, answer) = oneshot::channel();
+        let began = Instant::now();
         {
             let mut rounds = self.shared.rounds.lock();
             if rounds.waiting.len() >= WAITING_MAX {
@@ -59,7 +66,7 @@ impl ReadBarrier {
         match time::timeout(self.shared.timeout, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(ProposeError::Stopped),
-            Err(_) => Err(ProposeError::Timeout),
+            Err(_) => Err(self.shared.node.why_late(began).into()),
         }
     }
 }
@@ -75,7 +82,17 @@ async fn go_round(shared: Arc<Shared>) {
             }
             std::mem::take(&mut rounds.waiting)
         };
-        let result = shared.node.read_barrier(shared.timeout).await.map_err(ProposeError::from);
+        let result = match shared.node.read_barrier(shared.timeout).await {
+            Ok(()) => Ok(()),
+            Err(BarrierError::NoLeader | BarrierError::NoQuorum) => {
+                let mut status = shared.node.watch();
+                drop(time::timeout(RETRY_PAUSE, status.changed()).await);
+                let mut rounds = shared.rounds.lock();
+                rounds.waiting.extend(waiting.into_iter().filter(|told| !told.is_closed()));
+                continue;
+            }
+            Err(BarrierError::Stopped) => Err(ProposeError::Stopped),
+        };
         for told in waiting {
             // Who has given up needs no answer.
             drop(told.send(result.clone()));

@@ -4,6 +4,9 @@
 //! what has queued as the next entry: the first caller itself when nothing is in
 //! flight, and the thread that completes an entry after that. No task sits in
 //! between, and nobody waits for a fuller batch.
+//!
+//! Without a leader, requests wait for one, as long as their callers do. What was
+//! surely not appended waits again; what is in doubt is never sent twice.
 
 use std::{
     collections::VecDeque,
@@ -11,16 +14,16 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use etcfs_proto::etcfs::command::{Batch, Request};
+use etcfs_proto::etcfs::command::Request;
 use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::{sync::oneshot, time};
 
 use super::ProposeError;
-use crate::raft::{BatchResult, Node, Response};
+use crate::raft::{BatchResult, Node, Response, SubmitError};
 
 /// Requests in one entry.
 const BATCH_REQUESTS_MAX: usize = 1024;
@@ -32,6 +35,8 @@ const IN_FLIGHT_MAX: usize = 4;
 /// Requests that may wait; one more is refused.
 const WAITING_MAX: usize = 10_000;
 const WAITING_BYTES_MAX: usize = 64 << 20;
+/// Pause before requests that no leader took are sent again, unless one is found earlier.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 type Answer = Result<(Response, u64), ProposeError>;
 
@@ -59,6 +64,8 @@ struct Queue {
     in_flight: usize,
     /// Requests in those entries.
     in_flight_requests: usize,
+    /// There is no leader to send to: all wait.
+    stalled: bool,
 }
 
 #[derive(Debug)]
@@ -107,10 +114,11 @@ impl Proposer {
             queue.waiting.push_back(Waiting { request, bytes, told });
         }
         self.shared.send_on();
+        let began = Instant::now();
         let answer = match time::timeout(self.shared.timeout, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(ProposeError::Stopped),
-            Err(_) => Err(ProposeError::Timeout),
+            Err(_) => Err(self.shared.node.why_late(began).into()),
         };
         if !matches!(answer, Ok(_) | Err(ProposeError::Apply(_))) {
             self.shared.failed.fetch_add(1, Ordering::Relaxed);
@@ -125,17 +133,55 @@ impl Shared {
         loop {
             // A statement of its own: the lock is free again while the batch is submitted.
             let next = self.queue.lock().take();
-            let Some((batch, callers)) = next else { return };
-            let flight = Flight { shared: self.clone(), requests: callers.len(), callers };
-            self.node.submit(batch, move |result| flight.land(result));
+            let Some((requests, callers)) = next else { return };
+            let slot = Slot { shared: self.clone(), requests: callers.len() };
+            let shared = self.clone();
+            self.node.submit(requests, self.timeout, slot, move |result| shared.land(callers, result));
         }
+    }
+
+    /// Tells the callers of a batch what became of it, or has it wait for a leader.
+    fn land(self: &Arc<Self>, callers: Vec<oneshot::Sender<Answer>>, result: BatchResult) {
+        match result {
+            Ok((outcomes, term)) => {
+                assert_eq!(outcomes.len(), callers.len(), "each request of an entry has one outcome");
+                for (told, outcome) in callers.into_iter().zip(outcomes) {
+                    let answer = outcome.map(|response| (response, term)).map_err(ProposeError::Apply);
+                    // Who has given up needs no answer.
+                    drop(told.send(answer));
+                }
+            }
+            Err(SubmitError::NotAppended(requests)) => {
+                self.queue.lock().put_back(requests, callers);
+                self.wait_for_leader();
+            }
+            Err(SubmitError::Unknown) => {
+                for told in callers {
+                    drop(told.send(Err(ProposeError::LeaderChanged)));
+                }
+            }
+        }
+    }
+
+    fn wait_for_leader(self: &Arc<Self>) {
+        if std::mem::replace(&mut self.queue.lock().stalled, true) {
+            return;
+        }
+        let shared = self.clone();
+        let mut status = self.node.watch();
+        tokio::spawn(async move {
+            // Whatever ends it, the requests are tried again.
+            drop(time::timeout(RETRY_PAUSE, status.changed()).await);
+            shared.queue.lock().stalled = false;
+            shared.send_on();
+        });
     }
 }
 
 impl Queue {
     /// The next entry, if there is a slot for it and something to put in.
-    fn take(&mut self) -> Option<(Batch, Vec<oneshot::Sender<Answer>>)> {
-        if self.in_flight >= IN_FLIGHT_MAX {
+    fn take(&mut self) -> Option<(Vec<Request>, Vec<oneshot::Sender<Answer>>)> {
+        if self.stalled || self.in_flight >= IN_FLIGHT_MAX {
             return None;
         }
         let mut bytes = 0;
@@ -157,40 +203,26 @@ impl Queue {
         }
         self.in_flight += 1;
         self.in_flight_requests += requests.len();
-        Some((Batch { requests }, callers))
+        Some((requests, callers))
     }
-}
 
-/// An entry on its way. Dropped with the outcome open, it tells its callers by
-/// dropping their channels, and frees its slot all the same.
-struct Flight {
-    shared: Arc<Shared>,
-    requests: usize,
-    callers: Vec<oneshot::Sender<Answer>>,
-}
-
-impl Flight {
-    fn land(mut self, result: BatchResult) {
-        let callers = std::mem::take(&mut self.callers);
-        match result {
-            Ok((outcomes, term)) => {
-                assert_eq!(outcomes.len(), callers.len(), "each request of an entry has one outcome");
-                for (told, outcome) in callers.into_iter().zip(outcomes) {
-                    let answer = outcome.map(|response| (response, term)).map_err(ProposeError::Apply);
-                    // Who has given up needs no answer.
-                    drop(told.send(answer));
-                }
-            }
-            Err(error) => {
-                for told in callers {
-                    drop(told.send(Err(error.into())));
-                }
-            }
+    /// Before all others, in their order.
+    fn put_back(&mut self, requests: Vec<Request>, callers: Vec<oneshot::Sender<Answer>>) {
+        for (request, told) in requests.into_iter().zip(callers).rev() {
+            let bytes = request.encoded_len();
+            self.waiting_bytes += bytes;
+            self.waiting.push_front(Waiting { request, bytes, told });
         }
     }
 }
 
-impl Drop for Flight {
+/// A place among the entries in flight, free again when dropped.
+struct Slot {
+    shared: Arc<Shared>,
+    requests: usize,
+}
+
+impl Drop for Slot {
     fn drop(&mut self) {
         {
             let mut queue = self.shared.queue.lock();
@@ -221,7 +253,7 @@ mod tests {
     }
 
     fn taken(queue: &mut Queue) -> Option<usize> {
-        queue.take().map(|(batch, _)| batch.requests.len())
+        queue.take().map(|(requests, _)| requests.len())
     }
 
     #[test]
@@ -248,5 +280,20 @@ mod tests {
         let (mut queue, mut answers) = queue([1, 1, 1]);
         drop(answers.swap_remove(1));
         assert_eq!([taken(&mut queue), taken(&mut queue)], [Some(2), None]);
+    }
+
+    #[test]
+    fn what_no_leader_took_goes_first_once_there_is_one() {
+        let (mut queue, _answers) = queue([1, 2, 3]);
+        let (requests, callers) = queue.take().unwrap();
+        let bytes: usize = requests.iter().map(|request| request.encoded_len()).sum();
+        let (late, _answer) = waiting(4);
+        queue.waiting.push_back(late);
+        queue.put_back(requests, callers);
+        queue.stalled = true;
+        assert_eq!((taken(&mut queue), queue.waiting_bytes), (None, bytes));
+        queue.stalled = false;
+        let sizes: Vec<_> = queue.waiting.iter().map(|waiting| waiting.bytes).collect();
+        assert!(sizes.is_sorted() && sizes.len() == 4, "{sizes:?}");
     }
 }

@@ -4,9 +4,15 @@
 //! gives a [`Node`]; [`state_machine`] is what happens to each committed entry,
 //! [`log`] how entries reach the disk, [`retention`] how long they stay there.
 
+mod badge;
+mod bootstrap;
+mod contact;
+mod dial;
 pub mod id;
+mod links;
 mod log;
 mod network;
+mod outcomes;
 mod peer_service;
 mod retention;
 mod snapshots;
@@ -25,9 +31,11 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+pub use bootstrap::{Bootstrap, InitialMember};
+pub use dial::Dialer;
 use etcfs_proto::etcfs::{command, record};
 use openraft::{
     Raft, ReadPolicy, ServerState,
@@ -42,8 +50,12 @@ use openraft::{
 pub use peer_service::PeerService;
 pub use start::{RaftOptions, StartError, start};
 pub use status::MemberStatus;
-use tokio::sync::watch;
+use tokio::{
+    sync::{oneshot, watch},
+    time,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::Status;
 use types::{Command, LogId, Reply, TypeConfig};
 
 pub use crate::apply::{Alarms, ApplyError, Outcome, Response, State};
@@ -56,14 +68,13 @@ use crate::{
 pub type BatchResult = Result<(Vec<Outcome>, u64), SubmitError>;
 
 /// Why a batch has no outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SubmitError {
-    /// Surely not in the log.
-    #[error("this member does not lead")]
-    NotLeader,
-    /// It was in this member's log and was replaced; another leader may have it.
-    #[error("the leader changed, and what became of the request is unknown")]
-    LeaderChanged,
+    /// Not in the log, and never to be: the requests may go again.
+    #[error("no leader took the request")]
+    NotAppended(Vec<command::Request>),
+    #[error("what became of the request is unknown")]
+    Unknown,
 }
 
 /// Why a read can't be known to be up to date.
@@ -77,6 +88,14 @@ pub enum BarrierError {
     Stopped,
 }
 
+/// What made a request late, as far as this member can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Late {
+    LeaderFailed,
+    ConnectionLost,
+    Unknown,
+}
+
 /// A running member. Clones are handles of the same.
 #[derive(Clone)]
 pub struct Node {
@@ -85,8 +104,15 @@ pub struct Node {
 
 struct Inner {
     identity: Identity,
+    version: &'static str,
     raft: Raft<TypeConfig, state_machine::StateMachine>,
     metrics: WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>,
+    contact: contact::Contact,
+    election_timeout: Duration,
+    links: links::Links,
+    outcomes: outcomes::Outcomes,
+    /// Cancelled once this member is known to have been removed.
+    removed: CancellationToken,
     member_status: watch::Receiver<MemberStatus>,
     leader_changes: Arc<AtomicU64>,
     wal: Wal,
@@ -135,12 +161,36 @@ impl Node {
     }
 
     pub fn status(&self) -> MemberStatus {
-        status::of(&self.inner.metrics.borrow_watched())
+        status::of(&self.inner.metrics.borrow_watched(), &self.inner.contact)
     }
 
     /// Changes with leader, term and role. The indexes in it are not kept up: ask [`Self::status`].
     pub fn watch(&self) -> watch::Receiver<MemberStatus> {
-        self.inner.member_status.clone()
+        let mut status = self.inner.member_status.clone();
+        // What there is may be looked at; what is waited for is what comes.
+        status.mark_unchanged();
+        status
+    }
+
+    /// Why something that began at `since` may have taken too long.
+    pub fn why_late(&self, since: Instant) -> Late {
+        let Inner { contact, links, election_timeout, metrics, .. } = &*self.inner;
+        // As etcd reckons: a leader is missed for two timeouts before the next is there.
+        let lost = contact.found_at().map(|found| (found.checked_sub(2 * *election_timeout), found));
+        if lost.is_some_and(|(lost, found)| lost.is_none_or(|lost| since > lost) && since < found) {
+            return Late::LeaderFailed;
+        }
+        let connected = |id: u64| id == self.member_id() || links.is_connected_since(id, since);
+        let is_connected = match self.status().leader {
+            None => return Late::Unknown,
+            Some(leader) if leader == self.member_id() => {
+                let membership = metrics.borrow_watched().membership_config.clone();
+                let voters: Vec<u64> = membership.voter_ids().collect();
+                2 * voters.iter().filter(|&&id| connected(id)).count() > voters.len()
+            }
+            Some(leader) => connected(leader),
+        };
+        if is_connected { Late::Unknown } else { Late::ConnectionLost }
     }
 
     /// How often a leader was found since the start.
@@ -148,24 +198,50 @@ impl Node {
         self.inner.leader_changes.load(Ordering::Relaxed)
     }
 
-    /// Puts a batch into the log. `done` is called where the outcome is made, so
-    /// it must be quick; if the member stops before, it is dropped uncalled.
+    /// Brings a batch into the log, here or at the leader. `done` is called once
+    /// it is applied here, where that happens, so it must be quick; if the member
+    /// stops before, it is dropped uncalled. `slot` is dropped when nothing of the
+    /// batch is on its way any more.
     ///
     /// Does not wait, and may be called by `done` itself. Needs a runtime.
-    pub fn submit(&self, batch: command::Batch, done: impl FnOnce(BatchResult) + Send + 'static) {
-        let reply = Reply(Box::new(move |result: ClientWriteResult<TypeConfig>| {
-            done(match result {
-                Ok(openraft::raft::ClientWriteResponse { log_id, data, .. }) => {
-                    Ok((data, log_id.leader_id.term))
-                }
-                Err(ClientWriteError::ForwardToLeader(_)) => Err(SubmitError::NotLeader),
-                Err(_) => Err(SubmitError::LeaderChanged),
-            });
-        }));
+    pub fn submit(
+        &self,
+        requests: Vec<command::Request>,
+        timeout: Duration,
+        slot: impl Send + 'static,
+        done: impl FnOnce(BatchResult) + Send + 'static,
+    ) {
+        let status = self.status();
+        let Some(leader) = status.leader else { return done(Err(SubmitError::NotAppended(requests))) };
+        let Some((number, command)) = self.inner.outcomes.expect(status.term, requests, Box::new(done))
+        else {
+            return;
+        };
+        if leader != self.member_id() {
+            tokio::spawn(self.clone().forward(leader, status.term, number, command, timeout, slot));
+            return;
+        }
+        let outcomes = self.inner.outcomes.clone();
+        self.append(status.term, command, move |result| {
+            if let Err(ClientWriteError::ForwardToLeader(_)) = result {
+                outcomes.refused(number);
+            }
+            drop(slot);
+        });
+    }
+
+    /// As the leader of `term`, which is looked at again where it counts.
+    fn append(
+        &self,
+        term: u64,
+        command: Command,
+        reply: impl FnOnce(ClientWriteResult<TypeConfig>) + Send + 'static,
+    ) {
         let raft = self.inner.raft.clone();
+        let reply = Reply(Box::new(reply));
         let mut sending = Box::pin(async move {
             // An error says that the core has ended; the reply is then dropped with the rest.
-            drop(raft.write(Command::new(batch)).responder(reply).await);
+            drop(raft.write(command).with_leader(term).responder(reply).await);
         });
         // Its queue has room but for the rarest case: no task is worth that.
         let mut now = Context::from_waker(Waker::noop());
@@ -174,9 +250,59 @@ impl Node {
         }
     }
 
+    /// Has the leader append a batch, once. Its outcome comes with the entry.
+    async fn forward(
+        self,
+        leader: u64,
+        term: u64,
+        number: u64,
+        command: Command,
+        timeout: Duration,
+        slot: impl Send + 'static,
+    ) {
+        let Inner { outcomes, links, shutdown, .. } = &*self.inner;
+        let Some(link) = self.link(leader) else { return outcomes.refused(number) };
+        let sent = links.propose(&link, term, command.encoded(), timeout).await;
+        drop((slot, command));
+        match sent {
+            Ok(false) => {}
+            Ok(true) => outcomes.refused(number),
+            Err(status) if links::surely_not_done(&status) => outcomes.refused(number),
+            Err(status) => {
+                // In doubt until its entry, or a later term's, is applied here.
+                tracing::debug!(error = status.message(), "the answer to a proposal was lost");
+                shutdown.run_until_cancelled(time::sleep(timeout)).await;
+                outcomes.give_up(number);
+            }
+        }
+    }
+
+    /// Takes a batch of another member, as the leader of `term`; true if it is refused.
+    async fn accept(&self, term: u64, command: Command) -> Result<bool, Status> {
+        let (told, answer) = oneshot::channel();
+        self.append(term, command, move |result| {
+            let refused = match result {
+                Ok(_) => Ok(false),
+                Err(ClientWriteError::ForwardToLeader(_)) => Ok(true),
+                Err(error) => Err(Status::aborted(error.to_string())),
+            };
+            drop(told.send(refused));
+        });
+        answer.await.unwrap_or_else(|_| Err(Status::unavailable("the leader has stopped")))
+    }
+
+    fn link(&self, member: u64) -> Option<Arc<links::Link>> {
+        let membership = self.inner.metrics.borrow_watched().membership_config.clone();
+        membership.get_node(&member).map(|peer| self.inner.links.to(member, peer))
+    }
+
+    fn guard(&self) -> badge::Guard {
+        badge::Guard::new(self.inner.identity, self.inner.state.cluster.clone())
+    }
+
     /// Returns once every change acknowledged before the call is applied here.
     pub async fn read_barrier(&self, timeout: Duration) -> Result<(), BarrierError> {
-        let leader = self.inner.metrics.borrow_watched().current_leader.ok_or(BarrierError::NoLeader)?;
+        let leader = self.status().leader.ok_or(BarrierError::NoLeader)?;
         let read = match leader == self.member_id() {
             true => self.leader_read_index().await?,
             false => self.ask_read_index(leader, timeout).await?,
@@ -218,14 +344,23 @@ impl Node {
     }
 
     async fn ask_read_index(&self, leader: u64, timeout: Duration) -> Result<LogId, BarrierError> {
-        let membership = self.inner.metrics.borrow_watched().membership_config.clone();
-        let peer = membership.get_node(&leader).ok_or(BarrierError::NoLeader)?;
-        let read = network::PeerLink::new(leader, peer).read_index(timeout).await;
+        let link = self.link(leader).ok_or(BarrierError::NoLeader)?;
+        let read = self.inner.links.read_index(&link, timeout.min(self.inner.election_timeout)).await;
         let read: Option<record::LogId> = read.map_err(|status| {
             tracing::debug!(%status, "the leader gave no read index");
             BarrierError::NoQuorum
         })?;
         read.as_ref().map(types::from_id).ok_or(BarrierError::NoLeader)
+    }
+
+    /// Cancelled once this member has been removed from its cluster.
+    pub fn removed(&self) -> CancellationToken {
+        self.inner.removed.clone()
+    }
+
+    /// Other members that answered their last call.
+    pub fn peers_in_contact(&self) -> usize {
+        self.inner.links.active()
     }
 
     /// Why openraft has ended, if it has.
@@ -242,6 +377,7 @@ impl Node {
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::error!(%error, "raft did not end in order");
         }
+        self.inner.outcomes.close();
         let (image, wal) = (self.inner.image.clone(), self.inner.wal.clone());
         let closed = tokio::task::spawn_blocking(move || {
             image.close();

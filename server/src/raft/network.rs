@@ -1,101 +1,90 @@
 //! What this member says to others: openraft's calls as RPCs of the Peer service.
 
-use std::{fmt, future::Future, io::Read, time::Duration};
+use std::{future::Future, io::Read, sync::Arc, time::Duration};
 
 use etcfs_proto::etcfs::{
-    peer::{self, append_entries_response::Outcome, peer_client::PeerClient},
+    peer::{self, append_entries_response::Outcome, replicate_response::Outcome as Replicated},
     record,
 };
-use futures_util::{future, stream};
+use futures_util::{Stream, StreamExt as _, future, stream};
 use openraft::{
-    RaftNetworkFactory,
+    OptionalSend, RaftNetworkFactory,
+    base::{BoxFuture, BoxStream},
     errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable},
-    network::{RPCOption, RaftNetworkV2},
+    network::{Backoff, RPCOption, RaftNetworkV2, stream_append_sequential},
     raft::{
-        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
-        TransferLeaderResponse, VoteRequest, VoteResponse,
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+        TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
     },
 };
-use tonic::{
-    Code, Request, Status,
-    transport::{Channel, Endpoint},
-};
+use tokio::{sync::Semaphore, time};
+use tonic::{Code, Request, Status, Streaming};
 
-use super::types::{self, Peer, Snapshot, TypeConfig, Vote};
+use super::{
+    links::{Link, Links, within},
+    types::{self, Peer, Snapshot, TypeConfig, Vote},
+};
 use crate::storage::SnapshotFile;
 
-/// Largest message between members: some entries of the largest size.
-pub(super) const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Appends sent to one member and not answered yet. Each holds at most what the
+/// log gives at once, so this bounds what waits on either side.
+const APPENDS_IN_FLIGHT_MAX: usize = 16;
 const CHUNK_BYTES: usize = 1 << 20;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A chunk that takes longer to get through has lost its way.
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
+/// A stream of appends that does not open is given up, to look whether this member still leads.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
+/// A snapshot that takes longer has lost its way.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Pause before a member that could not be reached is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Makes clients; each connects when first used, and again after a loss.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Network;
+#[derive(Clone, Debug)]
+pub(super) struct Network {
+    pub(super) links: Links,
+}
+
+impl Network {
+    fn client(&self, target: u64, peer: &Peer, pipelined: bool) -> PeerLink {
+        PeerLink { links: self.links.clone(), link: self.links.to(target, peer), pipelined }
+    }
+}
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = PeerLink;
 
     async fn new_client(&mut self, target: u64, peer: &Peer) -> PeerLink {
-        PeerLink::new(target, peer)
+        self.client(target, peer, true)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, peer: &Peer) -> PeerLink {
+        self.client(target, peer, false)
     }
 }
 
-/// The way to one member.
+/// The way to one member, as openraft takes it.
+#[derive(Debug)]
 pub(super) struct PeerLink {
-    target: u64,
-    /// `None` where the member's URL can't be used.
-    client: Option<PeerClient<Channel>>,
-}
-
-impl fmt::Debug for PeerLink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PeerLink").field("target", &self.target).finish_non_exhaustive()
-    }
-}
-
-impl PeerLink {
-    pub(super) fn new(target: u64, peer: &Peer) -> Self {
-        // Members list the same listener under several names; the first is as good as any.
-        let endpoint = peer.urls.first().and_then(|url| Endpoint::from_shared(url.clone()).ok());
-        let client = endpoint.map(|endpoint| {
-            let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true).connect_lazy();
-            PeerClient::new(channel)
-                .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_BYTES_MAX)
-        });
-        Self { target, client }
-    }
-
-    /// Asks the leader up to where a linearizable read must wait.
-    pub(super) async fn read_index(&mut self, timeout: Duration) -> Result<Option<record::LogId>, Status> {
-        let mut request = Request::new(peer::ReadIndexRequest {});
-        request.set_timeout(timeout);
-        Ok(self.client()?.read_index(request).await?.into_inner().read)
-    }
-
-    fn client(&mut self) -> Result<&mut PeerClient<Channel>, Status> {
-        let target = self.target;
-        self.client
-            .as_mut()
-            .ok_or_else(|| Status::unavailable(format!("member {target:x} has no usable URL")))
-    }
+    links: Links,
+    link: Arc<Link>,
+    /// Appends go over one stream, each without waiting for the last.
+    pipelined: bool,
 }
 
 /// Of a kind after which openraft waits before it tries again, or does not.
 fn rpc_error(status: Status) -> RPCError<TypeConfig> {
     match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Unimplemented => Unreachable::new(&status).into(),
-        _ => NetworkError::new(&status).into(),
+        Code::Aborted | Code::Internal => NetworkError::new(&status).into(),
+        _ => Unreachable::new(&status).into(),
     }
 }
 
-fn with_timeout<T>(message: T, option: &RPCOption) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(option.soft_ttl());
-    request
+fn append_request(rpc: &AppendEntriesRequest<TypeConfig>) -> peer::AppendEntriesRequest {
+    peer::AppendEntriesRequest {
+        vote: Some(types::to_vote(&rpc.vote)),
+        prev: rpc.prev_log_id.as_ref().map(types::to_id),
+        entries: rpc.entries.iter().map(types::to_entry).collect(),
+        committed: rpc.leader_commit.as_ref().map(types::to_id),
+    }
 }
 
 fn vote_response(response: peer::VoteResponse) -> VoteResponse<TypeConfig> {
@@ -114,23 +103,75 @@ fn vote_request(request: &VoteRequest<TypeConfig>) -> peer::VoteRequest {
     }
 }
 
+impl PeerLink {
+    /// Sends appends as they come, and gives the answers as they come.
+    async fn replicate<S>(
+        &self,
+        input: S,
+    ) -> Result<impl Stream<Item = Result<StreamAppendResult<TypeConfig>, Status>> + Send + use<S>, Status>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        let in_flight = Arc::new(Semaphore::new(APPENDS_IN_FLIGHT_MAX));
+        let slots = in_flight.clone();
+        let requests = input.then(move |rpc| {
+            let slots = slots.clone();
+            async move {
+                slots.acquire().await.expect("the semaphore is never closed").forget();
+                append_request(&rpc)
+            }
+        });
+        let mut client = self.link.bulk()?;
+        let opened = time::timeout(OPEN_TIMEOUT, client.replicate(requests)).await;
+        let opened = opened.unwrap_or_else(|_| Err(Status::deadline_exceeded("the stream does not open")));
+        let answers = match self.links.noted(&self.link, opened) {
+            Ok(answers) => answers.into_inner(),
+            Err(status) => {
+                // openraft's own pause comes with the first request, and none was asked for.
+                time::sleep(RETRY_PAUSE).await;
+                return Err(status);
+            }
+        };
+        let (links, link) = (self.links.clone(), self.link.clone());
+        Ok(stream::unfold(Some(answers), move |answers| {
+            let (links, link, in_flight) = (links.clone(), link.clone(), in_flight.clone());
+            async move {
+                let mut answers: Streaming<peer::ReplicateResponse> = answers?;
+                match links.noted(&link, answers.message().await) {
+                    Ok(answer) => {
+                        in_flight.add_permits(1);
+                        Some((Ok(replicated(answer?)), Some(answers)))
+                    }
+                    Err(status) => Some((Err(status), None)),
+                }
+            }
+        }))
+    }
+}
+
+fn replicated(answer: peer::ReplicateResponse) -> StreamAppendResult<TypeConfig> {
+    match answer.outcome {
+        Some(Replicated::Matching(id)) => Ok(Some(types::from_id(&id))),
+        Some(Replicated::Nothing(_)) | None => Ok(None),
+        Some(Replicated::Conflict(id)) => Err(StreamAppendError::Conflict(types::from_id(&id))),
+        Some(Replicated::HigherVote(vote)) => Err(StreamAppendError::HigherVote(types::from_vote(&vote))),
+    }
+}
+
 impl RaftNetworkV2<TypeConfig> for PeerLink {
     type SnapshotData = SnapshotFile;
 
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest<TypeConfig>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let request = peer::AppendEntriesRequest {
-            vote: Some(types::to_vote(&rpc.vote)),
-            prev: rpc.prev_log_id.as_ref().map(types::to_id),
-            entries: rpc.entries.iter().map(types::to_entry).collect(),
-            committed: rpc.leader_commit.as_ref().map(types::to_id),
-        };
-        let client = self.client().map_err(rpc_error)?;
-        let response = client.append_entries(with_timeout(request, &option)).await.map_err(rpc_error)?;
-        match response.into_inner().outcome {
+        // No deadline: openraft drops a heartbeat that takes too long, and a connection that is dead
+        // is found by its pings.
+        let mut client = self.link.control().map_err(rpc_error)?;
+        let answer = client.append_entries(append_request(&rpc)).await;
+        let answer = self.links.noted(&self.link, answer).map_err(rpc_error)?;
+        match answer.into_inner().outcome {
             Some(Outcome::Success(_)) => Ok(AppendEntriesResponse::Success),
             Some(Outcome::Partial(id)) => {
                 Ok(AppendEntriesResponse::PartialSuccess(Some(types::from_id(&id))))
@@ -141,14 +182,39 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
         }
     }
 
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<
+            BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
+            RPCError<TypeConfig>,
+        >,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        if !self.pipelined {
+            return stream_append_sequential(self, input, option);
+        }
+        Box::pin(async move {
+            let answers = self.replicate(input).await.map_err(rpc_error)?;
+            let answers = answers.map(|answer| answer.map_err(rpc_error));
+            Ok(Box::pin(answers) as BoxStream<'s, _>)
+        })
+    }
+
     async fn vote(
         &mut self,
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let client = self.client().map_err(rpc_error)?;
-        let response = client.vote(with_timeout(vote_request(&rpc), &option)).await.map_err(rpc_error)?;
-        Ok(vote_response(response.into_inner()))
+        let mut client = self.link.control().map_err(rpc_error)?;
+        let answer = client.vote(within(vote_request(&rpc), option.soft_ttl())).await;
+        let answer = self.links.noted(&self.link, answer).map_err(rpc_error)?;
+        Ok(vote_response(answer.into_inner()))
     }
 
     async fn pre_vote(
@@ -156,9 +222,10 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let client = self.client().map_err(rpc_error)?;
-        let response = client.pre_vote(with_timeout(vote_request(&rpc), &option)).await.map_err(rpc_error)?;
-        Ok(vote_response(response.into_inner()))
+        let mut client = self.link.control().map_err(rpc_error)?;
+        let answer = client.pre_vote(within(vote_request(&rpc), option.soft_ttl())).await;
+        let answer = self.links.noted(&self.link, answer).map_err(rpc_error)?;
+        Ok(vote_response(answer.into_inner()))
     }
 
     async fn full_snapshot(
@@ -176,13 +243,20 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
         };
         let mut request = Request::new(stream::iter(chunks(vote, &snapshot.snapshot)));
         request.set_timeout(SNAPSHOT_TIMEOUT);
-        let sent = self.client().map_err(streaming_error)?.install_snapshot(request);
+        let (index, bytes) = (snapshot.snapshot.index(), snapshot.snapshot.bytes().unwrap_or(0));
+        tracing::info!(to = %self.link, index, bytes, "sending a snapshot");
+        let mut client = self.link.bulk().map_err(streaming_error)?;
+        let sent = client.install_snapshot(request);
         match future::select(Box::pin(sent), Box::pin(cancel)).await {
             future::Either::Left((Ok(response), _)) => {
+                tracing::info!(to = %self.link, index, "the snapshot is installed");
                 let vote = response.into_inner().vote.unwrap_or_default();
                 Ok(SnapshotResponse::new(types::from_vote(&vote)))
             }
-            future::Either::Left((Err(status), _)) => Err(streaming_error(status)),
+            future::Either::Left((Err(status), _)) => {
+                tracing::warn!(to = %self.link, index, error = status.message(), "could not send the snapshot");
+                Err(streaming_error(status))
+            }
             future::Either::Right((closed, _)) => Err(StreamingError::Closed(closed)),
         }
     }
@@ -197,9 +271,14 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
             to: *rpc.to_node_id(),
             last_log: rpc.last_log_id().map(types::to_id),
         };
-        let client = self.client().map_err(rpc_error)?;
-        client.transfer_leader(with_timeout(request, &option)).await.map_err(rpc_error)?;
+        let mut client = self.link.control().map_err(rpc_error)?;
+        let answer = client.transfer_leader(within(request, option.soft_ttl())).await;
+        self.links.noted(&self.link, answer).map_err(rpc_error)?;
         Ok(Ok(()))
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(std::iter::repeat(RETRY_PAUSE)))
     }
 }
 

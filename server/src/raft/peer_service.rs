@@ -1,22 +1,29 @@
-//! What other members say to this one: the Peer service on top of openraft.
+//! What other members say to this one: the Peer service on top of openraft, and
+//! the Roster for those who want to join.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use etcfs_proto::etcfs::peer::{
     self, append_entries_response as append, append_entries_response::Outcome, peer_server,
+    replicate_response as replicate, roster_server,
 };
-use futures_util::StreamExt;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
+use futures_util::{Stream, StreamExt as _};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderRequest, VoteRequest,
+};
 use tokio::sync::Mutex;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, service::interceptor::InterceptedService};
 
 use super::{
-    Node, network, snapshots,
-    types::{self, TypeConfig},
+    Node,
+    badge::Guard,
+    links, snapshots,
+    types::{self, Command, TypeConfig},
 };
 use crate::storage::IncomingSnapshot;
 
-/// The service, for a gRPC router.
+/// Both services, for a gRPC router.
 #[derive(Clone, Debug)]
 pub struct PeerService {
     node: Node,
@@ -29,16 +36,43 @@ impl PeerService {
         Self { node: node.clone(), incoming: Arc::default() }
     }
 
-    /// With the limits that members keep among themselves.
-    pub fn into_server(self) -> peer_server::PeerServer<Self> {
-        peer_server::PeerServer::new(self)
-            .max_decoding_message_size(network::MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(network::MESSAGE_BYTES_MAX)
+    /// The Raft transport, for members of this cluster alone and with the limits
+    /// that they keep among themselves.
+    pub fn transport(&self) -> InterceptedService<peer_server::PeerServer<Self>, Guard> {
+        let server = peer_server::PeerServer::new(self.clone())
+            .max_decoding_message_size(links::MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(links::MESSAGE_BYTES_MAX);
+        InterceptedService::new(server, self.node.guard())
+    }
+
+    /// For whoever asks.
+    pub fn roster(&self) -> roster_server::RosterServer<Self> {
+        roster_server::RosterServer::new(self.clone())
     }
 }
 
 fn stopped(error: impl std::fmt::Display) -> Status {
     Status::unavailable(error.to_string())
+}
+
+fn append_request(request: peer::AppendEntriesRequest) -> Result<AppendEntriesRequest<TypeConfig>, Status> {
+    let entries = request.entries.into_iter().map(types::from_entry).collect::<Result<_, _>>();
+    Ok(AppendEntriesRequest {
+        vote: types::from_vote(&request.vote.unwrap_or_default()),
+        prev_log_id: request.prev.as_ref().map(types::from_id),
+        entries: entries.map_err(|error| Status::invalid_argument(error.to_string()))?,
+        leader_commit: request.committed.as_ref().map(types::from_id),
+    })
+}
+
+fn replicated(result: &StreamAppendResult<TypeConfig>) -> peer::ReplicateResponse {
+    let outcome = match result {
+        Ok(Some(id)) => replicate::Outcome::Matching(types::to_id(id)),
+        Ok(None) => replicate::Outcome::Nothing(replicate::Nothing {}),
+        Err(StreamAppendError::Conflict(id)) => replicate::Outcome::Conflict(types::to_id(id)),
+        Err(StreamAppendError::HigherVote(vote)) => replicate::Outcome::HigherVote(types::to_vote(vote)),
+    };
+    peer::ReplicateResponse { outcome: Some(outcome) }
 }
 
 fn vote_request(request: &peer::VoteRequest) -> VoteRequest<TypeConfig> {
@@ -63,14 +97,7 @@ impl peer_server::Peer for PeerService {
         &self,
         request: Request<peer::AppendEntriesRequest>,
     ) -> Result<Response<peer::AppendEntriesResponse>, Status> {
-        let request = request.into_inner();
-        let entries = request.entries.into_iter().map(types::from_entry).collect::<Result<_, _>>();
-        let rpc = AppendEntriesRequest {
-            vote: types::from_vote(&request.vote.unwrap_or_default()),
-            prev_log_id: request.prev.as_ref().map(types::from_id),
-            entries: entries.map_err(|error| Status::invalid_argument(error.to_string()))?,
-            leader_commit: request.committed.as_ref().map(types::from_id),
-        };
+        let rpc = append_request(request.into_inner())?;
         let outcome = match self.node.inner.raft.append_entries(rpc).await.map_err(stopped)? {
             AppendEntriesResponse::Success => Outcome::Success(append::Success {}),
             AppendEntriesResponse::PartialSuccess(Some(id)) => Outcome::Partial(types::to_id(&id)),
@@ -80,7 +107,37 @@ impl peer_server::Peer for PeerService {
             }
             AppendEntriesResponse::HigherVote(vote) => Outcome::HigherVote(types::to_vote(&vote)),
         };
+        if !matches!(outcome, Outcome::HigherVote(_)) {
+            self.node.inner.contact.heard();
+        }
         Ok(Response::new(peer::AppendEntriesResponse { outcome: Some(outcome) }))
+    }
+
+    type ReplicateStream = Pin<Box<dyn Stream<Item = Result<peer::ReplicateResponse, Status>> + Send>>;
+
+    async fn replicate(
+        &self,
+        request: Request<Streaming<peer::AppendEntriesRequest>>,
+    ) -> Result<Response<Self::ReplicateStream>, Status> {
+        let requests = request.into_inner().map(|request| append_request(request?));
+        // A request that does not make sense ends the stream, as a broken connection does.
+        let requests = requests.take_while(|request| {
+            if let Err(error) = request {
+                tracing::debug!(%error, "the stream of a leader has ended");
+            }
+            std::future::ready(request.is_ok())
+        });
+        let requests = requests.filter_map(|request| std::future::ready(request.ok()));
+        let answers = self.node.inner.raft.stream_append(requests);
+        let contact = self.node.inner.contact.clone();
+        let answers = answers.map(move |answer| {
+            let answer = answer.map_err(stopped)?;
+            if !matches!(answer, Err(StreamAppendError::HigherVote(_))) {
+                contact.heard();
+            }
+            Ok(replicated(&answer))
+        });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn vote(
@@ -147,5 +204,34 @@ impl peer_server::Peer for PeerService {
     ) -> Result<Response<peer::ReadIndexResponse>, Status> {
         let read = self.node.leader_read_index().await.map_err(stopped)?;
         Ok(Response::new(peer::ReadIndexResponse { read: Some(types::to_id(&read)) }))
+    }
+
+    async fn propose(
+        &self,
+        request: Request<peer::ProposeRequest>,
+    ) -> Result<Response<peer::ProposeResponse>, Status> {
+        let peer::ProposeRequest { term, batch } = request.into_inner();
+        let command = Command::decode(batch).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let refused = self.node.accept(term, command).await?;
+        Ok(Response::new(peer::ProposeResponse { refused }))
+    }
+}
+
+#[tonic::async_trait]
+impl roster_server::Roster for PeerService {
+    async fn members(
+        &self,
+        _request: Request<peer::MembersRequest>,
+    ) -> Result<Response<peer::MembersResponse>, Status> {
+        let members = self.node.inner.state.cluster.members();
+        if members.is_empty() {
+            return Err(Status::unavailable("this member has not found its cluster yet"));
+        }
+        Ok(Response::new(peer::MembersResponse {
+            cluster_id: self.node.cluster_id(),
+            member_id: self.node.member_id(),
+            members,
+            version: self.node.inner.version.to_owned(),
+        }))
     }
 }

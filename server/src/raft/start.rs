@@ -1,7 +1,6 @@
 //! From a data directory to a running member.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64},
@@ -9,25 +8,29 @@ use std::{
     time::Duration,
 };
 
-use openraft::{Config, Raft, SnapshotPolicy};
+use openraft::{Config, Raft, ServerState, SnapshotPolicy};
 use tokio::{sync::watch, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Inner, Node, id,
+    Inner, Node,
+    bootstrap::{Bootstrap, BootstrapError},
+    contact::Contact,
+    dial::Dialer,
+    links::Links,
     log::LogStore,
     network::Network,
+    outcomes::Outcomes,
     retention,
     snapshots::Snapshots,
     state_machine::StateMachine,
     status::{self, MemberStatus},
-    types::Peer,
 };
 use crate::{
     apply::{Machine, State},
     mvcc::StoreOptions,
     storage::{
-        DataDir, DataDirError, DiskEngine, Engine, Identity, Image, ImageHooks, ImageOptions, SnapshotFile,
+        DataDir, DataDirError, DiskEngine, Engine, Image, ImageHooks, ImageOptions, SnapshotFile,
         StorageError, Wal, WalError, WalOptions, Written,
     },
     watch::{Hub, HubOptions},
@@ -36,10 +39,10 @@ use crate::{
 /// How a member is to run.
 pub struct RaftOptions {
     pub data_dir: PathBuf,
-    pub name: String,
-    /// Where other members reach this one; its id derives from them and the token.
-    pub peer_urls: Vec<String>,
-    pub cluster_token: String,
+    pub bootstrap: Bootstrap,
+    pub dialer: Dialer,
+    /// The API's version that this member speaks.
+    pub version: &'static str,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
     /// Applied entries between two snapshots.
@@ -65,6 +68,8 @@ pub enum StartError {
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    #[error(transparent)]
     Wal(#[from] WalError),
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -81,8 +86,8 @@ pub enum StartError {
     NoLeader(Duration),
 }
 
-/// How often the member looks whether openraft has given up.
-const FATAL_LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// How often the member looks whether something has ended that it did not end.
+const END_LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Pause between two chunks of deleted rows: others use the state machine too.
 const SCRUB_PAUSE: Duration = Duration::from_millis(10);
 /// A member alone elects itself within some syncs of the log; a disk that takes longer is broken.
@@ -90,21 +95,23 @@ const ALONE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Messages of callers that may wait for openraft's core.
 const API_QUEUE: u64 = 4096;
 
-/// Opens what lies in the data directory, replays the log, and joins in. A fresh
-/// directory becomes a cluster of this member alone.
+/// Opens what lies in the data directory, replays the log, and joins in. A sole
+/// member leads when this returns; others find each other once they are served.
 pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
     let mut data_dir = DataDir::open(&options.data_dir)?;
-    let derived = id::member(&options.peer_urls, &options.cluster_token);
-    let fresh = data_dir.identity().is_none();
-    let identity =
-        data_dir.identity().unwrap_or(Identity { member_id: derived, cluster_id: id::cluster([derived]) });
-    if identity.member_id != derived {
-        let of = format!("{:x}", identity.member_id);
-        tracing::warn!(member = of, "peer URLs or cluster token have changed; the data keeps its member id");
-    }
-    if fresh {
-        data_dir.set_identity(identity)?;
-    }
+    let identity = match data_dir.identity() {
+        Some(identity) => identity,
+        None => {
+            let identity = options.bootstrap.identity(&options.dialer).await?;
+            data_dir.set_identity(identity)?;
+            identity
+        }
+    };
+    tracing::info!(
+        member = format!("{:x}", identity.member_id),
+        cluster = format!("{:x}", identity.cluster_id),
+        "this member's ids"
+    );
 
     let (engine, mut machine, state) = open_image(&data_dir, &options.store)?;
     machine.set_cluster_id(identity.cluster_id);
@@ -133,8 +140,10 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
     let snapshots = Snapshots::new(data_dir.snapshots(), image.clone());
     let scrub = Arc::new(tokio::sync::Notify::new());
     let scrub_waits = machine.scrub_pending();
+    let outcomes = Outcomes::new();
     let state_machine = StateMachine {
         machine,
+        outcomes: outcomes.clone(),
         engine: engine.clone(),
         image: image.clone(),
         hub: hub.clone(),
@@ -144,22 +153,43 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
     let log = LogStore::new(wal.clone(), Some(image.clone()));
     let config = config(options.heartbeat_interval, options.election_timeout)?;
     let raft_error = |error: &dyn fmt::Display| StartError::Raft(error.to_string());
-    let raft = Raft::new(identity.member_id, Arc::new(config), Network, log, state_machine)
+    let shutdown = CancellationToken::new();
+    let removed = CancellationToken::new();
+    let on_removed = Box::new({
+        let removed = removed.clone();
+        move || removed.cancel()
+    });
+    let links = Links::new(identity, options.dialer, on_removed);
+    let network = Network { links: links.clone() };
+    let raft = Raft::new(identity.member_id, Arc::new(config), network, log, state_machine)
         .await
         .map_err(|error| raft_error(&error))?;
 
-    let shutdown = CancellationToken::new();
     let tasks = TaskTracker::new();
     let member = MemberStatus { member_id: identity.member_id, ..MemberStatus::default() };
     let (told, member_status) = watch::channel(member);
     let leader_changes = Arc::new(AtomicU64::new(0));
-    let (server_metrics, changes) = (raft.server_metrics(), leader_changes.clone());
-    tasks.spawn(status::follow(server_metrics, told, changes, shutdown.clone()));
+    let contact = Contact::new(options.election_timeout);
+    tasks.spawn(status::follow(
+        raft.server_metrics(),
+        raft.metrics(),
+        contact.clone(),
+        told,
+        leader_changes.clone(),
+        options.heartbeat_interval,
+        shutdown.clone(),
+    ));
     let metrics = raft.metrics();
     let inner = Inner {
         identity,
+        version: options.version,
         raft,
         metrics,
+        contact,
+        election_timeout: options.election_timeout,
+        links,
+        outcomes,
+        removed,
         member_status,
         leader_changes,
         wal,
@@ -173,14 +203,14 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
         _data_dir: data_dir,
     };
     let node = Node { inner: Arc::new(inner) };
-    tasks.spawn(watch_for_fatal(node.clone()));
+    tasks.spawn(watch_for_ends(node.clone()));
     tasks.spawn(scrub_when_told(node.clone(), scrub.clone()));
     tasks.spawn(retention::run(node.clone(), snapshots, options.snapshot_count, shutdown));
     if scrub_waits {
         scrub.notify_one();
     }
 
-    if let Err(error) = lead_if_alone(&node, options.peer_urls).await {
+    if let Err(error) = take_part(&node, &options.bootstrap).await {
         node.shutdown().await;
         return Err(error);
     }
@@ -231,13 +261,19 @@ fn check_reach(wal: &Wal, applied: Option<u64>, snapshots: &Path) -> Result<(), 
     }
 }
 
+/// Times in openraft's terms. There a follower waits for the lease of its leader
+/// and then for a time drawn between the two timeouts; etcd's draws between one
+/// and two election timeouts. Ours waits for one and up to four tenths more: so
+/// the first to wake finds the others asleep, and the election is short.
 fn config(heartbeat: Duration, election: Duration) -> Result<Config, StartError> {
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
         cluster_name: "etcfs".into(),
         heartbeat_interval: millis(heartbeat),
-        election_timeout_min: millis(election),
-        election_timeout_max: millis(election).saturating_mul(2),
+        election_timeout_min: millis(election.mul_f64(0.3)),
+        election_timeout_max: millis(election.mul_f64(0.7)),
+        // A leader that hears nobody goes quiet for a while, lest it hold up those who hear it.
+        quorum_loss_probe_interval: Some(2 * millis(election)),
         // Snapshots and purging are `retention`'s.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
@@ -255,14 +291,23 @@ fn config(heartbeat: Duration, election: Duration) -> Result<Config, StartError>
     })
 }
 
-/// Makes a fresh member a cluster of its own, and a sole voter the leader at once.
-async fn lead_if_alone(node: &Node, peer_urls: Vec<String>) -> Result<(), StartError> {
+/// Makes fresh founders a cluster, and a sole voter the leader at once.
+async fn take_part(node: &Node, bootstrap: &Bootstrap) -> Result<(), StartError> {
     let raft = &node.inner.raft;
     let own = node.inner.identity.member_id;
     let raft_error = |error: &dyn fmt::Display| StartError::Raft(error.to_string());
     if !raft.is_initialized().await.map_err(|error| raft_error(&error))? {
-        let members = BTreeMap::from([(own, Peer { urls: peer_urls })]);
-        raft.initialize(members).await.map_err(|error| raft_error(&error))?;
+        let (identity, founders) = bootstrap.founders();
+        // Who joins waits for the leader to bring its log: so does one that was
+        // started with other settings before.
+        if bootstrap.existing || identity != node.inner.identity {
+            return Ok(());
+        }
+        let alone = founders.len() == 1;
+        raft.initialize(founders).await.map_err(|error| raft_error(&error))?;
+        if !alone {
+            return Ok(());
+        }
     } else if raft.voter_ids().eq([own]) {
         // Nobody else could win, so there is no timeout to wait for.
         raft.trigger().elect(false).await.map_err(|error| raft_error(&error))?;
@@ -272,7 +317,8 @@ async fn lead_if_alone(node: &Node, peer_urls: Vec<String>) -> Result<(), StartE
     let wait = raft.wait(Some(ALONE_TIMEOUT));
     let ready = wait.metrics(
         |metrics| {
-            metrics.current_leader == Some(metrics.id)
+            metrics.state == ServerState::Leader
+                && metrics.current_leader == Some(metrics.id)
                 && metrics.last_applied.is_some_and(|id| id.leader_id.term == metrics.current_term)
         },
         "the sole member leads and has applied its log",
@@ -284,9 +330,16 @@ async fn lead_if_alone(node: &Node, peer_urls: Vec<String>) -> Result<(), StartE
 }
 
 /// openraft that has failed stays failed: the member starts anew, from its disk.
-async fn watch_for_fatal(node: Node) {
-    let mut ticks = time::interval(FATAL_LOOK_INTERVAL);
+/// Looks besides who is no member any more, this one among them.
+async fn watch_for_ends(node: Node) {
+    let mut ticks = time::interval(END_LOOK_INTERVAL);
+    let own = node.member_id();
     while node.inner.shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        let cluster = &node.inner.state.cluster;
+        node.inner.links.retain(|id| !cluster.is_removed(id));
+        if cluster.is_removed(own) {
+            node.inner.removed.cancel();
+        }
         let failed = node.fatal();
         if let Some(error) = failed
             && !node.inner.shutdown.is_cancelled()

@@ -9,8 +9,8 @@
 //!    evicts a value that was read can count on the image having it in time.
 //! 4. **events** go to the watch hub. After publish, so that a watcher that reads
 //!    on an event finds at least what the event told.
-//! 5. **answer** to those who proposed. Last: who is answered may at once read
-//!    anywhere, or find the event missing.
+//! 5. **answer** to those of this member who proposed. Last: who is answered may at
+//!    once read anywhere, or find the event missing.
 //!
 //! An error here stops the member: the state may not skip an entry.
 
@@ -23,6 +23,7 @@ use openraft::{
 };
 
 use super::{
+    outcomes::Outcomes,
     snapshots::Snapshots,
     types::{self, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
 };
@@ -39,6 +40,7 @@ pub(super) struct StateMachine {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) image: Image,
     pub(super) hub: Hub,
+    pub(super) outcomes: Outcomes,
     pub(super) snapshots: Snapshots,
     /// Told when compacted rows wait to be deleted.
     pub(super) scrub: Arc<tokio::sync::Notify>,
@@ -47,6 +49,10 @@ pub(super) struct StateMachine {
 impl StateMachine {
     fn apply_one(&mut self, (entry, responder): EntryResponder<TypeConfig>) -> io::Result<()> {
         let id = types::to_id(&entry.log_id);
+        let origin = match &entry.payload {
+            EntryPayload::Normal(command) => command.batch().origin,
+            EntryPayload::Blank | EntryPayload::Membership(_) => None,
+        };
         let applied = match &entry.payload {
             EntryPayload::Normal(command) => {
                 self.machine.apply(&id, command.batch()).map_err(io::Error::other)?
@@ -60,8 +66,9 @@ impl StateMachine {
         self.machine.publish(applied.revision);
         self.hub.publish(applied.events);
         failpoint::kill("raft-after-apply");
+        self.outcomes.applied(id.term, origin.as_ref(), applied.outcomes);
         if let Some(responder) = responder {
-            responder.send(applied.outcomes);
+            responder.send(());
         }
         Ok(())
     }
@@ -110,9 +117,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         snapshot: SnapshotFile,
     ) -> Result<(), io::Error> {
         let snapshot = self.snapshots.adopt(snapshot).map_err(io::Error::other)?;
+        let (index, revision) = (snapshot.index(), snapshot.meta().revision);
         self.image.replace(snapshot).await.map_err(io::Error::other)?;
         self.machine.install(self.engine.clone()).map_err(io::Error::other)?;
         self.hub.replaced();
+        self.outcomes.skipped();
+        tracing::info!(index, revision, "a snapshot has been installed");
         Ok(())
     }
 

@@ -13,10 +13,7 @@ use openraft::{
 };
 use prost::Message;
 
-use crate::{
-    apply::Outcome,
-    storage::{SnapshotFile, WalEntry},
-};
+use crate::storage::{SnapshotFile, WalEntry};
 
 /// What openraft is generic over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,7 +21,8 @@ pub(super) struct TypeConfig;
 
 impl RaftTypeConfig for TypeConfig {
     type D = Command;
-    type R = Vec<Outcome>;
+    // Outcomes go to who waits for them on this member, not back through openraft.
+    type R = ();
     type NodeId = u64;
     type Node = Peer;
     type Term = u64;
@@ -81,6 +79,15 @@ impl Command {
         &self.batch
     }
 
+    pub(super) fn encoded(&self) -> Bytes {
+        self.encoded.clone()
+    }
+
+    /// The requests again, to go into another batch.
+    pub(super) fn into_requests(self) -> Vec<command::Request> {
+        Arc::try_unwrap(self.batch).map_or_else(|shared| shared.requests.clone(), |batch| batch.requests)
+    }
+
     /// Memory that an entry with it holds: the requests, and their bytes.
     pub(super) fn bytes(&self) -> usize {
         2 * self.encoded.len()
@@ -127,8 +134,6 @@ pub(super) enum EntryError {
     Decode { index: u64, source: prost::DecodeError },
     #[error("log entry {index} is of the unknown kind {kind}")]
     Kind { index: u64, kind: u8 },
-    #[error("log entry {index} from a peer is empty")]
-    Empty { index: u64 },
     #[error("log entry {index} names no valid membership: {reason}")]
     Membership { index: u64, reason: String },
 }
@@ -160,24 +165,15 @@ pub(super) fn from_wal(entry: WalEntry) -> Result<Entry, EntryError> {
 }
 
 pub(super) fn to_entry(entry: &Entry) -> record::Entry {
-    use record::entry::Payload;
-    let payload = match &entry.payload {
-        EntryPayload::Blank => Payload::Blank(record::Blank {}),
-        EntryPayload::Normal(command) => Payload::Batch(command.batch().clone()),
-        EntryPayload::Membership(membership) => Payload::Membership(to_membership(membership)),
-    };
-    record::Entry { id: Some(to_id(&entry.log_id)), payload: Some(payload) }
+    let WalEntry { id, kind, payload } = to_wal(entry);
+    record::Entry { id: Some(id), kind: kind.into(), payload }
 }
 
 pub(super) fn from_entry(entry: record::Entry) -> Result<Entry, EntryError> {
-    use record::entry::Payload;
     let id = entry.id.unwrap_or_default();
-    let payload = match entry.payload.ok_or(EntryError::Empty { index: id.index })? {
-        Payload::Blank(record::Blank {}) => EntryPayload::Blank,
-        Payload::Batch(batch) => EntryPayload::Normal(Command::new(batch)),
-        Payload::Membership(membership) => EntryPayload::Membership(from_membership(&membership, id.index)?),
-    };
-    Ok(Entry { log_id: from_id(&id), payload })
+    let kind = u8::try_from(entry.kind).unwrap_or(u8::MAX);
+    // A copy: a slice would keep the whole message in memory, with all its other entries.
+    from_wal(WalEntry { id, kind, payload: Bytes::copy_from_slice(&entry.payload) })
 }
 
 /// The leader's id is not in it: the term alone names the leader of an entry.
@@ -246,7 +242,7 @@ mod tests {
             Membership::new(vec![[3].into(), [3, 4].into()], std::collections::BTreeMap::from(nodes));
         let payloads = [
             EntryPayload::Blank,
-            EntryPayload::Normal(Command::new(command::Batch { requests: vec![request] })),
+            EntryPayload::Normal(Command::new(command::Batch { requests: vec![request], origin: None })),
             EntryPayload::Membership(membership.expect("valid")),
         ];
         let entry =

@@ -88,6 +88,8 @@ refusals! {
     LeaderChanged = Unavailable "etcdserver: leader changed",
     Stopped = Unavailable "etcdserver: server stopped",
     Timeout = Unavailable "etcdserver: request timed out",
+    TimeoutByLeaderFailure = Unavailable "etcdserver: request timed out, possibly due to previous leader failure",
+    TimeoutByLostConnection = Unavailable "etcdserver: request timed out, possibly due to connection lost",
     Corrupt = DataLoss "etcdserver: corrupt cluster",
     /// This member is older than the one that proposed the request.
     UnknownCommand = Unimplemented "etcdserver: request is of a newer version",
@@ -160,6 +162,8 @@ impl From<ProposeError> for Refusal {
             ProposeError::NoLeader => Self::NoLeader,
             ProposeError::LeaderChanged => Self::LeaderChanged,
             ProposeError::Timeout => Self::Timeout,
+            ProposeError::TimeoutByLeaderFailure => Self::TimeoutByLeaderFailure,
+            ProposeError::TimeoutByLostConnection => Self::TimeoutByLostConnection,
             ProposeError::Stopped => Self::Stopped,
             ProposeError::TooLarge => Self::RequestTooLarge,
         }

@@ -1,0 +1,263 @@
+//! The ways to the other members, and whether they are open.
+//!
+//! One [`Link`] for each member, kept across elections: a vote must not wait for
+//! a handshake. Heartbeats, votes and questions have a connection of their own,
+//! which no bulk of entries or snapshots can hold up.
+
+use std::{
+    collections::HashMap,
+    error::Error as _,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use etcfs_proto::etcfs::{
+    peer::{self, peer_client::PeerClient},
+    record,
+};
+use parking_lot::Mutex;
+use tonic::{
+    Code, ConnectError, Request, Status, service::interceptor::InterceptedService, transport::Channel,
+};
+
+use super::{
+    badge::{self, Badge},
+    dial::Dialer,
+    types::Peer,
+};
+use crate::storage::Identity;
+
+/// Largest message between members: some entries, or one of the largest size.
+pub(super) const MESSAGE_BYTES_MAX: usize = 576 << 20;
+
+pub(super) type Client = PeerClient<InterceptedService<Channel, Badge>>;
+
+/// All links of this member; clones share them.
+#[derive(Clone)]
+pub(super) struct Links {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    own: Identity,
+    dialer: Dialer,
+    // Held to look up or to put in.
+    links: Mutex<HashMap<u64, Arc<Link>>>,
+    /// Called when a peer says that this member has been removed.
+    on_removed: Box<dyn Fn() + Send + Sync>,
+}
+
+impl fmt::Debug for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Links").field("own", &self.shared.own).finish_non_exhaustive()
+    }
+}
+
+impl Links {
+    pub(super) fn new(own: Identity, dialer: Dialer, on_removed: Box<dyn Fn() + Send + Sync>) -> Self {
+        Self { shared: Arc::new(Shared { own, dialer, links: Mutex::default(), on_removed }) }
+    }
+
+    /// The link to a member that is reached at `peer`'s URLs.
+    pub(super) fn to(&self, id: u64, peer: &Peer) -> Arc<Link> {
+        let mut links = self.shared.links.lock();
+        if let Some(link) = links.get(&id).filter(|link| link.urls == peer.urls) {
+            return link.clone();
+        }
+        let link = Arc::new(Link::new(&self.shared, id, &peer.urls));
+        links.insert(id, link.clone());
+        link
+    }
+
+    /// Lets go of those who are members no more.
+    pub(super) fn retain(&self, is_member: impl Fn(u64) -> bool) {
+        self.shared.links.lock().retain(|&id, _| is_member(id));
+    }
+
+    /// Members that answered their last call.
+    pub(super) fn active(&self) -> usize {
+        self.shared.links.lock().values().filter(|link| link.health.lock().up).count()
+    }
+
+    /// True if `id` has answered all the time since `since`.
+    pub(super) fn is_connected_since(&self, id: u64, since: Instant) -> bool {
+        let links = self.shared.links.lock();
+        links.get(&id).is_some_and(|link| {
+            let health = link.health.lock();
+            health.up && health.since <= since
+        })
+    }
+
+    /// True if the other side's answer is that of a member to one that was removed.
+    fn note_removal(&self, status: &Status) {
+        if badge::says_removed(status) {
+            (self.shared.on_removed)();
+        }
+    }
+}
+
+/// The connections to one member.
+pub(super) struct Link {
+    id: u64,
+    urls: Vec<String>,
+    /// One for each usable URL; all name the same member.
+    ways: Vec<Way>,
+    /// Which way is taken; the next after a failure.
+    at: AtomicUsize,
+    badge: Badge,
+    health: Mutex<Health>,
+}
+
+struct Way {
+    control: Channel,
+    bulk: Channel,
+}
+
+struct Health {
+    up: bool,
+    /// When that began.
+    since: Instant,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("id", &self.id).field("urls", &self.urls).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", self.id)
+    }
+}
+
+impl Link {
+    fn new(shared: &Shared, id: u64, urls: &[String]) -> Self {
+        let way = |url: &String| match (shared.dialer.channel(url), shared.dialer.channel(url)) {
+            (Ok(control), Ok(bulk)) => Some(Way { control, bulk }),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::warn!(member = format!("{id:x}"), url, %error, "a peer URL can't be used");
+                None
+            }
+        };
+        Self {
+            id,
+            urls: urls.to_vec(),
+            ways: urls.iter().filter_map(way).collect(),
+            at: AtomicUsize::new(0),
+            badge: Badge::new(shared.own, id),
+            health: Mutex::new(Health { up: false, since: Instant::now() }),
+        }
+    }
+
+    /// For what is small and urgent.
+    pub(super) fn control(&self) -> Result<Client, Status> {
+        Ok(self.client(self.way()?.control.clone()))
+    }
+
+    /// For entries and snapshots.
+    pub(super) fn bulk(&self) -> Result<Client, Status> {
+        Ok(self.client(self.way()?.bulk.clone()))
+    }
+
+    fn way(&self) -> Result<&Way, Status> {
+        let unusable = || Status::unavailable(format!("member {:x} has no usable peer URL", self.id));
+        let count = self.ways.len().max(1);
+        self.ways.get(self.at.load(Ordering::Relaxed) % count).ok_or_else(unusable)
+    }
+
+    fn client(&self, channel: Channel) -> Client {
+        PeerClient::with_interceptor(channel, self.badge.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+}
+
+impl Links {
+    /// Notes what a call came to, and passes it on.
+    pub(super) fn noted<T>(&self, link: &Link, result: Result<T, Status>) -> Result<T, Status> {
+        let up = match &result {
+            Ok(_) => true,
+            Err(status) => {
+                self.note_removal(status);
+                // An answer of any other kind came from somebody who is there.
+                !matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Unknown)
+            }
+        };
+        if !up {
+            link.at.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut health = link.health.lock();
+        if health.up != up {
+            *health = Health { up, since: Instant::now() };
+            drop(health);
+            let member = format!("{:x}", link.id);
+            match &result {
+                Err(error) if !up => {
+                    let error = cause(error);
+                    tracing::warn!(member, urls = ?link.urls, error, "lost contact with a peer");
+                }
+                _ => tracing::info!(member, urls = ?link.urls, "in contact with a peer"),
+            }
+        }
+        result
+    }
+
+    /// Asks a leader up to where a linearizable read must wait.
+    pub(super) async fn read_index(
+        &self,
+        link: &Link,
+        timeout: Duration,
+    ) -> Result<Option<record::LogId>, Status> {
+        let request = within(peer::ReadIndexRequest {}, timeout);
+        let answer = self.noted(link, link.control()?.read_index(request).await)?;
+        Ok(answer.into_inner().read)
+    }
+
+    /// Has a leader append an encoded batch; true if it refused.
+    pub(super) async fn propose(
+        &self,
+        link: &Link,
+        term: u64,
+        batch: Bytes,
+        timeout: Duration,
+    ) -> Result<bool, Status> {
+        let request = within(peer::ProposeRequest { term, batch }, timeout);
+        let answer = self.noted(link, link.bulk()?.propose(request).await)?;
+        Ok(answer.into_inner().refused)
+    }
+}
+
+pub(super) fn within<T>(message: T, timeout: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(timeout);
+    request
+}
+
+/// The innermost reason: what surrounds it says "transport error".
+fn cause(status: &Status) -> String {
+    let mut error = status.source();
+    let mut text = status.message().to_owned();
+    while let Some(inner) = error {
+        text = inner.to_string();
+        error = inner.source();
+    }
+    text
+}
+
+/// True if a call was surely not carried out: no connection, or turned away.
+pub(super) fn surely_not_done(status: &Status) -> bool {
+    let mut error = status.source();
+    while let Some(inner) = error {
+        if inner.is::<ConnectError>() {
+            return true;
+        }
+        error = inner.source();
+    }
+    badge::is_turned_away(status)
+}

@@ -1,0 +1,7 @@
+//! Several members that are one cluster: started, killed, paused, changed.
+
+#![allow(clippy::unwrap_used, reason = "every function here is part of a test")]
+
+mod bootstrap;
+mod failover;
+mod snapshot;
