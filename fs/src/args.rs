@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Parser;
 
-use crate::config::{Config, LockScope, Put, Source, View};
+use crate::config::{Config, Inotify, LockScope, Put, Source, View};
 use crate::map::{KeyMap, Percent, PrefixError, Rel};
 use crate::remote::Patience;
 
@@ -222,6 +222,10 @@ impl Options {
             ("follow", None | Some("on")) => self.view.follow = true,
             ("follow", Some("off")) => self.view.follow = false,
             ("follow", _) => return Err(bad("on or off")),
+            ("inotify", Some("auto")) => self.view.inotify = Inotify::Auto,
+            ("inotify", Some("always")) => self.view.inotify = Inotify::Always,
+            ("inotify", Some("off")) => self.view.inotify = Inotify::Off,
+            ("inotify", _) => return Err(bad("auto, always or off")),
             ("scratch", Some(patterns)) => {
                 let patterns = patterns.split(':').filter(|pattern| !pattern.is_empty());
                 self.view.scratch = patterns.map(str::to_owned).collect();

@@ -69,6 +69,7 @@ pub struct View {
     /// Changes of mode, owner and times that can't be kept are ignored, not refused.
     pub quiet: bool,
     pub cache_bytes: u64,
+    pub inotify: Inotify,
     pub locks: LockScope,
     /// The lease that locks are bound to.
     pub lock_seconds: i64,
@@ -96,6 +97,17 @@ pub enum Put {
     Close,
 }
 
+/// Whether inotify's listeners hear of what others change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Inotify {
+    /// Where somebody may be listening.
+    #[default]
+    Auto,
+    /// Everywhere: fanotify's marks of a whole mount hold nothing that could be seen.
+    Always,
+    Off,
+}
+
 impl Default for View {
     fn default() -> Self {
         Self {
@@ -112,6 +124,7 @@ impl Default for View {
             cache_bytes: CACHE_BYTES,
             locks: LockScope::Cluster,
             lock_seconds: LOCK_SECONDS,
+            inotify: Inotify::Auto,
         }
     }
 }

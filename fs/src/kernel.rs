@@ -24,7 +24,9 @@ use crate::config::LockScope;
 use crate::errno::{Errno, OpError};
 use crate::lock::{Mode, Span};
 use crate::node::{Attr, Entry, Fh, Kind, Moment, NodeId};
-use crate::ops::{BLOCK, Created, Fs, LockSeen, Owner, RenameHow, SetAttr, SetLock, SetTime, interruptible};
+use crate::ops::{
+    BLOCK, Created, Fs, HELPER_FH, LockSeen, Owner, RenameHow, SetAttr, SetLock, SetTime, interruptible,
+};
 
 /// How long the kernel may believe what it is told to keep; the notifier corrects it
 /// long before.
@@ -40,6 +42,9 @@ const GENERATION: Generation = Generation(0);
 
 /// Every file's bytes come from here, one read one revision, never from the page cache.
 const OPEN: FopenFlags = FopenFlags::FOPEN_DIRECT_IO;
+
+/// The helper's: nothing is to be flushed.
+const HELPER_OPEN: FopenFlags = OPEN.union(FopenFlags::FOPEN_NOFLUSH);
 
 /// Largest extended attribute value that the kernel takes.
 const XATTR_BYTES_MAX: usize = 65_536;
@@ -194,6 +199,11 @@ impl Filesystem for Kernel {
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let parent = NodeId(parent.0);
+        if self.fs.is_helper(req.pid())
+            && let Some(found) = self.fs.helper_lookup(parent, name)
+        {
+            return reply_entry(&self.fs, reply, found);
+        }
         match self.fs.lookup_now(parent, name) {
             Some(found) => reply_entry(&self.fs, reply, found),
             None => {
@@ -233,6 +243,9 @@ impl Filesystem for Kernel {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        if self.fs.is_helper(req.pid()) {
+            return reply_attr(&self.fs, reply, self.fs.helper_touch(NodeId(ino.0)));
+        }
         let set = SetAttr { mode, uid, gid, size, atime: atime.map(set_time), mtime: mtime.map(set_time) };
         let (fs, done, pid) = (self.fs.clone(), self.fs.clone(), req.pid());
         let operation = async move { fs.setattr(NodeId(ino.0), pid, fh.map(|fh| Fh(fh.0)), set).await };
@@ -273,18 +286,27 @@ impl Filesystem for Kernel {
         _umask: u32,
         reply: ReplyEntry,
     ) {
+        if self.fs.is_helper(req.pid()) {
+            return reply_entry(&self.fs, reply, self.fs.helper_make_dir(NodeId(parent.0), name));
+        }
         let (fs, done, name) = (self.fs.clone(), self.fs.clone(), name.to_owned());
         let operation = async move { fs.make_dir(NodeId(parent.0), &name).await };
         self.task(req, operation, move |found| reply_entry(&done, reply, found));
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if self.fs.is_helper(req.pid()) {
+            return reply_empty(reply, self.fs.helper_remove(NodeId(parent.0), name));
+        }
         let (fs, name) = (self.fs.clone(), name.to_owned());
         let operation = async move { fs.unlink(NodeId(parent.0), &name).await };
         self.task(req, operation, move |done| reply_empty(reply, done));
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if self.fs.is_helper(req.pid()) {
+            return reply_empty(reply, self.fs.helper_remove(NodeId(parent.0), name));
+        }
         let (fs, name) = (self.fs.clone(), name.to_owned());
         let operation = async move { fs.remove_dir(NodeId(parent.0), &name).await };
         self.task(req, operation, move |done| reply_empty(reply, done));
@@ -300,6 +322,10 @@ impl Filesystem for Kernel {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        if self.fs.is_helper(req.pid()) {
+            let done = self.fs.helper_rename((NodeId(parent.0), name), (NodeId(newparent.0), newname));
+            return reply_empty(reply, done);
+        }
         let how = if flags.is_empty() {
             RenameHow::Replace
         } else if flags == RenameFlags::RENAME_NOREPLACE {
@@ -316,6 +342,12 @@ impl Filesystem for Kernel {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if self.fs.is_helper(req.pid()) {
+            return match self.fs.helper_open(NodeId(ino.0)) {
+                Ok(fh) => reply.opened(FileHandle(fh.0), HELPER_OPEN),
+                Err(error) => reply.error(errno(&error)),
+            };
+        }
         match self.fs.open(NodeId(ino.0), req.pid(), Fs::open_how(flags.0)) {
             Ok(fh) => reply.opened(FileHandle(fh.0), OPEN),
             Err(error) => reply.error(errno(&error)),
@@ -388,6 +420,10 @@ impl Filesystem for Kernel {
         reply: ReplyEmpty,
     ) {
         let (fh, owner) = (Fh(fh.0), lock_owner.map(|owner| Owner(owner.0)));
+        // By the handle: the kernel names no process for a release.
+        if fh == HELPER_FH {
+            return reply.ok();
+        }
         if owner.is_none() && self.fs.may_release_now(fh) {
             self.fs.release_now(fh);
             return reply.ok();
@@ -632,7 +668,10 @@ impl Filesystem for Kernel {
         reply.error(fuser::Errno::ENOSYS);
     }
 
-    fn symlink(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, _target: &Path, reply: ReplyEntry) {
+    fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, _target: &Path, reply: ReplyEntry) {
+        if self.fs.is_helper(req.pid()) {
+            return reply_entry(&self.fs, reply, self.fs.helper_make_link(NodeId(parent.0), name));
+        }
         reply.error(errno(&OpError::NotPermitted("a link is no key")));
     }
 
@@ -655,6 +694,15 @@ impl Filesystem for Kernel {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        if self.fs.is_helper(req.pid()) {
+            return match self.fs.helper_create(NodeId(parent.0), name) {
+                Ok(entry) => {
+                    let attr = file_attr(&self.fs, entry.node, &entry.attr);
+                    reply.created(&FORGET, &attr, GENERATION, FileHandle(HELPER_FH.0), HELPER_OPEN);
+                }
+                Err(error) => reply.error(errno(&error)),
+            };
+        }
         let (fs, done, name, pid) = (self.fs.clone(), self.fs.clone(), name.to_owned(), req.pid());
         let operation = async move { fs.create(NodeId(parent.0), &name, pid, flags).await };
         self.task(req, operation, move |created| match created {

@@ -8,6 +8,7 @@
 
 mod args;
 pub mod config;
+pub mod echo;
 pub mod errno;
 pub mod kernel;
 mod lock;
@@ -22,4 +23,4 @@ pub mod sync;
 mod telemetry;
 
 pub use mount::mounts;
-pub use run::main_with;
+pub use run::{AS_COMMAND, main_with};

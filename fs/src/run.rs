@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,15 +21,15 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::args::{self, ArgsError};
-use crate::config::Config;
+use crate::config::{Config, Inotify};
 use crate::kernel::Kernel;
 use crate::map::KeyMap;
 use crate::mount::fork::{Half, Report, fork};
-use crate::mount::point;
+use crate::mount::{mounts, point};
 use crate::ops::Fs;
 use crate::remote::Remote;
 use crate::remote::client::Server;
-use crate::{notify, sync, telemetry};
+use crate::{echo, notify, sync, telemetry};
 
 /// mount(8)'s exit codes for a wrong command line and for a mount that failed.
 const EXIT_USAGE: u8 = 1;
@@ -44,8 +45,19 @@ const DETACH_WITHIN: Duration = Duration::from_secs(1);
 const FLUSH_WITHIN: Duration = Duration::from_secs(30);
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
+/// What `args` begin with where the binary is `etcfs`, and this its command `mount`.
+pub const AS_COMMAND: &str = "etcfs mount";
+
 /// `mount.etcfs`, whole. Call it before there is any thread. `args` begin with the program's name.
 pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    if let [_, flag, rest @ ..] = args.as_slice()
+        && flag == echo::process::FLAG
+    {
+        return echo::child::main(rest);
+    }
+    let before =
+        if args.first().is_some_and(|name| name == AS_COMMAND) { vec!["mount".into()] } else { vec![] };
     let config = match args::parse(args) {
         Ok(config) => config,
         Err(ArgsError::Usage(words)) => {
@@ -56,7 +68,7 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return say(&error.to_string(), EXIT_USAGE),
     };
     if config.foreground {
-        return match serve(&config, &mut Report::to_nobody()) {
+        return match serve(&config, before, &mut Report::to_nobody()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => say(&format!("{error:#}"), EXIT_FAILED),
         };
@@ -64,7 +76,7 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match fork() {
         Ok(Half::Caller(Ok(()))) => ExitCode::SUCCESS,
         Ok(Half::Caller(Err(reason))) => say(&reason, EXIT_FAILED),
-        Ok(Half::Daemon(mut report)) => match serve(&config, &mut report) {
+        Ok(Half::Daemon(mut report)) => match serve(&config, before, &mut report) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 tracing::error!("{error:#}");
@@ -82,7 +94,7 @@ fn say(text: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn serve(config: &Config, report: &mut Report) -> anyhow::Result<()> {
+fn serve(config: &Config, before: Vec<OsString>, report: &mut Report) -> anyhow::Result<()> {
     telemetry::start(config.foreground, config.verbose);
     point::check_device()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -90,13 +102,13 @@ fn serve(config: &Config, report: &mut Report) -> anyhow::Result<()> {
         .thread_name("etcfs-mount")
         .build()
         .context("the runtime can't be started")?;
-    let served = runtime.block_on(mounted(config, report));
+    let served = runtime.block_on(mounted(config, before, report));
     // A call that still waits for a server that is gone is not waited for.
     runtime.shutdown_background();
     served
 }
 
-async fn mounted(config: &Config, report: &mut Report) -> anyhow::Result<()> {
+async fn mounted(config: &Config, before: Vec<OsString>, report: &mut Report) -> anyhow::Result<()> {
     let mut ends = Ends::new()?;
     let mount_point = point::prepare(config)?;
     let server = Arc::new(Server::new(&config.source.endpoints, config.patience)?);
@@ -115,6 +127,7 @@ async fn mounted(config: &Config, report: &mut Report) -> anyhow::Result<()> {
     let device = session.as_fd().try_clone_to_owned().context("the device can't be opened twice")?;
     let notifier = notify::start(fs.clone(), device).context("the notifier can't be started")?;
     let mut served = spawn(session)?;
+    listen(config, &fs, &mount_point, before);
 
     report.mounted().context("who asked for the mount is gone")?;
     tell(&[NotifyState::Ready]);
@@ -163,6 +176,21 @@ async fn begin(config: &Config, server: &Server, fs: &Arc<Fs>) -> anyhow::Result
                 limit.as_secs_f32()
             )
         }
+    }
+}
+
+/// Lets inotify's listeners hear of remote changes, as far as that can be.
+fn listen(config: &Config, fs: &Arc<Fs>, mount_point: &Path, before: Vec<OsString>) {
+    let site = mounts::at(mount_point)
+        .map(|mounted| echo::Site { point: mount_point.to_path_buf(), device: mounted.device, before })
+        .filter(|_| config.view.inotify != Inotify::Off && !config.view.read_only);
+    let started = match site {
+        Some(site) => echo::start(fs.clone(), site).map(drop),
+        None => return fs.nodes.with(|table| table.stop_echo()),
+    };
+    if let Err(error) = started {
+        tracing::warn!(%error, "inotify's listeners hear nothing of remote changes");
+        fs.nodes.with(|table| table.stop_echo());
     }
 }
 

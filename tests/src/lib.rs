@@ -12,6 +12,7 @@ pub mod command;
 pub mod disk;
 pub mod history;
 pub mod judge;
+pub mod listener;
 pub mod load;
 pub mod machine;
 pub mod mount;

@@ -22,6 +22,8 @@ pub struct Mount {
     process: Option<Process>,
     source: String,
     options: String,
+    /// A command that runs the daemon with less than this process may do.
+    under: &'static [&'static str],
     dir: TempDir,
 }
 
@@ -31,21 +33,33 @@ impl Mount {
         Self::with(&format!("{endpoint}:/"), "")
     }
 
+    /// Mounts all keys that begin with `/`, without the right to open files by their handles.
+    pub fn without_handles(endpoint: &str) -> Self {
+        let under = &["setpriv", "--inh-caps=-dac_read_search", "--bounding-set=-dac_read_search"];
+        Self::under(under, &format!("{endpoint}:/"), "")
+    }
+
     /// Mounts `source` (endpoint and prefix) with the `-o` options given.
     pub fn with(source: &str, options: &str) -> Self {
+        Self::under(&[], source, options)
+    }
+
+    fn under(under: &'static [&'static str], source: &str, options: &str) -> Self {
         machine::needs_fuse();
         let dir =
             tempfile::Builder::new().prefix("etcfs-tests-mount-").tempdir().expect("a temporary directory");
         std::fs::create_dir(dir.path().join("mnt")).expect("a directory of our own");
-        let mut mount = Self { source: source.into(), options: options.into(), dir, process: None };
+        let mut mount = Self { source: source.into(), options: options.into(), under, dir, process: None };
         mount.run();
         mount
     }
 
     /// Mounts it, again after its daemon's end too.
     pub fn run(&mut self) {
-        let mut command = Command::new(binary::mount_etcfs());
-        command.arg("-f");
+        let words = self.under.iter().map(PathBuf::from).chain([binary::mount_etcfs()]);
+        let words: Vec<PathBuf> = words.collect();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg("-f");
         if !self.options.is_empty() {
             command.args(["-o", &self.options]);
         }

@@ -67,6 +67,8 @@ pub(crate) const FS: &[Module] = &[
     module("kernel", &["ops", "node", "errno", "lock", "config"]),
     module("notify", &["node", "ops::Fs", "metrics"]),
     module("lock", &["map", "remote"]),
+    // Like the watch and the notifier, it shares the mounted tree and begins no operation on it.
+    module("echo", &["node", "ops::Fs", "map", "config"]),
     module("ops", &["node", "map", "lock", "cache", "remote", "virtual", "errno", "config", "metrics"]),
     module("virtual", &["map", "cache", "remote"]),
     // `Fs` is the mounted tree itself, which operations, the watch and the notifier share; no operation is called.

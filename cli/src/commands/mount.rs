@@ -17,5 +17,5 @@ pub(crate) struct MountArgs {
 /// Mounts and, once that is done, returns. Call it before there is any thread.
 pub(crate) fn run(args: MountArgs) -> ExitCode {
     let arguments = args.args.into_iter().filter(|argument| argument != "--");
-    etcfs_fs::main_with([OsString::from("etcfs mount")].into_iter().chain(arguments))
+    etcfs_fs::main_with([OsString::from(etcfs_fs::AS_COMMAND)].into_iter().chain(arguments))
 }

@@ -22,6 +22,8 @@ pub struct Mounted {
     /// `fuse.etcfs`, `tmpfs` ...
     pub kind: String,
     pub source: String,
+    /// Major and minor number of its device.
+    pub device: (u32, u32),
 }
 
 /// The topmost mount on exactly this path.
@@ -72,9 +74,11 @@ fn mounted(line: &str, point: &Path) -> Option<Mounted> {
     if unescape(front.split(' ').nth(4)?) != point.as_os_str() {
         return None;
     }
+    let (major, minor) = front.split(' ').nth(2)?.split_once(':')?;
+    let device = (major.parse().ok()?, minor.parse().ok()?);
     let mut back = back.split(' ');
     let (kind, source) = (back.next()?.to_owned(), unescape(back.next()?));
-    Some(Mounted { kind, source: source.to_string_lossy().into_owned() })
+    Some(Mounted { kind, source: source.to_string_lossy().into_owned(), device })
 }
 
 /// The table writes blanks and the like as a backslash and three octal digits.
@@ -103,7 +107,8 @@ mod tests {
         let line =
             r"47 29 0:51 / /tmp/with\040blank rw,nosuid shared:9 - fuse.etcfs 127.0.0.1:2379:/p rw,user_id=0";
         let found = mounted(line, Path::new("/tmp/with blank"));
-        let wanted = Mounted { kind: "fuse.etcfs".to_owned(), source: "127.0.0.1:2379:/p".to_owned() };
+        let source = "127.0.0.1:2379:/p".to_owned();
+        let wanted = Mounted { kind: "fuse.etcfs".to_owned(), source, device: (0, 51) };
         assert_eq!(found, Some(wanted));
         assert_eq!(mounted(line, Path::new("/tmp")), None);
     }

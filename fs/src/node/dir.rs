@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::echo::{DirStep, Note};
 use super::file::home_of;
 use super::table::{DirNode, LinkNode, Node, Notice};
 use super::{Attr, Entry, Kind, NodeId, ROOT, Table, Value};
@@ -55,6 +56,8 @@ pub(super) struct DirState {
     pub(super) rev: i64,
     pub(super) loads: u32,
     pub(super) node: Option<NodeId>,
+    /// A dead inode of it that the kernel may hold.
+    pub(super) retired: Option<NodeId>,
     pub(super) used: bool,
 }
 
@@ -83,6 +86,7 @@ impl DirState {
             rev: 0,
             loads: 0,
             node: None,
+            retired: None,
             used: true,
         }
     }
@@ -194,16 +198,79 @@ impl Table {
 
     /// Takes in one event of the watch: of a key, or of a record of a directory.
     pub(crate) fn event(&mut self, key: &Bytes, rev: i64, new: Option<Value>) {
-        self.event_of_dirs(key, rev, new.as_ref());
+        self.note_link(key, rev, new.as_ref());
+        self.note_file(key, rev, new.as_ref());
+        self.event_of_dirs(key, rev, new.as_ref(), self.echo.is_on());
         self.change(key, rev, new);
     }
 
-    fn event_of_dirs(&mut self, key: &Bytes, rev: i64, new: Option<&Value>) {
+    fn event_of_dirs(&mut self, key: &Bytes, rev: i64, new: Option<&Value>, noted: bool) {
         let version = new.map(|value| value.version);
         match key.strip_prefix(DIR_RECORDS) {
-            Some(at) => self.event_below(key, at, true, rev, version),
-            None => self.event_below(key, key, false, rev, version),
+            Some(at) => self.event_below(key, at, true, rev, version, noted),
+            None => self.event_below(key, key, false, rev, version, noted),
         }
+    }
+
+    /// Notes for inotify's listeners that a link of the root may have come or gone.
+    fn note_link(&mut self, key: &Bytes, rev: i64, new: Option<&Value>) {
+        if !self.echo.is_on()
+            || *self.root != *b"/"
+            || !is_bare(key)
+            || new.is_some_and(|value| value.version > 1)
+        {
+            return;
+        }
+        let end = key.iter().position(|&byte| byte == b'/').unwrap_or(key.len());
+        let component = key.slice(..end);
+        let below = [component.as_ref(), b"/"].concat();
+        let other = match self.dirs.get(below.as_slice()).map(|state| &state.keys) {
+            Some(Below::Witness(witness)) => witness != key,
+            _ => false,
+        };
+        let own =
+            end < key.len() && self.keys.get(&component).is_some_and(|state| state.known.value().is_some());
+        if !other && !own {
+            self.echo.note(key, rev, Note::Link { component });
+        }
+    }
+
+    /// Notes for inotify's listeners what one event may mean for a directory that holds its key. Where nothing is
+    /// known of the directory, this event's key is from now on.
+    fn note_dir(&mut self, key: &Bytes, prefix: &[u8], record: bool, rev: i64, put: bool) {
+        let outer = prefix[..prefix.len() - 1].iter().rposition(|&byte| byte == b'/').map_or(0, |at| at + 1);
+        if *prefix == *self.root || !self.is_open(&prefix[..outer]) {
+            return;
+        }
+        let prefix = Bytes::copy_from_slice(prefix);
+        let before = self.dirs.get(&prefix).and_then(DirState::exists);
+        let step = match (put, before) {
+            (true, Some(true)) => return,
+            (true, before) => DirStep::Made { rev, sure: before == Some(false) },
+            (false, _) => {
+                let witness =
+                    self.dirs.get(&prefix).map(|state| if record { &state.records } else { &state.keys });
+                let other =
+                    self.dirs.get(&prefix).map(|state| if record { &state.keys } else { &state.records });
+                // While another one is known to be there, nothing has gone.
+                if matches!(other, Some(Below::Witness(_)))
+                    || matches!(witness, Some(Below::Witness(witness)) if witness != key)
+                {
+                    return;
+                }
+                DirStep::Lost { rev }
+            }
+        };
+        if put {
+            let state = self.dir_state(&prefix);
+            if state.touched <= rev {
+                let fact = if record { &mut state.records } else { &mut state.keys };
+                if *fact == Below::Unknown {
+                    *fact = Below::Witness(key.clone());
+                }
+            }
+        }
+        self.echo.note(key, rev, Note::Dir { prefix, step });
     }
 
     /// This mount's own change, as the watch will say it later. Returns what to wait for
@@ -215,14 +282,14 @@ impl Table {
         before: Option<i64>,
         new: Option<Value>,
     ) -> Option<tokio::sync::oneshot::Receiver<()>> {
-        self.event_of_dirs(key, rev, new.as_ref());
+        self.event_of_dirs(key, rev, new.as_ref(), false);
         self.own_change(key, rev, before, new)
     }
 
     /// The same where the kernel has moved the name itself: it can't wait for what the
     /// watch has still to bring.
     pub(crate) fn own_event_now(&mut self, key: &Bytes, rev: i64, new: Option<Value>) {
-        self.event_of_dirs(key, rev, new.as_ref());
+        self.event_of_dirs(key, rev, new.as_ref(), false);
         self.state(key).local = None;
         self.change(key, rev, new);
     }
@@ -271,7 +338,15 @@ impl Table {
         self.keys.keys().cloned().collect()
     }
 
-    fn event_below(&mut self, key: &Bytes, at: &[u8], record: bool, rev: i64, put_version: Option<i64>) {
+    fn event_below(
+        &mut self,
+        key: &Bytes,
+        at: &[u8],
+        record: bool,
+        rev: i64,
+        put_version: Option<i64>,
+        noted: bool,
+    ) {
         let names_change = put_version.is_none_or(|version| version == 1);
         if names_change
             && is_bare(at)
@@ -293,6 +368,9 @@ impl Table {
             {
                 let notice = Notice::Name { parent: *parent, name: name.clone() };
                 self.notify(notice);
+            }
+            if noted && names_change && !prefix.is_empty() {
+                self.note_dir(key, prefix, record, rev, put_version.is_some());
             }
             let Some(state) = self.dirs.get_mut(prefix) else { continue };
             let before = state.exists();
@@ -402,6 +480,7 @@ impl Table {
         }
         if let Some(state) = dir.prefix().and_then(|prefix| self.dirs.get_mut(prefix)) {
             state.node = None;
+            state.retired = Some(id);
         }
     }
 

@@ -67,6 +67,8 @@ pub(super) struct KeyState {
     /// Open handles of any kind.
     pub(super) handles: u32,
     pub(super) used: bool,
+    /// The inode through which this mount changed it last.
+    pub(super) wrote: Option<NodeId>,
     /// Puts of this mount on this key go one after another.
     pub(super) turn: Option<Arc<tokio::sync::Mutex<()>>>,
 }
@@ -98,6 +100,7 @@ impl KeyState {
             loads: 0,
             handles: 0,
             used: true,
+            wrote: None,
             turn: None,
         }
     }

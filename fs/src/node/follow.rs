@@ -194,6 +194,15 @@ impl Table {
         self.wait_published(key, Until::Rev(rev))
     }
 
+    /// Without handles to reach an inode that the name has left, the name had better not leave it: how long a
+    /// lookup should wait, so that it finds the key's inode free to move.
+    pub(crate) fn moves_after(&self, key: &[u8], now: Instant) -> Option<Duration> {
+        let state = self.keys.get(key).filter(|_| self.echo.holds)?;
+        let Some(Node::File(node)) = self.nodes.get(&state.cur?) else { return None };
+        let told = node.told_at.filter(|_| node.readers == 0 && node.base_seq != state.pub_seq)?;
+        TOLD_JUST_NOW.checked_sub(now.duration_since(told))
+    }
+
     fn may_move(&self, id: NodeId, now: Instant) -> bool {
         match self.nodes.get(&id) {
             Some(Node::File(node)) => {
@@ -373,6 +382,9 @@ impl Table {
         let reader = Reader::new(id, pid, order, node.base.clone(), node.base_seq);
         node.readers += 1;
         node.handles.push(fh);
+        if node.readers == 1 {
+            self.echo.opened(&node.key, id);
+        }
         if let Some(state) = self.keys.get_mut(&node.key) {
             state.handles += 1;
         }
@@ -539,6 +551,26 @@ impl Table {
         }
     }
 
+    /// This mount is about to put `key` through an inode: listeners of that one hear of it from the kernel.
+    pub(crate) fn writes_through(&mut self, key: &Bytes, id: NodeId) {
+        self.state(key).wrote = Some(id);
+    }
+
+    /// The inode of a writer.
+    pub(crate) fn node_of(&self, fh: Fh) -> Option<NodeId> {
+        match self.handles.get(&fh)? {
+            Handle::Writer(writer) => Some(writer.node),
+            Handle::Reader(_) | Handle::Dir(_) => None,
+        }
+    }
+
+    /// The attributes of an inode's own revision, and the kernel may keep what they say.
+    pub(super) fn own_attr(&mut self, id: NodeId) -> Option<Attr> {
+        let attr = self.file_attr(id, None)?;
+        self.tell(id, attr.keep);
+        Some(attr)
+    }
+
     /// A writer's edits are on the server (or in the local file).
     pub(crate) fn writer_put(&mut self, fh: Fh, create: i64) {
         if let Some(Handle::Writer(writer)) = self.handles.get_mut(&fh) {
@@ -626,6 +658,7 @@ impl Table {
         if reader {
             node.readers -= 1;
             if node.readers == 0 {
+                self.echo.closed(id);
                 // Nobody can ask for the log any more.
                 node.log = Log::new(node.base.len() as u64, node.base_seq);
             }

@@ -7,12 +7,14 @@
 //! one lock around it, held for a few lines at a time.
 
 mod dir;
+mod echo;
 mod edits;
 mod file;
 mod follow;
 mod handle;
 #[cfg(test)]
 mod model_test;
+mod repeat;
 mod table;
 
 use bytes::Bytes;
@@ -20,11 +22,13 @@ use bytes::Bytes;
 use crate::remote::KeyValue;
 
 pub(crate) use dir::{Below, DirView, Listing, ListingEntry};
+pub(crate) use echo::{DirStep, FileStep, Flight, Job};
 pub(crate) use edits::Edits;
 use file::home_of;
 pub(crate) use file::{Entry, Known};
 pub(crate) use handle::{Moment, OpenedAs};
-pub(crate) use table::{Shared, Table};
+pub(crate) use repeat::{Looked, Place, Repeat};
+pub(crate) use table::{HeldNode, Shared, Table};
 
 /// A number under which the kernel knows an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -16,6 +16,7 @@ use proptest::prelude::*;
 
 use super::table::{Limits, Work};
 use super::{Fh, Known, NodeId, ROOT, Table, Value};
+use crate::config::Inotify;
 use crate::map::{KeyMap, Percent, Rel};
 
 const NAME: &str = "k";
@@ -115,7 +116,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let map = KeyMap::new(Bytes::from_static(b"/"), Percent::Strict, Rel::Off);
-        let limits = Limits { keys_max: 100, bytes_max: 1 << 20, follow: true };
+        let limits = Limits { keys_max: 100, bytes_max: 1 << 20, follow: true, inotify: Inotify::Auto };
         let mut table = Table::new(map.root(), limits);
         let value = Self::bytes(0, 3);
         table.begin_load(&key());

@@ -14,10 +14,13 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::dir::{DirState, Listing};
+use super::echo::{Echoes, FileStep, Flight, Job, Note};
 use super::file::{KeyState, Local};
 use super::handle::{Reader, Writer};
-use super::{Fh, NodeId, ROOT};
-use crate::map::Dir;
+use super::repeat::Repeating;
+use super::{Fh, NodeId, ROOT, Value};
+use crate::config::{Inotify, View};
+use crate::map::{Dir, OWN_RECORDS};
 
 /// Cached keys, beside those that the kernel knows or that are open.
 const KEYS_MAX: usize = 200_000;
@@ -28,6 +31,7 @@ pub(crate) struct Limits {
     pub(crate) keys_max: usize,
     pub(crate) bytes_max: usize,
     pub(crate) follow: bool,
+    pub(crate) inotify: Inotify,
 }
 
 #[derive(Debug)]
@@ -112,11 +116,18 @@ pub(crate) struct Table {
     pub(super) seen: i64,
     /// Values that a slow reader did not get, because newer ones took their room.
     pub(super) skipped: u64,
+    /// What inotify's listeners are still to hear of.
+    pub(super) echo: Echoes,
+    /// What its helper is doing.
+    pub(super) repeating: Option<Repeating>,
+    /// The key prefix of the mount point itself.
+    pub(super) root: Bytes,
 }
 
 impl Table {
     pub(crate) fn new(root: Dir, limits: Limits) -> Self {
         let node = DirNode { dir: root.clone(), place: None, nlookup: 1, dead: false };
+        let prefix = root.prefix().cloned().unwrap_or_default();
         Self {
             nodes: HashMap::from([(ROOT, Node::Dir(node))]),
             keys: HashMap::new(),
@@ -134,6 +145,9 @@ impl Table {
             closed: false,
             seen: 0,
             skipped: 0,
+            echo: Echoes::new(limits.inotify),
+            repeating: None,
+            root: prefix,
         }
     }
 
@@ -180,6 +194,91 @@ impl Table {
     /// The watch has brought everything up to `rev`.
     pub(crate) fn saw(&mut self, rev: i64) {
         self.seen = self.seen.max(rev);
+        let keys = &self.keys;
+        self.echo.saw(rev, |key| own_step(keys, key));
+    }
+
+    /// A change of these keys is sent by this mount.
+    pub(crate) fn begin_flight(&mut self, keys: Vec<Bytes>) -> Flight {
+        self.echo.begin_flight(keys)
+    }
+
+    /// It is answered, with the revision that it made, or given up.
+    pub(crate) fn end_flight(&mut self, flight: Flight, made: Option<i64>) {
+        let keys = &self.keys;
+        self.echo.end_flight(flight, made, |key| own_step(keys, key));
+    }
+
+    /// True if somebody may have a watch on the directory.
+    pub(super) fn is_open(&self, prefix: &[u8]) -> bool {
+        self.echo.inotify == Inotify::Always
+            || *prefix == *self.root
+            || self.dirs.get(prefix).is_some_and(|state| state.node.is_some())
+    }
+
+    /// Notes one event of a key for inotify's listeners, before it is taken in.
+    pub(super) fn note_file(&mut self, key: &Bytes, rev: i64, new: Option<&Value>) {
+        if !self.echo.is_on() || key.starts_with(OWN_RECORDS) {
+            return;
+        }
+        let slash = key.iter().rposition(|&byte| byte == b'/').map_or(0, |at| at + 1);
+        let held = |key: &[u8]| self.keys.get(key).is_some_and(|state| !state.nodes.is_empty());
+        if self.is_open(&key[..slash]) || held(key) || self.is_open(&[key, b"/".as_ref()].concat()) {
+            let note = match new {
+                Some(value) => {
+                    Note::Put { key: key.clone(), first: value.version == 1, bytes: value.bytes.clone() }
+                }
+                None => {
+                    let known = self.keys.get(key).and_then(|state| state.known.value());
+                    Note::Deleted { key: key.clone(), bytes: known.map(|value| value.bytes.clone()) }
+                }
+            };
+            self.echo.note(key, rev, note);
+        }
+    }
+
+    /// Inodes that are open are to be held for their listeners, since no handle reaches them.
+    pub(crate) fn hold_open_nodes(&mut self) {
+        self.echo.holds = true;
+    }
+
+    /// Nobody is to be told of anything by inotify any more: it can't be done.
+    pub(crate) fn stop_echo(&mut self) {
+        self.echo.turn_off();
+    }
+
+    /// The inodes of a key that the kernel holds.
+    pub(crate) fn nodes_of(&self, key: &[u8]) -> Vec<HeldNode> {
+        let Some(state) = self.keys.get(key) else { return Vec::new() };
+        let held = |&id: &NodeId| match self.nodes.get(&id) {
+            Some(Node::File(node)) if node.nlookup > 0 => Some(HeldNode {
+                id,
+                open: !node.handles.is_empty(),
+                named: state.cur == Some(id) && (node.base_seq == state.pub_seq || node.readers == 0),
+            }),
+            _ => None,
+        };
+        state.nodes.iter().filter_map(held).collect()
+    }
+
+    /// The kernel keeps a name that it was told for a listener's sake alone: it shall drop it.
+    pub(crate) fn drop_name(&mut self, parent: NodeId, name: OsString) {
+        self.notify(Notice::Name { parent, name });
+    }
+
+    /// The inode of a directory that is there.
+    pub(crate) fn dir_node(&self, dir: &Dir) -> Option<NodeId> {
+        self.dir_nodes.get(dir).copied()
+    }
+
+    /// Jobs for inotify's listeners that found no room, since it was last asked.
+    pub(crate) fn take_echo_dropped(&mut self) -> u64 {
+        self.echo.take_dropped()
+    }
+
+    /// How many such jobs wait.
+    pub(crate) fn echo_waiting(&self) -> usize {
+        self.echo.waiting()
     }
 
     /// Values that slow readers did not get, since it was last asked.
@@ -207,10 +306,9 @@ impl Table {
                     if self.dir_nodes.get(&dir) == Some(&id) {
                         self.dir_nodes.remove(&dir);
                     }
-                    if let Some(state) = dir.prefix().and_then(|prefix| self.dirs.get_mut(prefix))
-                        && state.node == Some(id)
-                    {
-                        state.node = None;
+                    if let Some(state) = dir.prefix().and_then(|prefix| self.dirs.get_mut(prefix)) {
+                        state.node = state.node.filter(|&node| node != id);
+                        state.retired = state.retired.filter(|&node| node != id);
                     }
                 }
             }
@@ -310,6 +408,16 @@ impl Table {
     }
 }
 
+/// An inode of a key that the kernel holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HeldNode {
+    pub(crate) id: NodeId,
+    /// Somebody has it open.
+    pub(crate) open: bool,
+    /// The key's name leads to it, or will with the next lookup.
+    pub(crate) named: bool,
+}
+
 /// The table behind its lock, and the notifier's bell.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -317,16 +425,26 @@ pub(crate) struct Shared {
     /// to the kernel. No other lock is taken under it.
     table: Mutex<Table>,
     bell: Condvar,
+    /// Of the thread that tells inotify's listeners.
+    echo_bell: Condvar,
+}
+
+/// What older inodes' listeners have still to hear of a change by this mount.
+fn own_step(keys: &HashMap<Bytes, KeyState>, key: &Bytes) -> Option<FileStep> {
+    let state = keys.get(key)?;
+    let others = state.nodes.iter().any(|&id| state.wrote != Some(id));
+    (others && state.wrote.is_some()).then_some(FileStep::Own(state.wrote))
 }
 
 impl Shared {
-    pub(crate) fn new(root: Dir, cache_bytes: u64, follow: bool) -> Self {
+    pub(crate) fn new(root: Dir, view: &View) -> Self {
         let limits = Limits {
             keys_max: KEYS_MAX,
-            bytes_max: usize::try_from(cache_bytes).unwrap_or(usize::MAX),
-            follow,
+            bytes_max: usize::try_from(view.cache_bytes).unwrap_or(usize::MAX),
+            follow: view.follow,
+            inotify: view.inotify,
         };
-        Self { table: Mutex::new(Table::new(root, limits)), bell: Condvar::new() }
+        Self { table: Mutex::new(Table::new(root, limits)), bell: Condvar::new(), echo_bell: Condvar::new() }
     }
 
     /// Runs `f` under the lock, then rings the notifier if there is work.
@@ -335,6 +453,9 @@ impl Shared {
         let result = f(&mut table);
         if !table.notices.is_empty() {
             self.bell.notify_one();
+        }
+        if table.echo.is_due() {
+            self.echo_bell.notify_one();
         }
         result
     }
@@ -353,9 +474,24 @@ impl Shared {
         }
     }
 
+    /// Waits for jobs for inotify's listeners, at most so many; `None` once closed.
+    pub(crate) fn wait_echo(&self, most: usize) -> Option<Vec<Job>> {
+        let mut table = self.table.lock();
+        loop {
+            if table.closed {
+                return None;
+            }
+            if table.echo.is_due() {
+                return Some(table.echo.take(most));
+            }
+            self.echo_bell.wait(&mut table);
+        }
+    }
+
     /// The notifier ends once its queue is empty.
     pub(crate) fn close(&self) {
         self.table.lock().closed = true;
         self.bell.notify_all();
+        self.echo_bell.notify_all();
     }
 }

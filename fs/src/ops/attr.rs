@@ -111,6 +111,7 @@ impl Fs {
                 Ok(())
             }
             Known::Present(value) => {
+                self.nodes.with(|table| table.writes_through(&name, id));
                 let put = self.put_edits(&name, value.create, false, edits, None).await?;
                 drop(turn);
                 self.shown(put).await;

@@ -12,9 +12,9 @@ use etcfs_proto::key::{KeyRange, successor};
 
 use super::Fs;
 use crate::errno::OpError;
-use crate::map::{Dir, Entry as Name, RelLink, Step};
+use crate::map::{Dir, Entry as Name, Key, KeyMap, RelLink, Step};
 use crate::node::{Below, Entry, Kind, Known, NodeId, Table, Value};
-use crate::remote::{At, Freshness, Lookup, Page, PageRequest, Probe};
+use crate::remote::{At, Freshness, Lookup, Page, PageRequest, Probe, RemoteError, Revision};
 
 /// What a name turned out to be.
 #[derive(Clone, Debug)]
@@ -227,6 +227,98 @@ impl Fs {
         Ok(())
     }
 
+    /// Learns what these keys' names are, in both readings, as far as that is not known.
+    pub(crate) async fn learn_names(&self, keys: &[Bytes]) -> Result<(), OpError> {
+        let unknown: Vec<(Key, Dir)> = self.nodes.with(|table| {
+            let names = keys.iter().map(|key| Key::from(key.clone())).map(|key| (KeyMap::dir_of(&key), key));
+            let known = |table: &mut Table, key: &Key, dir: &Dir| {
+                table.known(key) != Known::Unknown
+                    && dir.prefix().is_some_and(|prefix| table.dir_exists(prefix).is_some())
+            };
+            names.filter(|(dir, key)| !known(table, key, dir)).map(|(dir, key)| (key, dir)).collect()
+        });
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let loads: Vec<Load<'_>> =
+            unknown.iter().map(|(key, dir)| Load::begin(self, &key.bytes(), dir.prefix())).collect();
+        let probes = unknown.iter().map(|(key, dir)| Probe {
+            key: key.clone(),
+            below: self.map.key_range(dir),
+            records: self.map.record_range(dir),
+        });
+        let At { revision, found } = self.remote.lookup(probes.collect(), Freshness::Linearizable).await?;
+        for (load, found) in loads.into_iter().zip(found) {
+            load.end(revision.0, found);
+        }
+        Ok(())
+    }
+
+    /// Whether a directory was there at a revision; one that is compacted counts as having been.
+    pub(crate) async fn dir_was_there(&self, dir: &Dir, rev: i64) -> Result<bool, OpError> {
+        Ok(self.any_in(self.map.key_range(dir), rev).await?
+            || self.any_in(self.map.record_range(dir), rev).await?)
+    }
+
+    /// Whether a name was anything at a revision, as a key or as a directory of keys.
+    pub(crate) async fn name_was_there(&self, name: &Name, rev: i64) -> Result<bool, OpError> {
+        let key = KeyRange { start: name.key.bytes(), end: Some(successor(&name.key)) };
+        Ok(self.any_in(key, rev).await? || self.any_in(self.map.key_range(&name.dir), rev).await?)
+    }
+
+    async fn any_in(&self, range: KeyRange, rev: i64) -> Result<bool, OpError> {
+        if rev < 1 {
+            return Ok(false);
+        }
+        let page = PageRequest { range, limit: 1, keys_only: true, how: Freshness::Exactly(Revision(rev)) };
+        match self.remote.page(page).await {
+            Ok(At { found, .. }) => Ok(!found.kvs.is_empty()),
+            Err(RemoteError::Compacted(_)) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether a key held at one revision what another holds at another; what is compacted was not the same.
+    pub(crate) async fn is_same_value(
+        &self,
+        one: (&Bytes, i64),
+        two: (&Bytes, i64),
+    ) -> Result<bool, OpError> {
+        let at = |(key, rev): (&Bytes, i64)| {
+            self.remote.get(Key::from(key.clone()), Freshness::Exactly(Revision(rev)))
+        };
+        match futures_util::future::try_join(at(one), at(two)).await {
+            Ok((one, two)) => {
+                Ok(one.found.is_some_and(|one| two.found.is_some_and(|two| one.value == two.value)))
+            }
+            Err(RemoteError::Compacted(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What a name is now, as the kernel would be told.
+    pub(crate) async fn kind_of_name(&self, dir: &Dir, name: &OsStr) -> Result<Option<Kind>, OpError> {
+        Ok(match self.named(dir, name).await? {
+            Named::File { .. } => Some(Kind::File),
+            Named::Dir { .. } => Some(Kind::Dir),
+            Named::Link(_) => Some(Kind::Link),
+            Named::Nothing(_) | Named::NoValue(_) => None,
+        })
+    }
+
+    /// What a key holds now.
+    pub(crate) async fn value_of(&self, key: &Bytes) -> Result<Option<Value>, OpError> {
+        self.learn_names(std::slice::from_ref(key)).await?;
+        Ok(self.nodes.with(|table| table.known(key).value().cloned()))
+    }
+
+    /// Whether a directory exists, for those who only tell of it.
+    pub(crate) async fn dir_is_there(&self, dir: &Dir) -> Result<bool, OpError> {
+        let Some(prefix) = dir.prefix() else { return Ok(true) };
+        self.learn_names(&[prefix.slice(..prefix.len().saturating_sub(1))]).await?;
+        Ok(self.nodes.with(|table| table.dir_exists(prefix)).unwrap_or(true))
+    }
+
     /// Whether a directory exists; asks where that is not known.
     pub(super) async fn dir_exists(&self, dir: &Dir) -> Result<bool, OpError> {
         // Roots and parts of names are always there.
@@ -279,7 +371,7 @@ impl<'f> Load<'f> {
 
     fn end(mut self, revision: i64, found: Lookup) {
         self.ended = true;
-        let fact = |key: Option<crate::map::Key>| match key {
+        let fact = |key: Option<Key>| match key {
             Some(key) => Below::Witness(key.bytes()),
             None => Below::Nothing,
         };

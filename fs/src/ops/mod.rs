@@ -8,6 +8,7 @@
 mod attr;
 mod create;
 mod dir;
+mod echo;
 mod interrupt;
 mod lock;
 mod lookup;
@@ -24,11 +25,12 @@ mod xattr;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::View;
@@ -39,6 +41,7 @@ use crate::remote::{LeaseId, Remote, Renewal, Revision};
 
 pub(crate) use attr::{SetAttr, SetTime};
 pub(crate) use create::Created;
+pub(crate) use echo::HELPER_FH;
 pub(crate) use interrupt::interruptible;
 pub(crate) use lock::{LockSeen, Owner, SetLock};
 pub(crate) use read::OpenHow;
@@ -60,6 +63,10 @@ pub struct Fs {
     pub(crate) tasks: TaskTracker,
     pub(crate) started: SystemTime,
     stopping: AtomicBool,
+    /// Ends what waits for nothing but more work.
+    pub(crate) stopped: CancellationToken,
+    /// The process that repeats changes for inotify's listeners.
+    helper: AtomicU32,
     /// How many files a lookup reads ahead, by how large they were last.
     ahead: AtomicUsize,
 }
@@ -72,7 +79,7 @@ impl Fs {
         view: View,
         runtime: tokio::runtime::Handle,
     ) -> Arc<Self> {
-        let nodes = Shared::new(map.root(), view.cache_bytes, view.follow);
+        let nodes = Shared::new(map.root(), &view);
         Arc::new(Self {
             map,
             remote,
@@ -83,6 +90,8 @@ impl Fs {
             tasks: TaskTracker::new(),
             started: SystemTime::now(),
             stopping: AtomicBool::new(false),
+            stopped: CancellationToken::new(),
+            helper: AtomicU32::new(0),
             ahead: AtomicUsize::new(lookup::AHEAD_MIN),
             view,
         })
@@ -92,6 +101,7 @@ impl Fs {
     /// notifier. The remote is still to be closed.
     pub async fn shutdown(self: &Arc<Self>) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.stopped.cancel();
         self.put_everything().await;
         self.tasks.close();
         self.tasks.wait().await;

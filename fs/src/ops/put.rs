@@ -58,6 +58,11 @@ impl Fs {
         if self.nodes.with(|table| table.facts(&writer.key)).scratch {
             return Ok(self.put_local(fh, &writer.key, &writer.edits));
         }
+        self.nodes.with(|table| {
+            if let Some(id) = table.node_of(fh) {
+                table.writes_through(&writer.key, id);
+            }
+        });
         self.put_edits(&writer.key, writer.create, !writer.put, &writer.edits, Some(fh)).await
     }
 

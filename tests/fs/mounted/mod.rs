@@ -5,6 +5,7 @@ mod contract;
 mod cut;
 mod daemon;
 mod follow;
+mod inotify;
 mod lock;
 mod restart;
 mod revisions;

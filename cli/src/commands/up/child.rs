@@ -37,7 +37,7 @@ pub(crate) fn run(args: ChildArgs) -> Result<ExitCode, CliError> {
             etcfs_server::process::serve(etcfs_server::Config::embedded(data_dir, listen))
         }
         PartArgs::Mount { source, dir } => {
-            etcfs_fs::main_with([OsString::from("mount.etcfs"), source, dir.into(), "-f".into()])
+            etcfs_fs::main_with([OsString::from(etcfs_fs::AS_COMMAND), source, dir.into(), "-f".into()])
         }
     })
 }

@@ -93,7 +93,7 @@ impl Place {
     pub(super) fn make_mount_point(&self) -> Result<(), CliError> {
         let point = &self.mount_point;
         clear_if_dead(point)?;
-        if let Some(Mounted { kind, source }) = mounts::at(point) {
+        if let Some(Mounted { kind, source, .. }) = mounts::at(point) {
             return Err(CliError::failed(format!(
                 "{} is mounted already: {kind} of {source}",
                 point.display()

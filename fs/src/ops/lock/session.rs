@@ -60,10 +60,10 @@ impl LockSession {
 impl Fs {
     /// Carries out a change of keys; as long as this mount holds locks, only if it still holds them.
     pub(in crate::ops) async fn commit(&self, mut change: Change) -> Result<Committed, OpError> {
-        let Some(session) = self.locks.guard() else { return Ok(self.remote.commit(change).await?) };
+        let Some(session) = self.locks.guard() else { return Ok(self.send(change).await?) };
         change.compares.push(session.still());
         change.otherwise.push(Op::Get(session.record.clone()));
-        let mut committed = self.remote.commit(change).await?;
+        let mut committed = self.send(change).await?;
         if !committed.succeeded {
             let seen = committed.answers.pop();
             if !session.stands(seen.as_slice()) {
