@@ -5,7 +5,9 @@
 
 mod clients;
 mod end;
+mod failover;
 mod nemesis;
+mod power;
 mod record;
 
 use std::time::Duration;
@@ -22,8 +24,8 @@ use clients::Clients;
 use nemesis::Nemesis;
 use record::Record;
 
-/// Seconds of faults in one run of ours.
-const SECONDS: u64 = 15;
+/// Seconds of faults to a single node.
+const SINGLE_SECONDS: u64 = 10;
 /// Seconds of faults in one run of the reference.
 const REFERENCE_SECONDS: u64 = 20;
 /// Until when all leases that nobody renews have ended: the longest, two elections, and a slow machine.
@@ -40,15 +42,32 @@ const KNOWN_OF_ETCD: &[Rule] = &[
     Rule::LeaseLivesOn,
 ];
 
-fn under_faults(kind: Kind, members: usize, seconds: u64, known: &[Rule]) {
-    let seed = setting("ETCFS_TEST_SEED", rand::random::<u32>().into());
-    let seconds = setting("ETCFS_TEST_SECONDS", seconds);
-    show(&format!("ETCFS_TEST_SEED={seed} ETCFS_TEST_SECONDS={seconds} on {members} of {kind:?}"));
-    let mut cluster = Cluster::start(kind, Shape { members, ..Shape::default() });
+/// What one run is of.
+struct Setup {
+    kind: Kind,
+    shape: Shape,
+    seed: u64,
+}
+
+impl Setup {
+    fn new(kind: Kind, members: usize) -> Self {
+        let seed = setting("ETCFS_TEST_SEED", rand::random::<u32>().into());
+        Self { kind, shape: Shape { members, ..Shape::default() }, seed }
+    }
+}
+
+/// Runs clients on a cluster to which `worst` is done, and judges all they saw.
+///
+/// Breaches of the rules `known` are told of, but do not fail the test.
+fn under(setup: Setup, known: &[Rule], worst: impl FnOnce(&mut Cluster, &Clients, &mut Nemesis)) {
+    let Setup { kind, shape, seed } = setup;
+    show(&format!("ETCFS_TEST_SEED={seed} on {} of {kind:?}", shape.members));
+    let mut cluster = Cluster::start(kind, shape);
     let clients = Clients::start(&cluster, seed);
     let mut nemesis = Nemesis::new(seed);
-    nemesis.run(&mut cluster, Duration::from_secs(seconds), || clients.now());
+    worst(&mut cluster, &clients, &mut nemesis);
     cluster.wait_until_ready();
+    let lasted = clients.now();
     let (mut history, last) = clients.finish(LEASE_PATIENCE);
     nemesis.look_for_the_fallen(&mut cluster);
     history.end.members = end::of(&cluster, last);
@@ -57,7 +76,7 @@ fn under_faults(kind: Kind, members: usize, seconds: u64, known: &[Rule]) {
     let record = Record {
         kind,
         seed,
-        seconds,
+        lasted,
         faults: &nemesis.faults,
         history: &history,
         verdict: &verdict,
@@ -68,13 +87,19 @@ fn under_faults(kind: Kind, members: usize, seconds: u64, known: &[Rule]) {
     show(&record.to_string());
 }
 
+/// Faults of every kind for a while.
+fn under_faults(setup: Setup, seconds: u64, known: &[Rule]) {
+    let end = Duration::from_secs(setting("ETCFS_TEST_SECONDS", seconds));
+    under(setup, known, |cluster, clients, nemesis| nemesis.run(cluster, end, || clients.now()));
+}
+
 #[test]
 fn a_single_node_keeps_its_word_under_faults() {
-    under_faults(Kind::Etcfs, 1, SECONDS, &[]);
+    under_faults(Setup::new(Kind::Etcfs, 1), SINGLE_SECONDS, &[]);
 }
 
 /// What is demanded is what etcd does, but for its known bugs.
 #[test]
 fn the_reference_keeps_its_word_but_for_what_is_known() {
-    under_faults(Kind::Etcd, 3, REFERENCE_SECONDS, KNOWN_OF_ETCD);
+    under_faults(Setup::new(Kind::Etcd, 3), REFERENCE_SECONDS, KNOWN_OF_ETCD);
 }

@@ -7,7 +7,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Deed {
+enum Deed {
     /// SIGKILL, and a start after a while.
     Kill,
     /// SIGSTOP, and SIGCONT after a while.
@@ -28,7 +28,8 @@ pub(crate) enum Whom {
 /// One fault that was done.
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
-    pub(crate) deed: Deed,
+    /// In a word or two.
+    pub(crate) deed: &'static str,
     pub(crate) whom: Whom,
     pub(crate) victims: Vec<usize>,
     pub(crate) from: Moment,
@@ -38,7 +39,7 @@ pub(crate) struct Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { deed, whom, victims, from, until } = self;
-        write!(f, "{deed:?} {whom:?} {victims:?} {from:.2?}..{until:.2?}")
+        write!(f, "{deed} {whom:?} {victims:?} {from:.2?}..{until:.2?}")
     }
 }
 
@@ -111,6 +112,11 @@ impl Nemesis {
                 }
             }
             let Planned { deed, whom, rest, .. } = planned;
+            let deed = match deed {
+                Deed::Kill => "kill",
+                Deed::Pause => "pause",
+                Deed::Isolate => "isolate",
+            };
             self.faults.push(Fault { deed, whom, victims, from, until: now() });
             std::thread::sleep(rest);
             self.look_for_the_fallen(cluster);
@@ -127,7 +133,8 @@ impl Nemesis {
         }
     }
 
-    fn victims(&mut self, cluster: &Cluster, whom: Whom) -> Vec<usize> {
+    /// Whom it hits this time.
+    pub(crate) fn victims(&mut self, cluster: &Cluster, whom: Whom) -> Vec<usize> {
         let mut members: Vec<usize> = (0..cluster.len()).collect();
         members.shuffle(&mut self.random);
         let count = match whom {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, fs, path::PathBuf, process::Command};
 
 use etcfs_tests::{
     command,
-    judge::{History, Rule, Verdict, Violation},
+    judge::{History, Moment, Rule, Verdict, Violation},
     machine,
     process::show,
     server::Kind,
@@ -17,7 +17,8 @@ use super::{clients, nemesis::Fault};
 pub(crate) struct Record<'a> {
     pub(crate) kind: Kind,
     pub(crate) seed: u64,
-    pub(crate) seconds: u64,
+    /// How long the clients worked.
+    pub(crate) lasted: Moment,
     pub(crate) faults: &'a [Fault],
     pub(crate) history: &'a History,
     pub(crate) verdict: &'a Verdict,
@@ -35,7 +36,8 @@ impl Record<'_> {
             "store": format!("{:?}", self.kind),
             "commit": commit,
             "seed": self.seed,
-            "seconds": self.seconds,
+            "seconds": self.lasted.as_secs(),
+            "members": self.history.end.members.len(),
             "faults": faults,
             "operations": clients::counts(self.history),
             "judged": self.verdict.judged,
@@ -68,7 +70,7 @@ impl fmt::Display for Record<'_> {
 
 fn fault(fault: &Fault) -> Value {
     json!({
-        "deed": format!("{:?}", fault.deed).to_lowercase(),
+        "deed": fault.deed,
         "whom": format!("{:?}", fault.whom).to_lowercase(),
         "victims": fault.victims,
         "from_ms": fault.from.as_millis() as u64,

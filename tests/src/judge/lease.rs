@@ -5,7 +5,10 @@
 //! known by what was seen of it: the revision that deleted its keys, or an
 //! answer that there is no such lease.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use super::{
     History, Rule, Verdict,
@@ -32,8 +35,14 @@ impl Known {
     }
 }
 
-/// Checks every lease; `ended` tells which revision deleted its keys.
-pub(super) fn check(history: &History, ended: &HashMap<i64, i64>, witness: &Witness, verdict: &mut Verdict) {
+/// Checks every lease; `ended` tells which revision deleted its keys. Returns those that ended too early.
+pub(super) fn check(
+    history: &History,
+    ended: &HashMap<i64, i64>,
+    witness: &Witness,
+    verdict: &mut Verdict,
+) -> HashSet<i64> {
+    let mut early = HashSet::new();
     let mut leases: HashMap<i64, Known> = HashMap::new();
     for operation in &history.operations {
         let Some(id) = operation.call.lease() else { continue };
@@ -73,21 +82,27 @@ pub(super) fn check(history: &History, ended: &HashMap<i64, i64>, witness: &Witn
             let text =
                 format!("lease {id:x}, renewed for {ttl:?} at {asked:?} or later, was gone at {gone:?}");
             verdict.breach(Rule::LeaseLivesOn, text);
+            early.insert(*id);
         }
     }
+    early
 }
 
 /// When clients learned of the end of a lease that took keys with it: whoever asks later sees that revision.
+///
+/// Of a lease that was called dead too early, no more follows than that.
 pub(super) fn endings<'a>(
     history: &'a History,
     ended: &'a HashMap<i64, i64>,
+    early: &'a HashSet<i64>,
 ) -> impl Iterator<Item = (Moment, i64)> + 'a {
     history.operations.iter().filter_map(|operation| {
         let gone = match &operation.call {
             Call::KeepAlive(_, Outcome::Answered(answer)) => answer.ttl <= 0,
             call => call.refusal() == Some(Refusal::NoLease),
         };
-        let revision = ended.get(&operation.call.lease()?)?;
+        let id = operation.call.lease().filter(|id| !early.contains(id))?;
+        let revision = ended.get(&id)?;
         gone.then_some((operation.answered, *revision))
     })
 }

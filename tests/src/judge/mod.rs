@@ -37,10 +37,10 @@ pub fn judge(history: &History) -> Verdict {
         watch::check(stream, &replayed.log, &compactions, &mut verdict);
     }
     let witness = Witness::of(history, []);
-    lease::check(history, &replayed.ended, &witness, &mut verdict);
+    let early = lease::check(history, &replayed.ended, &witness, &mut verdict);
     lease::revoked(history, &mut verdict);
     // Whether a lease ended early is judged by what was seen first; what came of it counts for the order.
-    let witness = Witness::of(history, lease::endings(history, &replayed.ended));
+    let witness = Witness::of(history, lease::endings(history, &replayed.ended, &early));
     order::check(history, &replayed.made, &witness, &compactions, &mut verdict);
     end(history, &replayed, &mut verdict);
     verdict

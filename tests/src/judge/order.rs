@@ -6,12 +6,17 @@
 
 use std::collections::HashMap;
 
+use etcfs_proto::etcdserverpb::ResponseHeader;
+
 use super::{
     History, Rule, Verdict,
     history::{Call, Refusal},
     shown,
     witness::{Compactions, Witness},
 };
+
+/// Violations whose cause is looked for: each takes a look at the whole history.
+const NAMED_MAX: usize = 50;
 
 /// Checks each operation; `made` tells which revision each change made.
 pub(super) fn check(
@@ -25,14 +30,20 @@ pub(super) fn check(
         let seen = witness.known_before(operation.asked);
         if let Some(&revision) = made.get(&index) {
             if revision <= seen {
-                let text = format!("{} made {revision}, but {seen} was seen before", shown(operation));
-                verdict.breach(Rule::RealTime, text);
+                let (what, by) = (shown(operation), seen_by(history, seen, verdict));
+                verdict.breach(
+                    Rule::RealTime,
+                    format!("{what} made {revision}, but {seen} was seen before by {by}"),
+                );
             }
         } else if let Some(revision) = operation.call.revision().filter(|_| is_linearizable(&operation.call))
             && revision < seen
         {
-            let text = format!("{} is of {revision}, but {seen} was seen before", shown(operation));
-            verdict.breach(Rule::RealTime, text);
+            let (what, by) = (shown(operation), seen_by(history, seen, verdict));
+            verdict.breach(
+                Rule::RealTime,
+                format!("{what} is of {revision}, but {seen} was seen before by {by}"),
+            );
         }
         let Some((at, is_read)) = named_revision(&operation.call) else { continue };
         let why = match operation.call.refusal() {
@@ -52,6 +63,23 @@ pub(super) fn check(
             verdict.breach(Rule::RefusalIsRight, format!("{} {why}", shown(operation)));
         }
     }
+}
+
+/// The first that was told of `revision`; looked for only while few things are wrong.
+fn seen_by(history: &History, revision: i64, verdict: &Verdict) -> String {
+    if verdict.violations.len() > NAMED_MAX {
+        return "somebody".into();
+    }
+    let calls = history.operations.iter().filter(|operation| operation.call.revision() == Some(revision));
+    let call = calls.min_by_key(|operation| operation.answered).map(|call| (call.answered, shown(call)));
+    let streams = history.streams.iter().flat_map(|stream| {
+        let of_it = |header: &ResponseHeader| header.revision == revision;
+        let told =
+            stream.responses.iter().filter(move |(_, response)| response.header.as_ref().is_some_and(of_it));
+        told.map(move |(at, _)| (*at, format!("watch {} on member {}", stream.name, stream.member)))
+    });
+    let first = call.into_iter().chain(streams).min();
+    first.map_or("the end of a lease".into(), |(at, who)| format!("{who} at {at:.3?}"))
 }
 
 /// The revision that a call is about, and whether it reads it rather than compacts.

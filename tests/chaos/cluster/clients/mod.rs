@@ -9,7 +9,10 @@ pub(crate) mod leases;
 mod session;
 pub(crate) mod watcher;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use etcfs_proto::mvccpb::KeyValue;
 use etcfs_tests::{
@@ -27,6 +30,9 @@ use watcher::Habit;
 const KEY_CLIENTS: usize = 4;
 /// Clients of leases.
 const LEASE_CLIENTS: usize = 8;
+
+/// How long clients may take to go on after a fault, on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The running clients.
 #[derive(Debug)]
@@ -76,6 +82,14 @@ impl Clients {
         self.shared.now()
     }
 
+    /// Waits until one of them has seen `count` more revisions.
+    #[track_caller]
+    pub(crate) fn wait_for_more(&self, count: i64) {
+        let recorded = || self.shared.recorded.load(Ordering::Relaxed);
+        let goal = recorded() + count;
+        wait::within(PATIENCE, "the clients have made more revisions", || (recorded() >= goal).then_some(()));
+    }
+
     /// Ends all, once the cluster is whole again, and returns what they saw.
     ///
     /// What is left of keys on leases is waited for until `lease_patience` from now.
@@ -103,7 +117,7 @@ impl Clients {
             match found {
                 Outcome::Answered(answer) if answer.kvs.is_empty() => return Vec::new(),
                 Outcome::Answered(answer) if self.shared.now() > until => return answer.kvs,
-                _ => std::thread::sleep(std::time::Duration::from_millis(50)),
+                _ => std::thread::sleep(Duration::from_millis(50)),
             }
         }
     }

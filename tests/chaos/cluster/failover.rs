@@ -1,0 +1,88 @@
+//! How long nobody can write when a leader dies.
+
+use std::{
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use etcfs_tests::{
+    api::{Api, put, runtime},
+    machine::setting,
+    partition::{Cluster, Shape},
+    process::show,
+    server::Kind,
+    wait,
+};
+
+/// Leaders killed of each store.
+const KILLS: u64 = 1;
+/// The same for both, and etcd's defaults.
+const ARGS: [&str; 2] = ["--heartbeat-interval=100", "--election-timeout=1000"];
+/// Time between two puts to one member.
+const STEP: Duration = Duration::from_millis(10);
+/// How long it may take: far more than it does, or the cluster is stuck.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Both stores in turn, so that what else the machine does hits both alike; the medians are shown.
+#[test]
+fn a_killed_leader_is_replaced() {
+    let kinds = [Kind::Etcd, Kind::Etcfs];
+    let shape = Shape { args: ARGS.map(str::to_owned).into(), ..Shape::default() };
+    let mut clusters = kinds.map(|kind| (Cluster::start(kind, shape.clone()), Vec::new()));
+    for number in 0..setting("ETCFS_TEST_FAILOVERS", KILLS) {
+        for (cluster, times) in &mut clusters {
+            times.push(kill_the_leader(cluster, number));
+        }
+    }
+    for (cluster, times) in &mut clusters {
+        times.sort_unstable();
+        let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);
+        show(&format!(
+            "{:?}: from the kill of a leader to the next acknowledged put, median {median:.3?}, \
+             slowest {slowest:.3?} of {}: {times:.3?}",
+            cluster.kind(),
+            times.len()
+        ));
+    }
+}
+
+/// Kills the leader of a cluster that has been at rest; returns the time to the next acknowledged put.
+fn kill_the_leader(cluster: &mut Cluster, number: u64) -> Duration {
+    cluster.wait_until_ready();
+    // Each member takes a put: whoever was away has found the leader again.
+    for member in 0..cluster.len() {
+        cluster.api(member).set(&format!("warm/{member}"), format!("{number}"));
+    }
+    let leader = wait::until("there is a leader", || cluster.leader());
+    let others: Vec<Api> = (0..cluster.len()).filter(|&m| m != leader).map(|m| cluster.api(m)).collect();
+    for api in &others {
+        // Connected before the clock runs.
+        assert!(api.revision() > 0);
+    }
+    cluster.kill(leader);
+    let killed = Instant::now();
+    let (acknowledged, first) = mpsc::channel();
+    let writers: Vec<_> = others
+        .into_iter()
+        .map(|api| runtime().spawn(put_again_and_again(api, acknowledged.clone())))
+        .collect();
+    let took = first.recv_timeout(PATIENCE).expect("a put is acknowledged again") - killed;
+    writers.iter().for_each(tokio::task::JoinHandle::abort);
+    cluster.launch(leader);
+    took
+}
+
+/// Puts at a steady rate, whatever becomes of the puts before; tells when one is acknowledged.
+async fn put_again_and_again(api: Api, acknowledged: mpsc::Sender<Instant>) {
+    let mut puts = tokio::task::JoinSet::new();
+    loop {
+        let (mut kv, acknowledged) = (api.kv(), acknowledged.clone());
+        puts.spawn(async move {
+            if kv.put(put("failover", "v")).await.is_ok() {
+                // An error says that the one who waits has heard enough.
+                let _heard = acknowledged.send(Instant::now());
+            }
+        });
+        tokio::time::sleep(STEP).await;
+    }
+}
