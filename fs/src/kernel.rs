@@ -26,6 +26,7 @@ use crate::lock::{Mode, Span};
 use crate::node::{Attr, Entry, Fh, Kind, Moment, NodeId};
 use crate::ops::{
     BLOCK, Created, Fs, HELPER_FH, LockSeen, Owner, RenameHow, SetAttr, SetLock, SetTime, interruptible,
+    is_virtual,
 };
 
 /// How long the kernel may believe what it is told to keep; the notifier corrects it
@@ -45,6 +46,9 @@ const OPEN: FopenFlags = FopenFlags::FOPEN_DIRECT_IO;
 
 /// The helper's: nothing is to be flushed.
 const HELPER_OPEN: FopenFlags = OPEN.union(FopenFlags::FOPEN_NOFLUSH);
+
+/// What is no key can't be written.
+const READ_ONLY: u16 = 0o555;
 
 /// Largest extended attribute value that the kernel takes.
 const XATTR_BYTES_MAX: usize = 65_536;
@@ -73,7 +77,14 @@ impl Kernel {
         reply: impl FnOnce(Result<T, OpError>) + Send + 'static,
     ) {
         let pid = req.pid();
-        self.fs.runtime.spawn(async move { reply(interruptible(pid, operation).await) });
+        let fs = self.fs.clone();
+        self.fs.runtime.spawn(async move {
+            let done = interruptible(pid, operation).await;
+            if let Err(error) = &done {
+                fs.note_error(error);
+            }
+            reply(done);
+        });
     }
 }
 
@@ -89,6 +100,7 @@ fn file_attr(fs: &Fs, node: NodeId, attr: &Attr) -> FileAttr {
         Kind::Dir => (FileType::Directory, fs.view.dir_mode),
         Kind::Link => (FileType::Symlink, 0o777),
     };
+    let perm = if is_virtual(NodeId(attr.ino)) { perm & READ_ONLY } else { perm };
     FileAttr {
         ino: INodeNo(node.0),
         size: attr.size,
@@ -193,6 +205,7 @@ impl Filesystem for Kernel {
         }
         if offered != wanted {
             tracing::info!(missing = ?(wanted - offered), "the kernel lacks");
+            self.fs.note_lacks(format!("{:?}", wanted - offered));
         }
         Ok(())
     }
@@ -217,7 +230,7 @@ impl Filesystem for Kernel {
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
-        self.fs.nodes.with(|table| table.forget(NodeId(ino.0), nlookup));
+        self.fs.forget(NodeId(ino.0), nlookup);
     }
 
     fn getattr(&self, req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
@@ -348,9 +361,17 @@ impl Filesystem for Kernel {
                 Err(error) => reply.error(errno(&error)),
             };
         }
-        match self.fs.open(NodeId(ino.0), req.pid(), Fs::open_how(flags.0)) {
+        let (id, how) = (NodeId(ino.0), Fs::open_how(flags.0));
+        let answer = move |opened: Result<Fh, OpError>| match opened {
             Ok(fh) => reply.opened(FileHandle(fh.0), OPEN),
             Err(error) => reply.error(errno(&error)),
+        };
+        match self.fs.open_now(id, req.pid(), how) {
+            Some(opened) => answer(opened),
+            None => {
+                let fs = self.fs.clone();
+                self.task(req, async move { fs.open_virtual(id, how).await }, answer);
+            }
         }
     }
 

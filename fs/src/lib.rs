@@ -21,6 +21,7 @@ pub mod remote;
 mod run;
 pub mod sync;
 mod telemetry;
+mod r#virtual;
 
 pub use mount::mounts;
 pub use run::{AS_COMMAND, main_with};

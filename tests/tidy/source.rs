@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use syn::ext::IdentExt as _;
 use syn::visit::{self, Visit};
 
 /// The code of one crate, without its tests.
@@ -62,7 +63,7 @@ impl Crate {
         for item in items {
             if let syn::Item::Mod(child) = item {
                 let is_test = is_test || is_for_tests(&child.attrs);
-                let name = child.ident.to_string().trim_start_matches("r#").to_owned();
+                let name = child.ident.unraw().to_string();
                 let mut inner = module.to_vec();
                 inner.push(name.clone());
                 self.modules.insert(inner.clone());
@@ -146,7 +147,7 @@ impl<'ast> Visit<'ast> for Paths {
     fn visit_path(&mut self, path: &'ast syn::Path) {
         // One word is a local name, or was imported by a path that is seen elsewhere.
         if path.segments.len() > 1 {
-            self.found.push(path.segments.iter().map(|segment| segment.ident.to_string()).collect());
+            self.found.push(path.segments.iter().map(|segment| segment.ident.unraw().to_string()).collect());
         }
         visit::visit_path(self, path);
     }
@@ -195,10 +196,10 @@ impl Paths {
             path
         };
         match tree {
-            syn::UseTree::Path(path) => self.tree(&path.tree, &with(&path.ident.to_string())),
+            syn::UseTree::Path(path) => self.tree(&path.tree, &with(&path.ident.unraw().to_string())),
             syn::UseTree::Name(name) if name.ident == "self" => self.found.push(before.to_vec()),
-            syn::UseTree::Name(name) => self.found.push(with(&name.ident.to_string())),
-            syn::UseTree::Rename(rename) => self.found.push(with(&rename.ident.to_string())),
+            syn::UseTree::Name(name) => self.found.push(with(&name.ident.unraw().to_string())),
+            syn::UseTree::Rename(rename) => self.found.push(with(&rename.ident.unraw().to_string())),
             syn::UseTree::Glob(_) => self.found.push(with("*")),
             syn::UseTree::Group(group) => group.items.iter().for_each(|tree| self.tree(tree, before)),
         }

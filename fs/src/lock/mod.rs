@@ -16,7 +16,7 @@ mod record;
 mod span;
 
 pub(crate) use queue::{Obstacle, Queue, Request};
-pub(crate) use record::{Held, Kind, Record, file_of, held_key, range_of, waiting_key};
+pub(crate) use record::{Held, Kind, Record, file_of, held_key, line, range_of, waiting_key};
 pub(crate) use span::{Mode, Span, Spans};
 
 /// Records of locks: this, then the key of the file.

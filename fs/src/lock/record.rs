@@ -121,6 +121,25 @@ impl Record {
     }
 }
 
+/// A record as `%locks` shows it: key, host, process, revision, and what it has or waits for.
+pub(crate) fn line(file: &[u8], record: &Record) -> String {
+    let Held { spans, pid, host } = &record.held;
+    let mut line = format!("{}\t{host}\t{pid}\t{}\t", file.escape_ascii(), record.revision);
+    line.push_str(match record.kind {
+        Kind::Holds => "holds",
+        Kind::Waits => "waits",
+    });
+    for (Span { start, end }, mode) in spans.iter() {
+        let _ = match end {
+            // What both flock and a lock to the end of the file ask for.
+            end if end >= i64::MAX as u64 => write!(line, " {} {start}-", word(mode)),
+            end => write!(line, " {} {start}-{end}", word(mode)),
+        };
+    }
+    line.push('\n');
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

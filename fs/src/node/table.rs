@@ -93,6 +93,18 @@ pub(crate) struct Work {
     pub(crate) attributes: Vec<NodeId>,
 }
 
+/// How much a table keeps, and how far the watch has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stats {
+    pub(crate) cached_bytes: usize,
+    pub(crate) cached_bytes_max: usize,
+    pub(crate) keys: usize,
+    pub(crate) dirs: usize,
+    pub(crate) inodes: usize,
+    pub(crate) open: usize,
+    pub(crate) seen: i64,
+}
+
 /// All inodes, handles and cached facts.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -400,6 +412,19 @@ impl Table {
             .filter(|(_, handle)| matches!(handle, Handle::Writer(_)))
             .map(|(&fh, _)| fh)
             .collect()
+    }
+
+    /// How much is kept.
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            cached_bytes: self.cached_bytes,
+            cached_bytes_max: self.limits.bytes_max,
+            keys: self.keys.len(),
+            dirs: self.dirs.len(),
+            inodes: self.nodes.len(),
+            open: self.handles.len(),
+            seen: self.seen,
+        }
     }
 
     /// This mount's puts on one key take turns.

@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 
 use super::Fs;
+use super::virtuals::is_virtual;
 use crate::errno::OpError;
 use crate::node::{Attr, Edits, Fh, Kind, Known, Moment, NodeId};
 
@@ -32,6 +33,9 @@ pub(crate) struct SetAttr {
 
 impl Fs {
     pub(crate) fn getattr(&self, id: NodeId, pid: u32, fh: Option<Fh>) -> Result<Attr, OpError> {
+        if is_virtual(id) {
+            return self.virtual_attr(id);
+        }
         self.nodes.with(|table| match table.kind(id).ok_or(OpError::Stale)? {
             Kind::File => table.getattr_file(id, pid, fh, Instant::now()).ok_or(OpError::Stale),
             Kind::Dir => Ok(table.dir_attr(id)),
@@ -49,6 +53,9 @@ impl Fs {
         fh: Option<Fh>,
         set: SetAttr,
     ) -> Result<Attr, OpError> {
+        if is_virtual(id) {
+            return Err(OpError::ReadOnly);
+        }
         let kind = self.kind_of(id)?;
         self.check_owner_and_mode(kind, &set)?;
         if let Some(len) = set.size {
@@ -150,6 +157,9 @@ impl Fs {
     }
 
     pub(crate) fn link_target(&self, id: NodeId) -> Result<std::ffi::OsString, OpError> {
+        if is_virtual(id) {
+            return self.virtual_link(id);
+        }
         self.nodes.with(|table| table.link_target(id)).ok_or(OpError::Malformed("not a link"))
     }
 }

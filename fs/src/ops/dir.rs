@@ -13,6 +13,7 @@ use etcfs_proto::key::KeyRange;
 
 use super::Fs;
 use super::lookup::Named;
+use super::virtuals::is_virtual;
 use crate::errno::OpError;
 use crate::map::{Child, Dir, Key, Listing as Collected, Shown};
 use crate::node::{DirView, Entry, Fh, Kind, Listing, ListingEntry, NodeId, Value, file_ino, link_ino};
@@ -43,24 +44,34 @@ fn above_all(key: &[u8]) -> Bytes {
 impl Fs {
     pub(crate) fn open_dir(&self, id: NodeId) -> Result<Fh, OpError> {
         match self.kind_of(id)? {
+            Kind::Dir if is_virtual(id) => Ok(self.virtuals.open_dir(id)),
             Kind::Dir => Ok(self.nodes.with(|table| table.open_dir(id))),
             Kind::File | Kind::Link => Err(OpError::NotDirectory),
         }
     }
 
     pub(crate) fn release_dir(&self, fh: Fh) {
+        if self.release_virtual(fh) {
+            return;
+        }
         self.nodes.with(|table| table.release(fh));
     }
 
     /// The listing that an open directory shows from `offset` on, if it has been read.
     pub(crate) fn listing_now(&self, fh: Fh, offset: u64) -> Option<Arc<Listing>> {
         // Offset 0 is a new look (rewinddir), unless nothing has been read yet anyway.
+        if let Some(listing) = self.virtuals.listing(fh) {
+            return Some(listing).filter(|_| offset > 0);
+        }
         self.nodes.with(|table| table.dir_handle(fh)).and_then(|(_, listing)| listing).filter(|_| offset > 0)
     }
 
     pub(crate) async fn listing(&self, fh: Fh, offset: u64) -> Result<Arc<Listing>, OpError> {
         if let Some(listing) = self.listing_now(fh, offset) {
             return Ok(listing);
+        }
+        if let Some(listed) = self.list_virtual(fh).await {
+            return listed;
         }
         let (id, _) = self.nodes.with(|table| table.dir_handle(fh)).ok_or(OpError::BadHandle)?;
         let DirView { dir, dead } = self.nodes.with(|table| table.dir_view(id)).ok_or(OpError::Stale)?;
@@ -83,7 +94,7 @@ impl Fs {
         }
         let mut tries = 0;
         let read = loop {
-            match self.read_listing(dir).await {
+            match self.read_listing(dir, None).await {
                 Err(OpError::Remote(RemoteError::Compacted(_))) if tries < COMPACTED_TRIES => tries += 1,
                 other => break other,
             }
@@ -99,12 +110,17 @@ impl Fs {
         Ok(listing)
     }
 
-    async fn read_listing(&self, dir: &Dir) -> Result<(Revision, Vec<ListingEntry>), OpError> {
+    /// Reads a listing: the newest, or as of a revision.
+    pub(super) async fn read_listing(
+        &self,
+        dir: &Dir,
+        at: Option<Revision>,
+    ) -> Result<(Revision, Vec<ListingEntry>), OpError> {
         let mut collected = Collected::new(&self.map, dir.clone());
         let range = self.map.key_range(dir);
         let mut there = self.map.record_of(dir).is_none();
         let revision = self
-            .walk(range, None, |key| {
+            .walk(range, at, |key| {
                 there = true;
                 collected.key(key)
             })
@@ -116,7 +132,9 @@ impl Fs {
         .await?;
         if !there {
             // Gone since it was opened, or somebody's working directory: it reads empty.
-            self.nodes.with(|table| table.dir_gone(dir));
+            if at.is_none() {
+                self.nodes.with(|table| table.dir_gone(dir));
+            }
             return Ok((revision, Vec::new()));
         }
         if let Some(own) = self.map.value_key(dir) {

@@ -484,6 +484,13 @@ impl Locks {
         state.requests
     }
 
+    /// How many locks there are, and how many are lost.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        let lost = state.held.iter().filter(|holding| holding.lost).count();
+        (state.held.len() - lost, lost)
+    }
+
     /// The fencing token: at which revision this mount got its newest lock of a file.
     pub(super) fn revision_of(&self, file: &[u8]) -> Option<Revision> {
         let state = self.state.lock();

@@ -59,10 +59,16 @@ pub(super) const AHEAD_MIN: usize = 8;
 impl Fs {
     /// Answers from what is known; `None` if the server must be asked.
     pub(crate) fn lookup_now(&self, parent: NodeId, name: &OsStr) -> Option<Result<Entry, OpError>> {
+        if self.is_virtual_name(parent, name) {
+            return None;
+        }
         self.nodes.with(|table| self.lookup_in(table, parent, name)).transpose()
     }
 
     pub(crate) async fn lookup(&self, parent: NodeId, name: &OsStr) -> Result<Entry, OpError> {
+        if self.is_virtual_name(parent, name) {
+            return self.lookup_virtual(parent, name).await;
+        }
         loop {
             let step = self.nodes.with(|table| match self.lookup_in(table, parent, name)? {
                 Some(entry) => Ok(Ok(entry)),
@@ -126,8 +132,8 @@ impl Fs {
                 })
             }
             Step::More(dir) | Step::Rel(dir) => Ok(Ok(Named::Dir { dir, canonical: true })),
-            // What they show is not built yet, so nothing is there.
-            Step::Reserved(_) => Err(OpError::NotFound),
+            // Looked up elsewhere, and never made, removed or renamed.
+            Step::Reserved(_) => Err(OpError::NotPermitted("a reserved name")),
         }
     }
 

@@ -20,6 +20,7 @@ mod scratch;
 mod statfs;
 #[cfg(test)]
 pub(crate) mod test_mount;
+mod virtuals;
 mod write;
 mod xattr;
 
@@ -47,6 +48,7 @@ pub(crate) use lock::{LockSeen, Owner, SetLock};
 pub(crate) use read::OpenHow;
 pub(crate) use rename::RenameHow;
 pub(crate) use statfs::BLOCK;
+pub(crate) use virtuals::is_virtual;
 
 /// One mounted tree: what the operations work on.
 #[derive(Debug)]
@@ -60,6 +62,7 @@ pub struct Fs {
     /// Taken for a few lines, never together with the table's lock.
     renewals: Mutex<HashMap<LeaseId, Renewal>>,
     locks: lock::Locks,
+    virtuals: virtuals::Virtuals,
     pub(crate) tasks: TaskTracker,
     pub(crate) started: SystemTime,
     stopping: AtomicBool,
@@ -87,6 +90,7 @@ impl Fs {
             runtime,
             renewals: Mutex::new(HashMap::new()),
             locks: lock::Locks::default(),
+            virtuals: virtuals::Virtuals::default(),
             tasks: TaskTracker::new(),
             started: SystemTime::now(),
             stopping: AtomicBool::new(false),
@@ -116,12 +120,18 @@ impl Fs {
 
     /// The directory that an inode is, alive.
     pub(crate) fn dir_of(&self, id: NodeId) -> Result<Dir, OpError> {
+        if is_virtual(id) {
+            return Err(OpError::ReadOnly);
+        }
         let view = self.nodes.with(|table| table.dir_view(id)).ok_or(OpError::NotDirectory)?;
         if view.dead { Err(OpError::NotFound) } else { Ok(view.dir) }
     }
 
     /// The kind of an inode that the kernel asks about.
     pub(crate) fn kind_of(&self, id: NodeId) -> Result<Kind, OpError> {
+        if is_virtual(id) {
+            return self.virtuals.kind(id).ok_or(OpError::Stale);
+        }
         self.nodes.with(|table| table.kind(id)).ok_or(OpError::Stale)
     }
 

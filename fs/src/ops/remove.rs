@@ -12,6 +12,7 @@ use etcfs_proto::key::KeyRange;
 
 use super::lookup::Named;
 use super::put::got;
+use super::virtuals::is_virtual;
 use super::{Fs, key};
 use crate::errno::OpError;
 use crate::map::{Dir, Key};
@@ -29,6 +30,9 @@ pub(super) struct Keep {
 
 impl Fs {
     pub(crate) async fn unlink(&self, parent: NodeId, name: &OsStr) -> Result<(), OpError> {
+        if is_virtual(parent) {
+            return self.unlink_virtual(parent, name).await;
+        }
         let dir = self.dir_of(parent)?;
         let (name_key, value, local, in_itself) = match self.named(&dir, name).await? {
             Named::File { key, value, local, in_itself } => (key, value, local, in_itself),
@@ -139,6 +143,9 @@ impl Fs {
     }
 
     pub(crate) async fn remove_dir(&self, parent: NodeId, name: &OsStr) -> Result<(), OpError> {
+        if is_virtual(parent) {
+            return self.remove_virtual_dir(parent, name).await;
+        }
         let parent_dir = self.dir_of(parent)?;
         let dir = match self.named(&parent_dir, name).await? {
             Named::Dir { dir, .. } => dir,

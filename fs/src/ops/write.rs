@@ -144,6 +144,9 @@ impl Fs {
     }
 
     pub(crate) fn release_now(self: &FsRef, fh: Fh) {
+        if self.release_virtual(fh) {
+            return;
+        }
         if let Some(key) = self.nodes.with(|table| table.release(fh)) {
             self.scratch_closed(key);
         }

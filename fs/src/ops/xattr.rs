@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 
 use bytes::Bytes;
 
+use super::virtuals::is_virtual;
 use super::{Fs, key, put_value};
 use crate::errno::OpError;
 use crate::node::{Kind, Known, NodeId, Value};
@@ -149,6 +150,9 @@ impl Fs {
 
     /// The key and value behind an inode; `None` for what has none on the server.
     fn xattr_file(&self, id: NodeId) -> Result<Option<(Bytes, Value)>, OpError> {
+        if is_virtual(id) {
+            return Ok(None);
+        }
         self.nodes.with(|table| match table.kind(id).ok_or(OpError::Stale)? {
             Kind::Dir | Kind::Link => Ok(None),
             Kind::File => {

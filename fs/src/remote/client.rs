@@ -26,7 +26,7 @@ use self::slots::Sessions;
 use super::times::Times;
 use super::{
     At, Call, Change, Committed, Freshness, KeyValue, LeaseFacts, LeaseId, Lookup, Page, PageRequest,
-    Patience, Probe, Remote, RemoteError, Renewal, Revision, Usage, Watch,
+    Patience, Probe, Remote, RemoteError, Renewal, Revision, ServerFacts, Usage, Watch,
 };
 use crate::map::Key;
 
@@ -203,6 +203,23 @@ impl Remote for Server {
         .boxed()
     }
 
+    fn leases(&self) -> Call<'_, Vec<LeaseId>> {
+        async move {
+            let answer = self.reach.ask(|| async { self.client.lease().leases().await }).await?;
+            Ok(answer.leases.into_iter().map(|lease| LeaseId(lease.id)).collect())
+        }
+        .boxed()
+    }
+
+    fn lease_keys(&self, lease: LeaseId) -> Call<'_, Option<Vec<Key>>> {
+        async move {
+            let request = LeaseTimeToLiveRequest { id: lease.0, keys: true };
+            let facts = self.reach.ask(|| async { self.client.lease().time_to_live(request).await }).await?;
+            Ok((facts.ttl >= 0).then(|| facts.keys.into_iter().map(Key::from).collect()))
+        }
+        .boxed()
+    }
+
     fn lease_revoke(&self, lease: LeaseId) -> Call<'_, ()> {
         async move {
             self.reach
@@ -239,6 +256,24 @@ impl Remote for Server {
             Ok(usage)
         }
         .boxed()
+    }
+
+    fn server(&self) -> Call<'_, ServerFacts> {
+        async move {
+            let status = self.reach.ask(|| async { self.client.maintenance().status().await }).await?;
+            let header = status.header.unwrap_or_default();
+            Ok(ServerFacts {
+                version: status.version,
+                member: header.member_id,
+                leader: status.leader,
+                revision: Revision(header.revision),
+            })
+        }
+        .boxed()
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        self.client.endpoints().iter().map(ToString::to_string).collect()
     }
 
     fn time_of(&self, revision: Revision) -> SystemTime {

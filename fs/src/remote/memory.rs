@@ -20,8 +20,8 @@ use tokio::time::Instant;
 use super::times::Times;
 use super::{
     Answer, At, Call, Change, Changed, Committed, Compare, Event, Freshness, KeyValue, Lease, LeaseFacts,
-    LeaseId, Lookup, Op, Page, PageRequest, Probe, Remote, RemoteError, Renewal, Revision, Usage, Watch,
-    Watched,
+    LeaseId, Lookup, Op, Page, PageRequest, Probe, Remote, RemoteError, Renewal, Revision, ServerFacts,
+    Usage, Watch, Watched,
 };
 use crate::map::Key;
 
@@ -448,6 +448,19 @@ impl Remote for Memory {
         })
     }
 
+    fn leases(&self) -> Call<'_, Vec<LeaseId>> {
+        self.call(|state| Ok(state.leases.keys().copied().map(LeaseId).collect()))
+    }
+
+    fn lease_keys(&self, lease: LeaseId) -> Call<'_, Option<Vec<Key>>> {
+        self.call(move |state| {
+            let all = KeyRange::prefix(&Bytes::new());
+            let attached = state.range(&all, state.head).filter(|kv| kv.lease == Some(lease));
+            let keys = attached.map(|kv| kv.key.clone()).collect();
+            Ok(state.leases.contains_key(&lease.0).then_some(keys))
+        })
+    }
+
     fn lease_revoke(&self, lease: LeaseId) -> Call<'_, ()> {
         self.call(move |state| {
             if !state.leases.contains_key(&lease.0) {
@@ -481,6 +494,17 @@ impl Remote for Memory {
             let keys = ranges.iter().map(|range| state.range(range, state.head).count()).sum::<usize>();
             Ok(Usage { quota_bytes: Some(2 << 30), in_use_bytes: in_use as u64, keys: keys as u64 })
         })
+    }
+
+    fn server(&self) -> Call<'_, ServerFacts> {
+        self.call(|state| {
+            let revision = Revision(state.head);
+            Ok(ServerFacts { version: "memory".to_owned(), member: 1, leader: 1, revision })
+        })
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        vec!["memory".to_owned()]
     }
 
     fn time_of(&self, revision: Revision) -> SystemTime {

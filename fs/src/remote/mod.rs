@@ -165,6 +165,16 @@ pub struct Usage {
     pub keys: u64,
 }
 
+/// The member that answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerFacts {
+    pub version: String,
+    pub member: u64,
+    /// 0 where there is none.
+    pub leader: u64,
+    pub revision: Revision,
+}
+
 /// Keeps a lease alive until it is dropped.
 pub struct Renewal(#[allow(dead_code, reason = "held for its drop")] Box<dyn Send + Sync>);
 
@@ -210,7 +220,8 @@ pub trait Remote: fmt::Debug + Send + Sync + 'static {
     /// where the connection was lost between the request and the answer.
     fn commit(&self, change: Change) -> Call<'_, Committed>;
 
-    /// All changes of the ranges, from revision `from` on, as one stream of whole revisions.
+    /// All changes of the ranges, from revision `from` on, as one stream of whole revisions. How far it has come is
+    /// told soon after it begins, also where nothing changes.
     fn watch(&self, ranges: Vec<KeyRange>, from: Revision) -> Watch;
 
     /// A new lease; at least this long.
@@ -218,6 +229,12 @@ pub trait Remote: fmt::Debug + Send + Sync + 'static {
 
     /// `None` for a lease that is not, or no more.
     fn lease_facts(&self, lease: LeaseId) -> Call<'_, Option<LeaseFacts>>;
+
+    /// Every lease there is.
+    fn leases(&self) -> Call<'_, Vec<LeaseId>>;
+
+    /// The keys attached to a lease; `None` for one that is not.
+    fn lease_keys(&self, lease: LeaseId) -> Call<'_, Option<Vec<Key>>>;
 
     /// Ends a lease, and every key attached to it.
     fn lease_revoke(&self, lease: LeaseId) -> Call<'_, ()>;
@@ -227,6 +244,12 @@ pub trait Remote: fmt::Debug + Send + Sync + 'static {
 
     /// Space, and the number of keys in `ranges`.
     fn usage(&self, ranges: Vec<KeyRange>) -> Call<'_, Usage>;
+
+    /// What the server says of itself, for people.
+    fn server(&self) -> Call<'_, ServerFacts>;
+
+    /// Where it is looked for.
+    fn endpoints(&self) -> Vec<String>;
 
     /// When a revision was made, for mtime: strictly rising with the revision, the same whenever asked.
     fn time_of(&self, revision: Revision) -> SystemTime;

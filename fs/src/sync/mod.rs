@@ -39,6 +39,7 @@ async fn follow(fs: Arc<Fs>, from: Revision) {
             match watch.next().await {
                 Some(Ok(Watched::Changed(changed))) => {
                     from = changed.revision;
+                    fs.journal(&changed);
                     take(&fs, changed);
                 }
                 Some(Ok(Watched::UpTo(revision))) => {
@@ -47,8 +48,12 @@ async fn follow(fs: Arc<Fs>, from: Revision) {
                 }
                 Some(Ok(Watched::Lost)) => {
                     tracing::warn!("the server can't be reached; cached files get old");
+                    fs.note_lost(true);
                 }
-                Some(Ok(Watched::Back)) => tracing::info!("the server answers again"),
+                Some(Ok(Watched::Back)) => {
+                    tracing::info!("the server answers again");
+                    fs.note_lost(false);
+                }
                 Some(Err(error)) => break error,
                 None => return,
             }
@@ -58,7 +63,10 @@ async fn follow(fs: Arc<Fs>, from: Revision) {
             error => {
                 tracing::warn!(%error, "the watch has a gap; everything is read again");
                 match resync(&fs).await {
-                    Ok(revision) => from = revision,
+                    Ok(revision) => {
+                        fs.journal_gap(revision);
+                        from = revision;
+                    }
                     Err(error) => {
                         tracing::error!(%error, "the mount can't follow changes");
                         tokio::time::sleep(RETRY).await;

@@ -11,6 +11,7 @@ mod restart;
 mod revisions;
 mod size;
 mod tutorial;
+mod virtuals;
 
 use etcfs_tests::{
     api::Api,

@@ -39,6 +39,8 @@ struct Open {
     watchers: Vec<Watcher>,
     states: Vec<watch::Receiver<WatchState>>,
     merge: Merge,
+    /// Ranges that have not said yet how far they are, beyond their events.
+    silent: Vec<bool>,
     /// As last told to the reader.
     lost: bool,
     /// Until then a watcher that was never connected is not missed.
@@ -66,6 +68,7 @@ pub(super) fn open(client: &Client, ranges: Vec<KeyRange>, from: Revision) -> Wa
         unconfirmed: vec![None; watchers.len()],
         states: watchers.iter().map(Watcher::state).collect(),
         merge: Merge::new(watchers.len(), from),
+        silent: vec![true; watchers.len()],
         watchers,
         lost: false,
         open_by: Instant::now() + OPEN_WITHIN,
@@ -83,7 +86,8 @@ impl Open {
             if let Some(watched) = self.merge.next() {
                 return Some(Ok(watched));
             }
-            let behind: Vec<usize> = self.merge.behind().collect();
+            let mut behind: Vec<usize> = self.merge.behind().collect();
+            behind.extend((0..self.silent.len()).filter(|&range| self.silent[range]));
             if !behind.is_empty() && self.honest.is_none() {
                 self.honest = Some(is_honest(&self.client).await);
             }
@@ -123,9 +127,9 @@ impl Open {
                 }
                 self.merge.know(range, Revision(batch.revision));
             }
-            BatchKind::Progress => self.merge.know(range, Revision(batch.revision)),
+            BatchKind::Progress => self.know(range, batch.revision),
             BatchKind::ProgressAnswer if self.honest == Some(true) => {
-                self.merge.know(range, Revision(batch.revision));
+                self.know(range, batch.revision);
             }
             BatchKind::ProgressAnswer => {
                 let connected =
@@ -133,11 +137,16 @@ impl Open {
                 if connected.is_some_and(|age| age >= SETTLED) {
                     let confirmed = self.unconfirmed[range].replace(batch.revision);
                     if let Some(revision) = confirmed {
-                        self.merge.know(range, Revision(revision));
+                        self.know(range, revision);
                     }
                 }
             }
         }
+    }
+
+    fn know(&mut self, range: usize, revision: i64) {
+        self.silent[range] = false;
+        self.merge.know(range, Revision(revision));
     }
 
     fn connection_changed(&mut self) -> Option<Watched> {

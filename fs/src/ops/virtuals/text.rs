@@ -1,0 +1,121 @@
+//! Files that are written anew at each opening.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use etcfs_proto::key::KeyRange;
+use tokio::time::timeout;
+
+use super::Fs;
+use super::registry::{Facts, Found};
+use crate::errno::OpError;
+use crate::lock::{LOCK_RECORDS, Record, file_of, line};
+use crate::map::Rel;
+use crate::node::Stats;
+use crate::remote::{At, Freshness, LeaseId, Page, PageRequest, RemoteError, Revision};
+use crate::r#virtual::{Place, Status};
+
+/// Whoever asks how the mount is doing is told, also where the server does not answer.
+const SERVER_WITHIN: Duration = Duration::from_secs(1);
+
+/// Records of locks read at a time.
+const LOCKS_PAGE: u32 = 1000;
+
+impl Fs {
+    pub(super) async fn found_text(&self, place: Place) -> Result<Found, OpError> {
+        let size = self.text_of(&place).await?.len() as u64;
+        Ok(Found::file(place, size, Revision(0)))
+    }
+
+    pub(super) async fn text_of(&self, place: &Place) -> Result<Bytes, OpError> {
+        match place {
+            Place::LeaseTtl(lease) => self.lease_text(*lease, true).await,
+            Place::LeaseGranted(lease) => self.lease_text(*lease, false).await,
+            Place::Locks => self.locks_text().await,
+            Place::Status => Ok(self.status_text().await),
+            _ => Err(OpError::Malformed("not a text")),
+        }
+    }
+
+    async fn lease_text(&self, lease: LeaseId, left: bool) -> Result<Bytes, OpError> {
+        let facts = self.remote.lease_facts(lease).await?.ok_or(OpError::NotFound)?;
+        Ok(format!("{}\n", if left { facts.left_seconds } else { facts.granted_seconds }).into())
+    }
+
+    /// A line for each lock of a file that the mount shows.
+    async fn locks_text(&self) -> Result<Bytes, OpError> {
+        let prefix: &[u8] = if self.map.rel() == Rel::Off { self.map.prefix() } else { b"" };
+        let mut range = KeyRange::prefix(&[LOCK_RECORDS, prefix].concat().into());
+        let mut how = Freshness::Linearizable;
+        let mut text = String::new();
+        loop {
+            let page = PageRequest { range: range.clone(), limit: LOCKS_PAGE, keys_only: false, how };
+            let At { revision, found: Page { kvs, more } } = self.remote.page(page).await?;
+            for kv in &kvs {
+                if let (Some(file), Some(record)) = (file_of(&kv.key), Record::read(kv)) {
+                    text.push_str(&line(file, &record));
+                }
+            }
+            match kvs.last() {
+                Some(last) if more => range.start = etcfs_proto::key::successor(&last.key),
+                _ => return Ok(text.into()),
+            }
+            how = Freshness::Exactly(revision);
+        }
+    }
+
+    async fn status_text(&self) -> Bytes {
+        let server = match timeout(SERVER_WITHIN, self.remote.server()).await {
+            Ok(answer) => answer,
+            Err(_) => Err(RemoteError::TimedOut(SERVER_WITHIN)),
+        };
+        let stats: Stats = self.nodes.with(|table| table.stats());
+        let (locks, locks_lost) = self.locks.counts();
+        let log_bytes = self.virtuals.journal.bytes();
+        let (lacks, last_error, lost) = {
+            let Facts { lacks, last_error, lost } = &*self.virtuals.facts.lock();
+            (lacks.clone(), last_error.clone(), *lost)
+        };
+        let status = Status {
+            endpoints: self.remote.endpoints(),
+            server,
+            watched: Revision(stats.seen),
+            lost,
+            cached_bytes: stats.cached_bytes,
+            cached_bytes_max: stats.cached_bytes_max,
+            keys: stats.keys,
+            dirs: stats.dirs,
+            inodes: stats.inodes,
+            open_files: stats.open,
+            log_bytes,
+            locks,
+            locks_lost,
+            lacks,
+            last_error,
+            up: self.started.elapsed().unwrap_or_default(),
+        };
+        status.to_string().into()
+    }
+
+    /// Remembers an error for `%status`, if it is the server's or a lock's: others are the programs' own.
+    pub(crate) fn note_error(&self, error: &OpError) {
+        let ours = match error {
+            OpError::Remote(RemoteError::NoSuchLease | RemoteError::TooLarge | RemoteError::Closed) => false,
+            OpError::Remote(_) | OpError::LocksLost => true,
+            _ => false,
+        };
+        if ours {
+            self.virtuals.facts.lock().last_error = Some((SystemTime::now(), error.to_string()));
+        }
+    }
+
+    /// Remembers what the kernel does not offer.
+    pub(crate) fn note_lacks(&self, features: String) {
+        self.virtuals.facts.lock().lacks = Some(features);
+    }
+
+    /// Remembers whether the watch has a server.
+    pub(crate) fn note_lost(&self, lost: bool) {
+        self.virtuals.facts.lock().lost = lost.then(SystemTime::now);
+    }
+}
