@@ -14,6 +14,8 @@ mod lock;
 mod lookup;
 mod put;
 mod read;
+#[cfg(test)]
+mod reference;
 mod remove;
 mod rename;
 mod scratch;

@@ -12,10 +12,10 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
-use rand::{Rng as _, RngExt as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _};
 
 use self::model::{Model, Path, Tree};
-use super::test_mount::{mount_with, publish};
+use super::test_mount::{mount, mount_with, publish, tell};
 use super::{Fs, RenameHow, SetAttr};
 use crate::config::View;
 use crate::errno::{Errno, OpError};
@@ -236,10 +236,13 @@ async fn sequence(seed: u64) {
         while mounts.iter().any(|fs| fs.nodes.with(|table| table.stats().seen) < memory.revision().0) {
             tokio::task::yield_now().await;
         }
+        mounts.iter().for_each(|fs| tell(fs));
         let dump = memory.dump();
-        let (records, keys): (Vec<_>, Vec<_>) = dump.iter().partition(|(key, _)| key.starts_with(OWN_RECORDS));
+        let (records, keys): (Vec<_>, Vec<_>) =
+            dump.iter().partition(|(key, _)| key.starts_with(OWN_RECORDS));
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let keys: BTreeMap<String, String> = keys.iter().map(|(key, value)| (text(key), text(value))).collect();
+        let keys: BTreeMap<String, String> =
+            keys.iter().map(|(key, value)| (text(key), text(value))).collect();
         assert_eq!(keys, model.keys, "seed {seed}: {done:#?}");
         let record = |key: &[u8]| text(key.strip_prefix(DIR_RECORDS).expect("there are no other records"));
         let records: Vec<String> = records.iter().map(|(key, _)| record(key)).collect();
@@ -255,12 +258,81 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
-#[tokio::test]
-async fn random_sequences_do_what_the_model_does() {
+/// Each with a runtime of its own, so that what watches a store ends with it.
+fn alone(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime without threads").block_on(test);
+}
+
+#[test]
+fn random_sequences_do_what_the_model_does() {
     if let Some(seed) = setting("ETCFS_TEST_SEED") {
-        return sequence(seed).await;
+        return alone(sequence(seed));
     }
-    for seed in 0..setting("ETCFS_TEST_SEQUENCES").unwrap_or(1000) {
-        sequence(seed).await;
+    for seed in 0..setting("ETCFS_TEST_SEQUENCES").unwrap_or(10_000) {
+        alone(sequence(seed));
+    }
+}
+
+async fn rename(fs: &Fs, from: (NodeId, &str), to: (NodeId, &str)) -> Result<(), OpError> {
+    fs.rename((from.0, OsStr::new(from.1)), (to.0, OsStr::new(to.1)), RenameHow::Replace).await
+}
+
+/// Removing the last child through a mount records the directory: also when it becomes the directory's own value.
+#[tokio::test]
+async fn a_last_child_renamed_onto_its_directorys_value_leaves_the_directory() {
+    let memory = Memory::new();
+    memory.put("/a/b", "v");
+    let fs = mount(&memory).await;
+    let dir = fs.lookup(ROOT, OsStr::new("a")).await.unwrap().node;
+    rename(&fs, (dir, "b"), (dir, "%value")).await.unwrap();
+    assert_eq!(memory.value("/a").unwrap(), "v");
+    assert!(memory.value(".etcfs/dir//a/").is_some(), "{:?}", memory.dump());
+}
+
+#[tokio::test]
+async fn a_directory_is_not_renamed_onto_one_that_has_a_value() {
+    let memory = Memory::new();
+    memory.put("/a/b", "v");
+    memory.put("/c", "own");
+    memory.put(".etcfs/dir//c/", "");
+    let fs = mount(&memory).await;
+    let done = rename(&fs, (ROOT, "a"), (ROOT, "c")).await;
+    assert!(matches!(done, Err(OpError::NotEmpty)), "{done:?}");
+    assert_eq!(memory.value("/c").unwrap(), "own");
+}
+
+/// What comes into the old place, or into the new one, while a directory moves, came before it or after it.
+#[tokio::test]
+async fn a_directory_moves_whole_whatever_comes_meanwhile() {
+    for late in ["/d/late", "/e/late"] {
+        for polls in 0..80 {
+            let memory = Memory::new();
+            memory.put("/d/a", "v");
+            let fs = mount(&memory).await;
+            let mut moving = Box::pin(rename(&fs, (ROOT, "d"), (ROOT, "e")));
+            let mut done = None;
+            for _ in 0..polls {
+                if let std::task::Poll::Ready(outcome) = futures_util::poll!(&mut moving) {
+                    done = Some(outcome);
+                    break;
+                }
+            }
+            let put = memory.put(late, "late");
+            let done = match done {
+                Some(done) => done,
+                None => moving.await,
+            };
+            let moved = memory.key_value("/e/a").map(|kv| kv.create_revision);
+            assert_eq!(moved.is_some(), done.is_ok(), "{done:?}");
+            assert_eq!(memory.value("/d/a").is_none(), done.is_ok(), "all of it or nothing");
+            if let Some(moved) = moved
+                && memory.value(late).is_some()
+            {
+                // A key of the old place that came first was to move too, one of the new to prevent it.
+                let with_it = late == "/e/late" && memory.key_value(late).unwrap().create_revision == moved;
+                assert!(put > moved || with_it, "{late} after {polls} polls");
+            }
+        }
     }
 }

@@ -87,6 +87,8 @@ impl Fs {
             Named::Nothing(entry) => entry.key.bytes(),
             Named::Dir { .. } | Named::Link(_) => return Err(OpError::IsDirectory),
         };
+        // A directory's own value is none of what is in it.
+        let into_itself = matches!(&target.named, Named::NoValue(_) | Named::File { in_itself: true, .. });
         self.writable(from)?;
         self.writable(&to)?;
         if *from == to {
@@ -116,7 +118,7 @@ impl Fs {
             } else {
                 change.compares.push(Compare::Unchanged(key(from), Revision(value.rev)));
                 change.then.push(Op::Delete(key(from)));
-                if !in_itself && source.dir != target.dir {
+                if !in_itself && (source.dir != target.dir || into_itself) {
                     keep = self.keep_dir(&source.dir, from).await?;
                 }
                 (if value.lease == 0 { Lease::None } else { Lease::To(LeaseId(value.lease)) }, value.lease)
@@ -238,6 +240,7 @@ impl Fs {
         }
         if self.holds_local(&to)
             || !self.first_keys(self.map.key_range(&to), 1).await?.is_empty()
+            || self.remote.get(own_new.clone(), Freshness::Linearizable).await?.found.is_some()
             || self
                 .first_keys(self.map.record_range(&to), 2)
                 .await?
@@ -246,8 +249,8 @@ impl Fs {
         {
             return Err(OpError::NotEmpty);
         }
-        let kvs = self.all_of(self.map.key_range(from)).await?;
-        let records = self.all_of(self.map.record_range(from)).await?;
+        let (since, kvs) = self.all_of(self.map.key_range(from)).await?;
+        let (_, records) = self.all_of(self.map.record_range(from)).await?;
         let mut moved: Vec<(KeyValue, Bytes)> = Vec::new();
         for kv in kvs {
             let renamed = [new.as_ref(), &kv.key[old.len()..]].concat().into();
@@ -265,10 +268,22 @@ impl Fs {
             return Err(OpError::NotInOneStep);
         }
         let outer = match self.map.record_of(from) {
-            Some(record) => self.keep_after_move(&source.dir, from, &record).await?,
-            None => None,
+            // What moves within a directory keeps it.
+            Some(record) if source.dir.prefix().is_none_or(|outer| !new.starts_with(outer)) => {
+                self.keep_after_move(&source.dir, from, &record).await?
+            }
+            _ => None,
         };
-        let mut change = Change::default();
+        let mut change = Change {
+            // Nothing came into the old place since it was read, and nothing is at the new one.
+            compares: vec![
+                Compare::NotPutSince(self.map.key_range(from), since),
+                Compare::NotPutSince(self.map.record_range(from), since),
+                Compare::NothingIn(self.map.key_range(&to)),
+                Compare::Absent(own_new),
+            ],
+            ..Change::default()
+        };
         for (kv, name) in &moved {
             change.compares.push(Compare::Unchanged(kv.key.clone(), kv.mod_revision));
             change.then.push(Op::Delete(kv.key.clone()));
@@ -319,7 +334,7 @@ impl Fs {
         Ok((!stays).then_some(outer_record))
     }
 
-    async fn all_of(&self, range: KeyRange) -> Result<Vec<KeyValue>, OpError> {
+    async fn all_of(&self, range: KeyRange) -> Result<(Revision, Vec<KeyValue>), OpError> {
         let limit = MOVED_MAX as u32 + 1;
         let page = PageRequest { range, limit, keys_only: true, how: Freshness::Linearizable };
         let At { revision, found: Page { kvs, more } } = self.remote.page(page.clone()).await?;
@@ -327,6 +342,6 @@ impl Fs {
             return Err(OpError::NotInOneStep);
         }
         let page = PageRequest { keys_only: false, how: Freshness::Exactly(revision), ..page };
-        Ok(self.remote.page(page).await?.found.kvs)
+        Ok((revision, self.remote.page(page).await?.found.kvs))
     }
 }
