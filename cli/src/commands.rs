@@ -7,18 +7,24 @@ pub(crate) mod compaction;
 pub(crate) mod completion;
 pub(crate) mod defrag;
 pub(crate) mod del;
+pub(crate) mod diff;
+pub(crate) mod edit;
 pub(crate) mod elect;
 pub(crate) mod endpoint;
 pub(crate) mod get;
+pub(crate) mod history;
 pub(crate) mod lease;
 pub(crate) mod lock;
+pub(crate) mod ls;
 pub(crate) mod member;
 pub(crate) mod mount;
 pub(crate) mod move_leader;
 pub(crate) mod put;
 pub(crate) mod range;
+pub(crate) mod restore;
 pub(crate) mod role;
 pub(crate) mod snapshot;
+pub(crate) mod tree;
 pub(crate) mod txn;
 pub(crate) mod umount;
 pub(crate) mod up;
@@ -52,6 +58,12 @@ enum Command {
     Get(get::GetArgs),
     Put(put::PutArgs),
     Del(del::DelArgs),
+    Ls(ls::LsArgs),
+    Tree(tree::TreeArgs),
+    Edit(edit::EditArgs),
+    History(history::HistoryArgs),
+    Diff(diff::DiffArgs),
+    Restore(restore::RestoreArgs),
     Txn(txn::TxnArgs),
     Watch(watch::WatchArgs),
     Lease(lease::LeaseArgs),
@@ -90,6 +102,12 @@ pub(crate) fn run(Arguments { global, command }: Arguments) -> Result<ExitCode, 
         Command::Get(args) => wait(get::run(&global, args)),
         Command::Put(args) => wait(put::run(&global, args)),
         Command::Del(args) => wait(del::run(&global, args)),
+        Command::Ls(args) => wait(ls::run(&global, args)),
+        Command::Tree(args) => wait(tree::run(&global, args)),
+        Command::Edit(args) => wait(edit::run(&global, args)),
+        Command::History(args) => wait(history::run(&global, args)),
+        Command::Diff(args) => wait(diff::run(&global, args)),
+        Command::Restore(args) => wait(restore::run(&global, args)),
         Command::Txn(args) => wait(txn::run(&global, args)),
         Command::Watch(args) => wait(watch::run(&global, args)),
         Command::Lease(args) => wait(lease::run(&global, args)),

@@ -15,6 +15,8 @@ mod commands;
 mod connect;
 mod error;
 mod output;
+mod pages;
+mod save;
 mod session;
 mod words;
 

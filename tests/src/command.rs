@@ -69,6 +69,15 @@ impl Client {
         run(&mut self.command(args), b"")
     }
 
+    /// Runs it to its end with some variables set.
+    pub fn run_in<S: AsRef<OsStr>>(
+        &self,
+        variables: &[(&str, &str)],
+        args: impl IntoIterator<Item = S>,
+    ) -> Output {
+        run(self.command(args).envs(variables.iter().copied()), b"")
+    }
+
     /// Runs it to its end with `input` on its standard input.
     pub fn run_with<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>, input: &[u8]) -> Output {
         run(&mut self.command(args), input)

@@ -87,6 +87,8 @@ pub(crate) const CLI: &[Module] = &[
     module("output", &["args", "error", "words"]),
     module("error", &[]),
     module("words", &[]),
+    module("pages", &["error"]),
+    module("save", &["error"]),
     module("session", &["error"]),
     module("bench", &["args", "connect", "error", "words"]),
 ];

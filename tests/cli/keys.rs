@@ -1,0 +1,140 @@
+//! What `etcfs` adds to `etcdctl`'s commands: directories, history, differences, a way back.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use etcfs_tests::{
+    command::Client,
+    server::{Kind, Server},
+};
+
+fn stage(kind: Kind) -> (Server, Client) {
+    let server = Server::start(kind);
+    let client = Client::etcfs(&server.endpoint());
+    (server, client)
+}
+
+fn says(client: &Client, line: &str) -> String {
+    client.run(line.split(' ')).ok()
+}
+
+fn put(client: &Client, keys: &[(&str, &str)]) {
+    for (key, value) in keys {
+        client.run(["put", key, value]).ok();
+    }
+}
+
+fn directories_are_listed_and_drawn(kind: Kind) {
+    let (_server, client) = stage(kind);
+    let keys =
+        [("/a/b", "1"), ("/a/b/c", "22"), ("/a/b-x", "333"), ("/a/d/e/f", "4"), ("/z", ""), ("bare", "5")];
+    put(&client, &keys);
+    assert_eq!(says(&client, "ls"), "/\nbare\n");
+    assert_eq!(says(&client, "ls /"), "a/\nz\n");
+    assert_eq!(says(&client, "ls /a"), "b\nb-x\nb/\nd/\n");
+    assert_eq!(says(&client, "ls /a/"), "b\nb-x\nb/\nd/\n");
+    assert_eq!(says(&client, "ls /a --rev=3"), "b\nb/\n");
+    assert_eq!(says(&client, "ls /nothing"), "");
+    let long = says(&client, "ls -l /a");
+    let fields: Vec<Vec<&str>> = long.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(fields[1], ["3", "4", "1", "-", "b-x"]);
+    assert_eq!(fields[2], ["-", "-", "-", "-", "b/"]);
+    let tree = "b\nb-x\nb/\n    c\nd/\n    e/\n        f\n\n4 keys in 3 directories\n";
+    assert_eq!(says(&client, "tree /a"), tree);
+}
+
+/// More names than a page has, and more keys below one of them: each is listed once.
+fn a_listing_has_every_name_however_many_lie_between(kind: Kind) {
+    let (server, client) = stage(kind);
+    let api = server.api();
+    for number in 0..1100 {
+        api.set(&format!("/d/a/{number:04}"), "");
+        api.set(&format!("/d/n{number:04}"), "");
+    }
+    let names: String = (0..1100).map(|number| format!("n{number:04}\n")).collect();
+    assert_eq!(says(&client, "ls /d"), format!("a/\n{names}"));
+    assert!(says(&client, "tree /d").ends_with("\n2200 keys in 1 directories\n"));
+}
+
+fn history_goes_back_to_the_beginning_or_to_the_compaction(kind: Kind) {
+    let (_server, client) = stage(kind);
+    put(&client, &[("k", "one"), ("other", "x"), ("k", "two\nlines")]);
+    client.run(["del", "k"]).ok();
+    put(&client, &[("k", "three")]);
+    let history = "         2 PUT    version 1, 3 bytes: one
+         4 PUT    version 2, 9 bytes: two...
+         5 DELETE
+         6 PUT    version 1, 5 bytes: three
+";
+    assert_eq!(says(&client, "history k"), history);
+    client.run(["del", "k"]).ok();
+    assert_eq!(says(&client, "history k"), format!("{history}         7 DELETE\n"));
+    assert_eq!(says(&client, "history nothing"), "");
+    put(&client, &[("k", "four"), ("other", "y")]);
+    says(&client, "compaction 9");
+    let after = client.run(["history", "k"]);
+    assert_eq!(after.stdout, "         8 PUT    version 1, 4 bytes: four\n");
+}
+
+fn differences_between_revisions_are_named(kind: Kind) {
+    let (_server, client) = stage(kind);
+    put(&client, &[("/a", "1"), ("/b", "1"), ("/c", "1"), ("x", "1")]);
+    put(&client, &[("/b", "2"), ("/d", "1")]);
+    client.run(["del", "/a"]).ok();
+    assert_eq!(says(&client, "diff 4"), "- /a\n~ /b\n+ /d\n+ x\n");
+    assert_eq!(says(&client, "diff 4 /"), "- /a\n~ /b\n+ /d\n");
+    assert_eq!(says(&client, "diff 4 6"), "~ /b\n+ x\n");
+    assert_eq!(says(&client, "diff 8"), "");
+    client.run(["diff", "99"]).failed();
+}
+
+fn a_value_is_put_back_or_edited_if_nobody_was_faster(kind: Kind) {
+    let (server, client) = stage(kind);
+    put(&client, &[("k", "old"), ("k", "new")]);
+    assert_eq!(says(&client, "restore k@2"), "k put as of revision 2, at revision 4\n");
+    assert_eq!(says(&client, "get --print-value-only k"), "old\n");
+    assert_eq!(says(&client, "restore k@2"), "k has that value\n");
+    client.run(["restore", "k@1"]).failed();
+
+    let editor = server.scratch().join("editor");
+    let edit = |script: &str| {
+        std::fs::write(&editor, format!("#!/bin/sh\n{script}\n")).expect("the editor is written");
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&editor, mode).expect("the editor may run");
+        client.run_in(&[("VISUAL", editor.to_str().expect("a plain path"))], ["edit", "k"])
+    };
+    assert_eq!(edit("printf edited > \"$1\"").ok(), "k saved at revision 5\n");
+    assert_eq!(says(&client, "get --print-value-only k"), "edited\n");
+    assert_eq!(edit("true").ok(), "k is unchanged\n");
+    edit("printf lost > \"$1\"; exit 1").failed();
+    let faster =
+        format!("ETCDCTL_API=3 etcdctl --endpoints {} put k faster; printf mine > \"$1\"", server.endpoint());
+    let refused = edit(&format!("unset ETCDCTL_ENDPOINTS; {faster}")).failed();
+    assert!(refused.contains("changed meanwhile") && refused.contains("what you wrote is in"), "{refused}");
+    assert_eq!(says(&client, "get --print-value-only k"), "faster\n");
+    let kept = refused.rsplit(' ').next().unwrap_or_default().trim();
+    assert_eq!(std::fs::read_to_string(kept).expect("it is kept"), "mine");
+    std::fs::remove_dir_all(std::path::Path::new(kept).parent().expect("a directory")).expect("removed");
+}
+
+macro_rules! on_both {
+    ($($name:ident)*) => {
+        $(
+            mod $name {
+                use super::*;
+
+                #[test]
+                fn on_etcfsd() { super::$name(Kind::Etcfs) }
+                #[test]
+                fn on_etcd() { super::$name(Kind::Etcd) }
+            }
+        )*
+    };
+}
+
+on_both! {
+    directories_are_listed_and_drawn
+    a_listing_has_every_name_however_many_lie_between
+    history_goes_back_to_the_beginning_or_to_the_compaction
+    differences_between_revisions_are_named
+    a_value_is_put_back_or_edited_if_nobody_was_faster
+}
