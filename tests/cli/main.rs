@@ -4,5 +4,6 @@
 mod alike;
 mod keys;
 mod script;
+mod turns;
 mod tutorial;
 mod up;

@@ -94,7 +94,7 @@ scripts! {
         "auth enable", "user add root:rt", "user grant-role root root", "role add root",
         "user grant-role root root", "put a b", "auth enable", "get a", "auth disable", "user list",
     ];
-    locks_and_elections_take_their_turn: [
+    locks_and_elections_are_asked_for_alike: [
         "lock mine echo held", "lock mine true", "lock", "get --prefix mine", "elect", "elect e", "elect e v -l",
     ];
     members_are_known_by_id: [

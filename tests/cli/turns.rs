@@ -1,0 +1,112 @@
+//! Locks and elections go from one holder to the next, whichever client each of them is.
+
+use std::time::Duration;
+
+use etcfs_tests::{
+    command::{Client, Followed},
+    server::{Kind, Server},
+    wait,
+};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// So long nobody else may have been told that it is its turn.
+const QUIET: Duration = Duration::from_millis(200);
+
+fn interrupt(command: &Followed) {
+    let pid = i32::try_from(command.pid()).ok().and_then(Pid::from_raw).expect("a process");
+    kill_process(pid, Signal::INT).expect("it can be signalled");
+}
+
+fn wait_for_queue(client: &Client, name: &str, length: usize) {
+    let list = ["get", "--prefix", "--keys-only", name];
+    wait::until_true("all have queued up", || {
+        client.run(list).ok().lines().filter(|line| !line.is_empty()).count() == length
+    });
+}
+
+fn a_lock_has_one_holder_at_a_time(kind: Kind) {
+    let server = Server::start(kind);
+    let (etcdctl, etcfs) = (Client::etcdctl(&server.endpoint()), Client::etcfs(&server.endpoint()));
+    for (name, first, second) in [("a", &etcfs, &etcdctl), ("b", &etcdctl, &etcfs), ("c", &etcfs, &etcfs)] {
+        let mut holder = first.follow(["lock", name]);
+        let held = holder.line();
+        assert!(held.starts_with(&format!("{name}/")), "{held}");
+        let mut waiter = second.follow(["lock", name]);
+        wait_for_queue(&etcfs, &format!("{name}/"), 2);
+        waiter.expect_silence(QUIET);
+        interrupt(&holder);
+        let next = waiter.line();
+        assert!(next.starts_with(&format!("{name}/")) && next != held, "{next} after {held}");
+        assert!(holder.end(), "giving a lock back is no failure");
+        interrupt(&waiter);
+        waiter.line();
+        assert!(waiter.end(), "giving a lock back is no failure");
+        wait_for_queue(&etcfs, &format!("{name}/"), 0);
+    }
+}
+
+fn a_command_runs_under_a_lock_and_its_end_gives_it_back(kind: Kind) {
+    let server = Server::start(kind);
+    let client = Client::etcfs(&server.endpoint());
+    let script = "echo $ETCD_LOCK_KEY $ETCD_LOCK_REV; exit 3";
+    let first = client.run(["lock", "x", "sh", "-c", script]);
+    let second = client.run(["lock", "x", "sh", "-c", script]);
+    assert_eq!((first.code, second.code), (3, 3), "{first:?} {second:?}");
+    let token = |stdout: &str| {
+        let (key, token) = stdout.trim().split_once(' ').expect("key and token");
+        assert!(key.starts_with("x/"), "{stdout}");
+        token.parse::<i64>().expect("a number")
+    };
+    assert!(token(&second.stdout) > token(&first.stdout), "{second:?} after {first:?}");
+    assert_eq!(client.run(["lease", "list"]).ok(), "found 0 leases\n");
+}
+
+fn a_leader_is_followed_by_the_next_and_all_who_listen_hear_of_it(kind: Kind) {
+    let server = Server::start(kind);
+    let (etcdctl, etcfs) = (Client::etcdctl(&server.endpoint()), Client::etcfs(&server.endpoint()));
+    let mut listener = etcfs.follow(["elect", "-l", "e"]);
+    let mut first = etcfs.follow(["elect", "e", "one"]);
+    let key = first.line();
+    first.expect(&["one"]);
+    listener.expect(&[&key, "one"]);
+    let mut second = etcdctl.follow(["elect", "e", "two"]);
+    wait_for_queue(&etcfs, "e/", 2);
+    second.expect_silence(QUIET);
+    interrupt(&first);
+    let key = second.line();
+    second.expect(&["two"]);
+    listener.expect(&[&key, "two"]);
+    assert!(first.end(), "resigning is no failure");
+}
+
+macro_rules! on_both {
+    ($($name:ident)*) => {
+        $(
+            mod $name {
+                use super::*;
+
+                #[test]
+                fn on_etcfsd() { super::$name(Kind::Etcfs) }
+                #[test]
+                fn on_etcd() { super::$name(Kind::Etcd) }
+            }
+        )*
+    };
+}
+
+on_both! {
+    a_lock_has_one_holder_at_a_time
+    a_command_runs_under_a_lock_and_its_end_gives_it_back
+    a_leader_is_followed_by_the_next_and_all_who_listen_hear_of_it
+}
+
+#[test]
+fn shells_are_taught_every_command() {
+    let client = Client::etcfs("127.0.0.1:1");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = client.run(["completion", shell]).ok();
+        for command in ["grant-permission", "history", "move-leader"] {
+            assert!(script.contains(command), "{shell} does not know {command}");
+        }
+    }
+}
