@@ -79,12 +79,38 @@ impl Lease {
         // Before the renewal, as etcd has it: what is read at this revision
         // was there when the lease was.
         let header = self.headers.at(self.store.revision());
-        let ttl = match self.lessor.keep_alive(request.id).await {
-            KeepAlive::Renewed(ttl) => ttl,
-            KeepAlive::Gone => 0,
-            KeepAlive::NotLeader => return Err(Refusal::NoLeader),
-        };
+        let ttl = self.renew(request.id).await?;
         Ok(LeaseKeepAliveResponse { header, id: request.id, ttl })
+    }
+
+    /// Renews, and only then makes sure that this member still led: so no other
+    /// leader's clock can have begun before.
+    async fn renew(&self, id: i64) -> Result<i64, Refusal> {
+        let (leads, term) = self.leads();
+        if !leads {
+            return Err(Refusal::NoLeader);
+        }
+        let mut renewal = self.lessor.keep_alive(id).await;
+        self.barrier.wait().await?;
+        if renewal == KeepAlive::Gone {
+            // It may have been granted, and not applied here yet.
+            renewal = self.lessor.keep_alive(id).await;
+            self.barrier.wait().await?;
+        }
+        if self.leads() != (true, term) {
+            return Err(Refusal::NoLeader);
+        }
+        match renewal {
+            KeepAlive::Renewed(ttl) => Ok(ttl),
+            KeepAlive::Gone => Ok(0),
+            KeepAlive::NotLeader => Err(Refusal::NoLeader),
+        }
+    }
+
+    /// Whether this member leads, as far as it knows, and the term.
+    fn leads(&self) -> (bool, u64) {
+        let status = self.admission.members.status();
+        (status.leader == Some(status.member_id), status.term)
     }
 
     pub async fn time_to_live(
