@@ -24,6 +24,8 @@ use clients::Clients;
 use nemesis::Nemesis;
 use record::Record;
 
+/// Seconds of faults to a cluster of ours.
+const SECONDS: u64 = 45;
 /// Seconds of faults to a single node.
 const SINGLE_SECONDS: u64 = 10;
 /// Seconds of faults in one run of the reference.
@@ -91,6 +93,11 @@ fn under(setup: Setup, known: &[Rule], worst: impl FnOnce(&mut Cluster, &Clients
 fn under_faults(setup: Setup, seconds: u64, known: &[Rule]) {
     let end = Duration::from_secs(setting("ETCFS_TEST_SECONDS", seconds));
     under(setup, known, |cluster, clients, nemesis| nemesis.run(cluster, end, || clients.now()));
+}
+
+#[test]
+fn a_cluster_keeps_its_word_under_faults() {
+    under_faults(Setup::new(Kind::Etcfs, 3), SECONDS, &[]);
 }
 
 #[test]
