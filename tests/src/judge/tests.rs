@@ -637,6 +637,21 @@ fn a_watch_at_the_compacted_revision_that_lacks_its_event_is_found() {
     breaks(Rule::EventAtCompactionIsDelivered, &history);
 }
 
+/// etcd 3.4 forgets the deletions of a transaction at the compacted revision, and tells its puts.
+#[test]
+fn a_watch_at_the_compacted_revision_that_lacks_part_of_it_is_found() {
+    let mut store = Store::used();
+    store.put("x", "before");
+    store.txn(api::txn([Op::Delete(api::delete("x")), Op::Put(api::put("y", "after"))]));
+    let both = store.revision;
+    store.compact(both);
+    let mut stream = store.stream(both);
+    stream.responses[1].1.events.remove(0);
+    let mut history = store.end();
+    history.streams.push(stream);
+    breaks(Rule::EventAtCompactionIsDelivered, &history);
+}
+
 #[test]
 fn a_watch_from_now_on_begins_after_the_revision_that_it_was_told() {
     let store = Store::used();

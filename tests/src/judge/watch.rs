@@ -111,8 +111,7 @@ impl Check<'_> {
     }
 
     fn left_out(&mut self, count: usize, first: i64, revision: i64) {
-        let boundary = first == self.stream.request.start_revision && self.compactions.at(first);
-        let (rule, count) = if boundary {
+        let (rule, count) = if self.is_boundary(first) {
             let text = format!("revision {first}, the compacted one, never came");
             self.breach(Rule::EventAtCompactionIsDelivered, text);
             (Rule::EventIsDelivered, count - 1)
@@ -122,6 +121,11 @@ impl Check<'_> {
         if count > 0 {
             self.breach(rule, format!("{count} revisions from {first} on are missing before {revision}"));
         }
+    }
+
+    /// Whether the stream begins at this revision, and history does.
+    fn is_boundary(&self, revision: i64) -> bool {
+        revision == self.stream.request.start_revision && self.compactions.at(revision)
     }
 
     /// How many revisions up to `last` have events for this watch that did not come, and the first.
@@ -158,7 +162,9 @@ impl Check<'_> {
         let part = |event: &Event| expected.iter().any(|expected| equal((event, expected)));
         if events.len() < expected.len() && events.iter().all(part) {
             let text = format!("{} of the {} events of {revision} came", events.len(), expected.len());
-            self.breach(Rule::RevisionIsWhole, text);
+            let boundary = self.is_boundary(revision);
+            let rule = if boundary { Rule::EventAtCompactionIsDelivered } else { Rule::RevisionIsWhole };
+            self.breach(rule, text);
         } else {
             self.breach(Rule::EventIsRight, format!("{revision} came as {events:?}, not {expected:?}"));
         }
