@@ -10,7 +10,7 @@ use std::{
 use etcfs_tests::{
     api::Api,
     binary,
-    command::{self, Client, Output},
+    command::{self, Client, Followed, Output},
     mount,
     process::Process,
     server::http_get,
@@ -21,6 +21,18 @@ use tempfile::TempDir;
 
 /// Time in which a child of `up` that died is back.
 const BACK: Duration = Duration::from_secs(2);
+
+/// Overwrites one file, appends to another, reads its own write, and says how far it is.
+const USER: &str = r#"bash -c '
+    number=0
+    while [ ! -e "$STOP" ]; do
+        echo $number > current && echo $number >> log || exit 1
+        [ "$(cat current)" = $number ] || exit 2
+        [ "$(ls)" = "$(printf "current\nlog")" ] || exit 3
+        echo $number
+        number=$((number + 1))
+    done
+    echo end'"#;
 
 /// A place for one `up`: DIR, and beside it what it keeps.
 struct Place {
@@ -65,7 +77,11 @@ impl Place {
 
     /// Runs `up` and returns once it has mounted too.
     fn up_and_mounted(&self) -> Up {
-        let up = self.up(&[]);
+        self.up_and_mounted_with(&[])
+    }
+
+    fn up_and_mounted_with(&self, options: &[&str]) -> Up {
+        let up = self.up(options);
         wait::until_true("up mounts", || mount::mounted(&self.keys()));
         up
     }
@@ -117,6 +133,15 @@ impl Up {
         pids.iter().map(|pid| (*pid, line(pid))).collect()
     }
 
+    /// The servers among its children, by the directories of their data.
+    fn members(&self, place: &Place) -> Vec<(u32, String)> {
+        let data = place.dir.path().join("keys.etcd");
+        let in_order = (1..=9).map(|nth| data.join(format!("n{nth}")).display().to_string());
+        let children = self.children();
+        let of = |dir: String| children.iter().find(|(_, line)| line.contains(&format!("{dir} "))).cloned();
+        in_order.filter_map(of).collect()
+    }
+
     /// Kills, with SIGKILL, each child for which `which` holds.
     fn kill_children(&self, which: impl Fn(&str) -> bool) -> usize {
         let children: Vec<_> = self.children().into_iter().filter(|(_, line)| which(line)).collect();
@@ -126,6 +151,12 @@ impl Up {
         }
         children.len()
     }
+}
+
+/// Each `127.0.0.1:PORT` at the beginning of what a line says after "serves".
+fn endpoints_in(text: &str) -> Vec<String> {
+    let lines = text.lines().filter_map(|line| line.trim_start().strip_prefix("serves"));
+    lines.filter_map(|line| Some(line.split_whitespace().next()?.to_owned())).collect()
 }
 
 /// The first `127.0.0.1:PORT` of a text.
@@ -187,6 +218,61 @@ mod mounted {
         up.interrupt();
     }
 
+    /// Each member in turn dies while a program goes on writing and reading files.
+    #[test]
+    fn a_cluster_of_three_is_used_on_while_one_of_them_is_killed() {
+        let place = Place::new();
+        let up = place.up_and_mounted_with(&["--nodes", "3"]);
+        let endpoints = wait::until("up says what serves", || {
+            let endpoints = endpoints_in(&up.process.log());
+            (endpoints.len() == 3 && up.process.log().contains("Ctrl-C")).then_some(endpoints)
+        });
+        let members = up.members(&place);
+        assert_eq!(members.len(), 3, "{:?}", up.children());
+        assert_eq!(up.children().len(), 4, "and a mount: {:?}", up.children());
+        let stop = place.dir.path().join("stop");
+        let mut user = Followed::sh(&place.keys(), &USER.replace("$STOP", &stop.display().to_string()));
+        let mut count = 0;
+        let mut goes_on = || {
+            for _ in 0..20 {
+                user.expect(&[&count.to_string()]);
+                count += 1;
+            }
+        };
+        goes_on();
+        for (nth, (_, line)) in members.iter().enumerate() {
+            assert_eq!(up.kill_children(|other| other == line), 1, "{line}");
+            goes_on();
+            wait::until_true("the member that died is back", || {
+                http_get(&endpoints[nth], "/health").is_some_and(|body| body.contains("\"true\""))
+            });
+            goes_on();
+        }
+        fs::write(&stop, "").expect("outside the mount");
+        let mut last = user.line();
+        while last != "end" {
+            assert_eq!(last, count.to_string());
+            count += 1;
+            last = user.line();
+        }
+        let lines: String = (0..count).map(|number| format!("{number}\n")).collect();
+        for endpoint in &endpoints {
+            assert_eq!(Api::to(endpoint).value("/log").as_ref(), Some(&lines), "at {endpoint}");
+        }
+        up.interrupt();
+        assert!(!mount::mounted(&place.keys()), "Ctrl-C unmounts");
+
+        // Without a number it is what it was; with another it is refused, and nothing is harmed.
+        for (other, wrong) in [("1", "is of 3 nodes, not of 1 node"), ("5", "is of 3 nodes, not of 5 nodes")]
+        {
+            assert!(place.refused(&["--nodes", other]).failed().contains(wrong));
+        }
+        let up = place.up_and_mounted();
+        assert_eq!(up.members(&place).len(), 3);
+        assert_eq!(fs::read_to_string(place.keys().join("log")).expect("the keys stay"), lines);
+        up.interrupt();
+    }
+
     #[test]
     fn a_second_up_says_who_holds_the_directory() {
         let place = Place::new();
@@ -217,6 +303,20 @@ mod mounted {
         assert_eq!(fs::read_to_string(place.keys().join("f")).expect("it is mounted"), "v");
         up.interrupt();
     }
+}
+
+/// A number that no cluster should have, and one node that would be three.
+#[test]
+fn a_number_of_nodes_that_can_not_be_is_refused() {
+    let place = Place::new();
+    for number in ["0", "2", "4", "8"] {
+        assert!(place.refused(&["--no-mount", "--nodes", number]).failed().contains("1, 3, 5 or 7"));
+    }
+    assert!(!place.dir.path().join("keys.etcd").exists(), "nothing was made");
+    place.up(&["--no-mount"]).interrupt();
+    let refused = place.refused(&["--no-mount", "--nodes", "3"]);
+    assert!(refused.failed().contains("is of 1 node, not of 3 nodes"));
+    place.up(&["--no-mount", "--nodes", "1"]).interrupt();
 }
 
 #[test]

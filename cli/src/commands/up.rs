@@ -1,34 +1,35 @@
-//! `etcfs up`: a server and a mount of its keys, in the foreground.
+//! `etcfs up`: a server, or a cluster of some, and a mount of its keys, in the foreground.
 //!
-//! The work is done by two children of this binary, so that neither can take
-//! the other along; this process only starts them, starts them again, and
-//! ends them in order. It keeps one thread: the kernel ends children with the
-//! thread that made them.
+//! The work is done by children of this binary, so that none can take another
+//! along; this process only starts them, starts them again, and ends them in
+//! order. It keeps one thread: the kernel ends children with the thread that
+//! made them.
 
+mod announce;
 pub(super) mod child;
 mod fuse;
+mod nodes;
 mod part;
 mod place;
 mod port;
 
 use std::{
-    io::Write as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use clap::Args;
 use etcfs_client::{Client, Config};
+use futures_util::future::{join_all, try_join_all};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::{
+    nodes::Nodes,
     part::{Part, Supervised},
     place::{Claim, Place},
 };
 use crate::error::CliError;
 
-/// Where clients look by themselves.
-const USUAL_ENDPOINT: &str = "127.0.0.1:2379";
 /// Between two looks whether a child is ready.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// After so long a person is told what is waited for.
@@ -36,13 +37,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Serves keys and mounts them at DIR, until Ctrl-C.
 ///
-/// Starts a server of one member and, at DIR, the file system of its keys. The
-/// data lies beside DIR and stays; Ctrl-C unmounts and stops both. What dies in
-/// between is started again.
+/// Starts a server, or with --nodes a cluster of some, and, at DIR, the file
+/// system of its keys. The data lies beside DIR and stays; Ctrl-C unmounts and
+/// stops all. What dies in between is started again.
 #[derive(Args, Debug)]
 pub(crate) struct UpArgs {
     /// Where to mount: an empty directory, made if it is not there
     dir: PathBuf,
+    /// Servers of the cluster: 1, 3, 5 or 7 [default: as many as DIR had, at first 1]
+    #[arg(long, value_parser = nodes::count, value_name = "COUNT")]
+    nodes: Option<u8>,
     /// Where the data lies [default: DIR.etcd]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -62,17 +66,21 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), CliError> {
         place.make_mount_point()?;
     }
     let mut claim = place.claim()?;
+    let nodes = Nodes::of(place.data_dir(), args.nodes)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut from = port::USUAL;
     loop {
-        let listen = port::choose(args.port, from)?;
-        if args.port.is_none() && listen.port() != port::USUAL {
-            anstream::println!("Port {} is in use; serving at port {} instead.", port::USUAL, listen.port());
+        let ports = port::choose_all(args.port, from, nodes.count())?;
+        let first = ports[0].port();
+        if args.port.is_none() && first != port::USUAL {
+            anstream::println!("Port {} is in use; serving at port {first} instead.", port::USUAL);
         }
-        claim.tell(&listen.to_string())?;
-        match runtime.block_on(serve(&place, &claim, &listen.to_string(), args.no_mount))? {
+        nodes.check_peers()?;
+        let endpoints: Vec<String> = ports.iter().map(ToString::to_string).collect();
+        claim.tell(&endpoints.join(","))?;
+        match runtime.block_on(serve(&place, &claim, &nodes, &endpoints, args.no_mount))? {
             Served::Stopped => return Ok(()),
-            Served::PortTaken => from = listen.port() + 1,
+            Served::PortTaken => from = first + 1,
         }
     }
 }
@@ -81,71 +89,49 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), CliError> {
 #[derive(Debug, PartialEq, Eq)]
 enum Served {
     Stopped,
-    /// Somebody took the port after it was found free.
+    /// Somebody took a port after it was found free.
     PortTaken,
 }
 
 /// What a server's log says once it listens: that something answers at its
 /// port is not enough, it might be somebody else.
 const SERVER_IS_READY: &str = "ready to serve client requests";
-const PORT_IS_TAKEN: &str = "Address already in use";
+/// What it says if it can't; the ports for peers have been looked at before.
+const PORT_IS_TAKEN: [&str; 2] = ["--listen-client-urls", "Address already in use"];
 
-async fn serve(place: &Place, _claim: &Claim, endpoint: &str, no_mount: bool) -> Result<Served, CliError> {
+async fn serve(
+    place: &Place,
+    _claim: &Claim,
+    nodes: &Nodes,
+    endpoints: &[String],
+    no_mount: bool,
+) -> Result<Served, CliError> {
     let mut signals = Signals::listen()?;
-    let part = Part::server(place, endpoint)?;
-    let log = part.log().to_path_buf();
-    let mut server = Supervised::start(part)?;
-    tokio::select! {
-        ready = ready(&mut server, "the server", async || part::says(&log, SERVER_IS_READY) && answers(endpoint).await) => {
-            if let Err(error) = ready {
-                server.stop().await;
-                return if part::says(&log, PORT_IS_TAKEN) { Ok(Served::PortTaken) } else { Err(error) };
-            }
+    let mut running = Running::default();
+    let started = tokio::select! {
+        started = running.start(place, nodes, endpoints, no_mount) => Some(started),
+        () = signals.next() => None,
+    };
+    match started {
+        Some(Ok(())) => {}
+        Some(Err(error)) => {
+            running.stop().await;
+            return if running.lacks_a_port() { Ok(Served::PortTaken) } else { Err(error) };
         }
-        () = signals.next() => {
-            server.stop().await;
+        None => {
+            running.stop().await;
             return Ok(Served::Stopped);
         }
     }
-    let mut mount = None;
-    if !no_mount {
-        let mut started = Supervised::start(Part::mount(place, endpoint)?)?;
-        let point = place.mount_point();
-        let outcome = tokio::select! {
-            ready = ready(&mut started, "the mount", async || place::is_mounted(point)) => Some(ready),
-            () = signals.next() => None,
-        };
-        match outcome {
-            Some(Ok(())) => mount = Some(started),
-            Some(Err(error)) => {
-                started.stop().await;
-                server.stop().await;
-                return Err(error);
-            }
-            None => {
-                started.stop().await;
-                server.stop().await;
-                return Ok(Served::Stopped);
-            }
-        }
-    }
-    announce(place, endpoint, &server, mount.as_ref())?;
+    announce::announce(place, endpoints, &running)?;
 
     tokio::select! {
-        () = server.keep() => {}
-        () = async { match &mut mount { Some(mount) => mount.keep().await, None => std::future::pending().await } } => {}
+        () = running.keep() => {}
         () = signals.next() => {}
     }
     anstream::println!("\nstopping");
-    let stop = async {
-        // The mount first: what it still holds goes to the server.
-        if let Some(mount) = &mut mount {
-            mount.stop().await;
-        }
-        server.stop().await;
-    };
     tokio::select! {
-        () = stop => {}
+        () = running.stop() => {}
         // Asked twice: children end with us.
         () = signals.next() => anstream::eprintln!("ended at once"),
     }
@@ -153,8 +139,61 @@ async fn serve(place: &Place, _claim: &Claim, endpoint: &str, no_mount: bool) ->
     Ok(Served::Stopped)
 }
 
+/// The children of one `up`.
+#[derive(Debug, Default)]
+struct Running {
+    servers: Vec<Supervised>,
+    mount: Option<Supervised>,
+}
+
+impl Running {
+    /// Starts the servers, beside each other as members of a cluster wait for one another, and then the mount.
+    async fn start(
+        &mut self,
+        place: &Place,
+        nodes: &Nodes,
+        endpoints: &[String],
+        no_mount: bool,
+    ) -> Result<(), CliError> {
+        for (node, endpoint) in nodes.list(place.data_dir()).iter().zip(endpoints) {
+            self.servers.push(Supervised::start(Part::server(place, node, endpoint)?)?);
+        }
+        // All at once: who waits for the others must hear that one of them has ended.
+        let all_ready = self.servers.iter_mut().zip(endpoints).map(async |(server, endpoint)| {
+            let log = server.log().to_path_buf();
+            ready(server, async || part::says(&log, SERVER_IS_READY) && answers(endpoint).await).await
+        });
+        try_join_all(all_ready).await?;
+        if !no_mount {
+            let part = Part::mount(place, &endpoints.join(","))?;
+            let mount = self.mount.insert(Supervised::start(part)?);
+            ready(mount, async || place::is_mounted(place.mount_point())).await?;
+        }
+        Ok(())
+    }
+
+    fn lacks_a_port(&self) -> bool {
+        let lacks = |server: &Supervised| PORT_IS_TAKEN.iter().all(|words| part::says(server.log(), words));
+        self.servers.iter().any(lacks)
+    }
+
+    /// Starts again whatever dies; never returns.
+    async fn keep(&mut self) {
+        join_all(self.servers.iter_mut().chain(&mut self.mount).map(Supervised::keep)).await;
+    }
+
+    async fn stop(&mut self) {
+        // The mount first: what it still holds goes to the servers.
+        if let Some(mount) = &mut self.mount {
+            mount.stop().await;
+        }
+        join_all(self.servers.iter_mut().map(Supervised::stop)).await;
+    }
+}
+
 /// Waits until a child is ready; an error if it ends instead.
-async fn ready(child: &mut Supervised, name: &str, look: impl AsyncFn() -> bool) -> Result<(), CliError> {
+async fn ready(child: &mut Supervised, look: impl AsyncFn() -> bool) -> Result<(), CliError> {
+    let name = child.name().to_owned();
     let begin = Instant::now();
     let mut told = false;
     loop {
@@ -187,62 +226,6 @@ async fn answers(endpoint: &str) -> bool {
         Ok(client) => client.kv().range(key()).await.is_ok(),
         Err(_) => false,
     }
-}
-
-/// Says what runs where, and how to try it.
-fn announce(
-    place: &Place,
-    endpoint: &str,
-    server: &Supervised,
-    mount: Option<&Supervised>,
-) -> Result<(), CliError> {
-    let mut rows = vec![("serves", endpoint.to_owned(), format!("etcd v3 API (process {})", server.pid()))];
-    if let Some(mount) = mount {
-        let point = place.mount_point().display().to_string();
-        rows.push(("mounts", point, format!("every key a file (process {})", mount.pid())));
-    }
-    rows.push(("data", place.data_dir().display().to_string(), "stays when this stops".to_owned()));
-    let width = rows.iter().map(|(_, what, _)| what.chars().count()).max().unwrap_or(0);
-    let bold = clap::builder::styling::Style::new().bold();
-    let mut out = anstream::stdout().lock();
-    for (name, what, note) in rows {
-        writeln!(out, "  {name:7} {bold}{what:width$}{bold:#}  {note}")?;
-    }
-    let flag = if endpoint == USUAL_ENDPOINT { String::new() } else { format!(" --endpoints {endpoint}") };
-    let lines = match mount {
-        Some(_) => {
-            let shown = shorter(place.mount_point());
-            [
-                format!("echo hello > {shown}/greeting"),
-                format!("etcfs{flag} get /greeting"),
-                format!("tail -f {shown}/greeting"),
-            ]
-        }
-        None => [
-            format!("etcfs{flag} put /greeting hello"),
-            format!("etcfs{flag} get /greeting"),
-            format!("etcfs{flag} watch --prefix /"),
-        ],
-    };
-    writeln!(out, "\nTry it in another terminal (etcdctl works as well as etcfs):")?;
-    for line in lines {
-        writeln!(out, "  {line}")?;
-    }
-    let unmounts = if mount.is_some() { "unmounts and stops" } else { "stops" };
-    writeln!(out, "\nCtrl-C {unmounts}.")?;
-    out.flush()?;
-    Ok(())
-}
-
-/// The path from where we are, if it is below.
-fn shorter(path: &Path) -> String {
-    let here = std::env::current_dir().ok();
-    let below = here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_path_buf));
-    below
-        .filter(|below| !below.as_os_str().is_empty())
-        .unwrap_or_else(|| path.to_path_buf())
-        .display()
-        .to_string()
 }
 
 /// What asks a process in the foreground to end.

@@ -9,12 +9,14 @@
 mod args;
 mod auth;
 mod check;
+mod embedded;
 mod unsupported;
 mod url;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 pub use args::{Invocation, parse};
+pub use embedded::EmbeddedMember;
 pub use url::ListenUrl;
 
 /// Connections to the port for peers: a few of each member, and some that are not closed yet.
@@ -134,18 +136,6 @@ pub enum LogFormat {
 }
 
 impl Config {
-    /// A server of one member inside another program, serving at `client`.
-    pub fn embedded(data_dir: PathBuf, client: SocketAddr) -> Self {
-        let url = format!("http://{client}");
-        let argv =
-            ["etcfsd", "--listen-client-urls", &url, "--advertise-client-urls", &url, "--log-format=console"];
-        match parse(argv.map(Into::into), std::iter::empty()) {
-            // It stays alone, so nobody need reach it.
-            Ok(Invocation::Serve(config)) => Self { data_dir, listen_peer: Vec::new(), ..*config },
-            _ => unreachable!("defaults with a loopback address are a valid configuration"),
-        }
-    }
-
     /// The shortest lease: a leader must have been lost for longer than an
     /// election takes before a lease may end for want of a keep-alive.
     pub fn min_lease_ttl(&self) -> i64 {

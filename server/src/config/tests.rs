@@ -171,6 +171,17 @@ fn an_embedded_server_is_a_valid_configuration() {
     let config = Config::embedded("/data".into(), "127.0.0.1:4001".parse().unwrap());
     assert_eq!(config.data_dir, PathBuf::from("/data"));
     assert_eq!(config.advertise_client, ["http://127.0.0.1:4001"]);
+    let member = |name: &str| EmbeddedMember {
+        name: name.into(),
+        peer: "127.0.0.1:5001".parse().unwrap(),
+        initial_cluster: "n1=http://127.0.0.1:5001,n2=http://127.0.0.1:5002".into(),
+        token: "t".into(),
+    };
+    let client = "127.0.0.1:4001".parse().unwrap();
+    let config = Config::embedded_member("/data/n1".into(), client, member("n1")).unwrap();
+    assert_eq!((config.founders.len(), config.cluster_token.as_str()), (2, "t"));
+    assert_eq!(config.listen_peer[0].to_string(), "http://127.0.0.1:5001");
+    assert!(Config::embedded_member("/data/n3".into(), client, member("n3")).is_err(), "not one of them");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand};
+use etcfs_server::config::EmbeddedMember;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use crate::error::CliError;
@@ -21,8 +22,22 @@ pub(crate) struct ChildArgs {
 
 #[derive(Debug, Subcommand)]
 enum PartArgs {
-    Server { data_dir: PathBuf, listen: SocketAddr },
-    Mount { source: OsString, dir: PathBuf },
+    Server {
+        data_dir: PathBuf,
+        listen: SocketAddr,
+    },
+    Member {
+        data_dir: PathBuf,
+        listen: SocketAddr,
+        name: String,
+        peer: SocketAddr,
+        initial_cluster: String,
+        token: String,
+    },
+    Mount {
+        source: OsString,
+        dir: PathBuf,
+    },
 }
 
 /// Becomes the part. Call it before there is any thread.
@@ -35,6 +50,11 @@ pub(crate) fn run(args: ChildArgs) -> Result<ExitCode, CliError> {
     Ok(match args.part {
         PartArgs::Server { data_dir, listen } => {
             etcfs_server::process::serve(etcfs_server::Config::embedded(data_dir, listen))
+        }
+        PartArgs::Member { data_dir, listen, name, peer, initial_cluster, token } => {
+            let member = EmbeddedMember { name, peer, initial_cluster, token };
+            let config = etcfs_server::Config::embedded_member(data_dir, listen, member);
+            etcfs_server::process::serve(config.map_err(|error| CliError::failed(error.to_string()))?)
         }
         PartArgs::Mount { source, dir } => {
             etcfs_fs::main_with([OsString::from(etcfs_fs::AS_COMMAND), source, dir.into(), "-f".into()])

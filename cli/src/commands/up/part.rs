@@ -15,6 +15,7 @@ use tokio::{process::Child, time::timeout};
 
 use super::{
     child,
+    nodes::Node,
     place::{self, Place},
 };
 use crate::error::CliError;
@@ -33,7 +34,7 @@ const LAST_WORDS_LINES: usize = 5;
 /// What a child is.
 #[derive(Debug)]
 pub(super) struct Part {
-    name: &'static str,
+    name: String,
     arguments: Vec<OsString>,
     log: PathBuf,
     /// Where its mount is, which stays behind when it dies.
@@ -41,19 +42,27 @@ pub(super) struct Part {
 }
 
 impl Part {
-    pub(super) fn server(place: &Place, endpoint: &str) -> io::Result<Self> {
-        let arguments = vec!["server".into(), place.data_dir().into(), endpoint.into()];
-        Ok(Self { name: "server", arguments, log: fresh_log(place, "server")?, mount_point: None })
+    pub(super) fn server(place: &Place, node: &Node, endpoint: &str) -> io::Result<Self> {
+        let mut arguments: Vec<OsString> = vec![node.data_dir.clone().into(), endpoint.into()];
+        match &node.membership {
+            None => arguments.insert(0, "server".into()),
+            Some(membership) => {
+                arguments.insert(0, "member".into());
+                arguments.push(node.name.clone().into());
+                arguments.push(membership.peer.to_string().into());
+                arguments.push(membership.initial_cluster.clone().into());
+                arguments.push(membership.token.clone().into());
+            }
+        }
+        Ok(Self { name: node.name.clone(), arguments, log: fresh_log(place, &node.name)?, mount_point: None })
     }
 
-    pub(super) fn mount(place: &Place, endpoint: &str) -> io::Result<Self> {
+    /// A mount through all of `endpoints`, separated by commas.
+    pub(super) fn mount(place: &Place, endpoints: &str) -> io::Result<Self> {
         let point = place.mount_point().to_path_buf();
-        let arguments = vec!["mount".into(), endpoint.into(), point.clone().into()];
-        Ok(Self { name: "mount", arguments, log: fresh_log(place, "mount")?, mount_point: Some(point) })
-    }
-
-    pub(super) fn log(&self) -> &Path {
-        &self.log
+        let arguments = vec!["mount".into(), endpoints.into(), point.clone().into()];
+        let log = fresh_log(place, "mount")?;
+        Ok(Self { name: "mount".to_owned(), arguments, log, mount_point: Some(point) })
     }
 
     fn spawn(&self) -> io::Result<Child> {
@@ -117,6 +126,11 @@ impl Supervised {
         self.pid
     }
 
+    /// In messages.
+    pub(super) fn name(&self) -> &str {
+        &self.part.name
+    }
+
     pub(super) fn log(&self) -> &Path {
         &self.part.log
     }
@@ -149,8 +163,8 @@ impl Supervised {
                 Err(error) => error.to_string(),
             };
             let pause = self.next_pause();
-            let name = self.part.name;
-            anstream::eprintln!("the {name} died ({how}); starting it again in {} ms", pause.as_millis());
+            let name = &self.part.name;
+            anstream::eprintln!("{name} died ({how}); starting it again in {} ms", pause.as_millis());
             tokio::time::sleep(pause).await;
             self.part.clear();
             match self.part.spawn() {
@@ -158,10 +172,10 @@ impl Supervised {
                     self.pid = child.id().unwrap_or_default();
                     self.child = child;
                     self.begun = Instant::now();
-                    anstream::eprintln!("the {name} is back (process {})", self.pid);
+                    anstream::eprintln!("{name} is back (process {})", self.pid);
                 }
                 // `wait` on the old child answers again at once: the pause grows.
-                Err(error) => anstream::eprintln!("the {name} can't be started: {error}"),
+                Err(error) => anstream::eprintln!("{name} can't be started: {error}"),
             }
         }
     }
@@ -183,9 +197,9 @@ impl Supervised {
                 tracing::debug!(%error, "already gone");
             }
             if timeout(END_WITHIN, self.child.wait()).await.is_err() {
-                anstream::eprintln!("the {} does not end; killed", self.part.name);
+                anstream::eprintln!("{} does not end; killed", self.part.name);
                 if let Err(error) = self.child.kill().await {
-                    anstream::eprintln!("the {} can't be killed: {error}", self.part.name);
+                    anstream::eprintln!("{} can't be killed: {error}", self.part.name);
                 }
             }
         }
@@ -211,7 +225,8 @@ mod tests {
     use super::*;
 
     fn sleeper(dir: &Path) -> Supervised {
-        let part = Part { name: "sleeper", arguments: vec![], log: dir.join("log"), mount_point: None };
+        let part =
+            Part { name: "sleeper".to_owned(), arguments: vec![], log: dir.join("log"), mount_point: None };
         let child = tokio::process::Command::new("sleep").arg("1000").kill_on_drop(true).spawn().unwrap();
         let pid = child.id().unwrap();
         Supervised { part, child, pid, begun: Instant::now(), pause: FIRST_PAUSE }
