@@ -10,9 +10,10 @@ use std::time::Duration;
 use etcfs_proto::{
     etcdserverpb::{
         CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, LeaseGrantRequest,
-        LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest,
-        LeaseRevokeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp, TxnRequest,
-        TxnResponse, WatchCreateRequest, WatchResponse, request_op, response_op,
+        LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
+        LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
+        LeaseTimeToLiveResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp,
+        ResponseHeader, TxnRequest, TxnResponse, WatchCreateRequest, WatchResponse, request_op, response_op,
     },
     mvccpb::KeyValue,
 };
@@ -51,6 +52,9 @@ pub enum Call {
     /// A time to live of zero says that there is no such lease.
     KeepAlive(LeaseKeepAliveRequest, Outcome<LeaseKeepAliveResponse>),
     Revoke(LeaseRevokeRequest, Outcome<LeaseRevokeResponse>),
+    /// A time to live below zero says that there is no such lease.
+    TimeToLive(LeaseTimeToLiveRequest, Outcome<LeaseTimeToLiveResponse>),
+    Leases(LeaseLeasesRequest, Outcome<LeaseLeasesResponse>),
 }
 
 /// What a client knows of its call.
@@ -129,6 +133,8 @@ macro_rules! outcome {
             Call::Grant(_, $outcome) => $then,
             Call::KeepAlive(_, $outcome) => $then,
             Call::Revoke(_, $outcome) => $then,
+            Call::TimeToLive(_, $outcome) => $then,
+            Call::Leases(_, $outcome) => $then,
         }
     };
 }
@@ -136,8 +142,16 @@ macro_rules! outcome {
 impl Call {
     /// The revision that the answer's header tells.
     pub fn revision(&self) -> Option<i64> {
-        let header = outcome!(self, outcome => &outcome.answer()?.header);
-        header.as_ref().map(|header| header.revision)
+        self.header().map(|header| header.revision)
+    }
+
+    /// The term that the answer's header tells.
+    pub(super) fn term(&self) -> Option<u64> {
+        self.header().map(|header| header.raft_term)
+    }
+
+    fn header(&self) -> Option<&ResponseHeader> {
+        outcome!(self, outcome => outcome.answer()?.header.as_ref())
     }
 
     /// True if nobody answered it.
@@ -180,8 +194,9 @@ impl Call {
             Self::Grant(_, outcome) => outcome.answer()?.id,
             Self::KeepAlive(request, _) => request.id,
             Self::Revoke(request, _) => request.id,
+            Self::TimeToLive(request, _) => request.id,
             Self::Put(..) | Self::Txn(..) => self.puts().iter().map(|put| put.lease).find(|&id| id != 0)?,
-            Self::Delete(..) | Self::Range(..) | Self::Compact(..) => return None,
+            Self::Delete(..) | Self::Range(..) | Self::Compact(..) | Self::Leases(..) => return None,
         };
         Some(lease)
     }

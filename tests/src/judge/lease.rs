@@ -57,6 +57,9 @@ pub(super) fn check(
                 known.renewals.push((operation.asked, seconds(answer.ttl)));
             }
             Call::KeepAlive(_, Outcome::Answered(_)) => known.gone_at(operation.answered),
+            Call::TimeToLive(_, Outcome::Answered(answer)) if answer.ttl < 0 => {
+                known.gone_at(operation.answered);
+            }
             Call::Revoke(..) => {
                 let asked = known.revoked.map_or(operation.asked, |before| before.min(operation.asked));
                 known.revoked = Some(asked);

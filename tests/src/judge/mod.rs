@@ -17,6 +17,7 @@ mod order;
 mod replay;
 #[cfg(test)]
 mod tests;
+mod told;
 mod verdict;
 mod watch;
 mod witness;
@@ -39,6 +40,7 @@ pub fn judge(history: &History) -> Verdict {
     let witness = Witness::of(history, []);
     let early = lease::check(history, &replayed.ended, &witness, &mut verdict);
     lease::revoked(history, &mut verdict);
+    told::check(history, &replayed, &witness, &mut verdict);
     // Whether a lease ended early is judged by what was seen first; what came of it counts for the order.
     let witness = Witness::of(history, lease::endings(history, &replayed.ended, &early));
     order::check(history, &replayed.made, &witness, &compactions, &mut verdict);
@@ -110,6 +112,8 @@ fn shown(operation: &Operation) -> String {
         Call::Grant(request, _) => format!("grant of {}s", request.ttl),
         Call::KeepAlive(request, _) => format!("renewal of {:x}", request.id),
         Call::Revoke(request, _) => format!("revocation of {:x}", request.id),
+        Call::TimeToLive(request, _) => format!("time to live of {:x}", request.id),
+        Call::Leases(..) => "list of leases".into(),
     };
     format!("{text} ({asked:.3?}..{answered:.3?} on member {member})")
 }

@@ -98,7 +98,7 @@ fn is_linearizable(call: &Call) -> bool {
     match call {
         Call::Range(request, _) => !request.serializable,
         // Answered by the lessor, with the header of whichever member was asked.
-        Call::KeepAlive(..) => false,
+        Call::KeepAlive(..) | Call::TimeToLive(..) | Call::Leases(..) => false,
         Call::Put(..)
         | Call::Delete(..)
         | Call::Txn(..)

@@ -17,6 +17,8 @@ use super::{
 };
 use crate::api::{self, Op};
 
+mod lease;
+
 const LEASE: i64 = 0x77;
 const TTL: i64 = 2;
 
@@ -670,97 +672,6 @@ fn a_watch_that_never_comes_to_the_end_is_found() {
     let mut history = watched(|_| {});
     history.streams[1].stalled_before = Some(6);
     breaks(Rule::WatchCatchesUp, &history);
-}
-
-/// A store with a key on a lease that was renewed just now.
-fn leased() -> Store {
-    let mut store = Store::used();
-    store.grant();
-    store.put_on("lease/a", "5", LEASE);
-    store.put_on("lease/b", "6", LEASE);
-    store.now += 1_500;
-    store.renew(TTL);
-    store
-}
-
-#[test]
-fn a_lease_that_ends_early_is_found() {
-    let mut store = leased();
-    store.now += 1_000;
-    store.lease_ends();
-    breaks(Rule::LeaseLivesOn, &store.end());
-    let mut store = leased();
-    store.now += 2_000;
-    store.lease_ends();
-    passes(&store.end());
-}
-
-#[test]
-fn an_answer_that_a_living_lease_is_gone_is_found() {
-    let mut store = leased();
-    store.now += 1_000;
-    store.renew(0);
-    breaks(Rule::LeaseLivesOn, &store.end());
-}
-
-#[test]
-fn a_renewal_acknowledged_after_the_end_is_found() {
-    let mut store = leased();
-    store.now += 2_500;
-    store.lease_ends();
-    store.renew(TTL);
-    breaks(Rule::LeaseLivesOn, &store.end());
-}
-
-#[test]
-fn a_lease_that_was_revoked_may_end_at_once() {
-    let mut store = leased();
-    store.revoke();
-    passes(&store.end());
-}
-
-#[test]
-fn a_key_that_a_revocation_left_is_found() {
-    let mut store = leased();
-    let answer = LeaseRevokeResponse { header: header(store.revision) };
-    store.note(Call::Revoke(LeaseRevokeRequest { id: LEASE }, Outcome::Answered(answer)));
-    breaks(Rule::LeaseStaysEnded, &store.end());
-}
-
-#[test]
-fn a_lease_that_ends_without_one_of_its_keys_is_found() {
-    let mut store = leased();
-    store.revoke();
-    store.events.last_mut().unwrap().1.truncate(1);
-    breaks_also(Rule::LeaseStaysEnded, &[Rule::MembersAgree], &store.end());
-}
-
-#[test]
-fn a_put_on_an_ended_lease_is_found() {
-    let mut store = leased();
-    store.revoke();
-    store.put_on("lease/a", "7", LEASE);
-    breaks(Rule::LeaseStaysEnded, &store.end());
-}
-
-#[test]
-fn a_lease_found_gone_whose_key_is_read_later_is_found() {
-    let mut store = leased();
-    store.now += 2_100;
-    store.renew(0);
-    let index = store.get("lease/a");
-    assert!(!range_answer(&mut store.history.operations[index]).kvs.is_empty());
-    store.lease_ends();
-    breaks(Rule::RealTime, &store.end());
-}
-
-#[test]
-fn a_key_that_outlives_its_lease_is_found() {
-    let store = leased();
-    let left = store.model.get(b"lease/a").cloned();
-    let mut history = store.end();
-    history.end.outlived.extend(left);
-    breaks(Rule::LeaseEnds, &history);
 }
 
 #[test]

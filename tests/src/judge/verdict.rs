@@ -52,6 +52,8 @@ pub enum Rule {
     WatchCatchesUp,
     /// A lease ends no earlier than its time to live after its last acknowledged renewal.
     LeaseLivesOn,
+    /// What is told of a lease is so: its time, its keys, and that it is there.
+    LeaseIsToldRight,
     /// A lease that nobody renews ends.
     LeaseEnds,
     /// An ended lease stays so, and leaves no keys.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use etcfs_proto::etcdserverpb::{LeaseGrantRequest, LeaseRevokeRequest, PutRequest};
+use etcfs_proto::etcdserverpb::{
+    LeaseGrantRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, PutRequest,
+};
 use etcfs_tests::judge::{Operation, Outcome};
 use rand::RngExt as _;
 
@@ -50,13 +52,27 @@ async fn one_lease(session: &mut Session) {
         if session.random.random_ratio(1, 3) {
             put_on(session, id).await;
         }
+        if session.random.random() {
+            look(session, id).await;
+        }
     }
     match session.random.random_range(0..4) {
         0 => {
             session.revoke(LeaseRevokeRequest { id }).await;
+            look(session, id).await;
         }
         1 => pause(session, ttl).await,
         _ => {}
+    }
+}
+
+/// Asks what is known of the lease; at times of all leases.
+async fn look(session: &mut Session, id: i64) {
+    if session.random.random_ratio(1, 5) {
+        session.leases(LeaseLeasesRequest {}).await;
+    } else {
+        let keys = session.random.random();
+        session.time_to_live(LeaseTimeToLiveRequest { id, keys }).await;
     }
 }
 

@@ -146,6 +146,8 @@ pub(crate) fn counts(history: &History) -> std::collections::BTreeMap<String, u6
             Call::Grant(..) => "lease grant",
             Call::KeepAlive(..) => "lease renewal",
             Call::Revoke(..) => "lease revocation",
+            Call::TimeToLive(..) => "lease time to live",
+            Call::Leases(..) => "list of leases",
         };
         let came = match (operation.call.is_lost(), operation.call.refusal()) {
             (true, _) => "lost",

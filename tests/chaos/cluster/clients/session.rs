@@ -12,8 +12,9 @@ use std::{
 use bytes::Bytes;
 use etcfs_proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, LeaseGrantRequest,
-    LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest,
-    LeaseRevokeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
+    LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
+    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
 };
 use etcfs_tests::{
     api::Api,
@@ -158,6 +159,8 @@ calls! {
     compact(CompactionRequest) -> CompactionResponse = kv.compact as Compact;
     grant(LeaseGrantRequest) -> LeaseGrantResponse = lease.lease_grant as Grant;
     revoke(LeaseRevokeRequest) -> LeaseRevokeResponse = lease.lease_revoke as Revoke;
+    time_to_live(LeaseTimeToLiveRequest) -> LeaseTimeToLiveResponse = lease.lease_time_to_live as TimeToLive;
+    leases(LeaseLeasesRequest) -> LeaseLeasesResponse = lease.lease_leases as Leases;
 }
 
 impl Session {
