@@ -5,9 +5,11 @@ pub(crate) mod auth;
 pub(crate) mod bench;
 pub(crate) mod compaction;
 pub(crate) mod completion;
+pub(crate) mod cp;
 pub(crate) mod defrag;
 pub(crate) mod del;
 pub(crate) mod diff;
+pub(crate) mod doctor;
 pub(crate) mod edit;
 pub(crate) mod elect;
 pub(crate) mod endpoint;
@@ -16,13 +18,16 @@ pub(crate) mod history;
 pub(crate) mod lease;
 pub(crate) mod lock;
 pub(crate) mod ls;
+pub(crate) mod make_mirror;
 pub(crate) mod member;
 pub(crate) mod mount;
 pub(crate) mod move_leader;
+pub(crate) mod mv;
 pub(crate) mod put;
 pub(crate) mod range;
 pub(crate) mod restore;
 pub(crate) mod role;
+pub(crate) mod run;
 pub(crate) mod snapshot;
 pub(crate) mod tree;
 pub(crate) mod txn;
@@ -60,12 +65,15 @@ enum Command {
     Del(del::DelArgs),
     Ls(ls::LsArgs),
     Tree(tree::TreeArgs),
+    Cp(cp::CpArgs),
+    Mv(mv::MvArgs),
     Edit(edit::EditArgs),
     History(history::HistoryArgs),
     Diff(diff::DiffArgs),
     Restore(restore::RestoreArgs),
     Txn(txn::TxnArgs),
     Watch(watch::WatchArgs),
+    Run(run::RunArgs),
     Lease(lease::LeaseArgs),
     Lock(lock::LockArgs),
     Elect(elect::ElectArgs),
@@ -76,6 +84,8 @@ enum Command {
     Alarm(alarm::AlarmArgs),
     Defrag(defrag::DefragArgs),
     Snapshot(snapshot::SnapshotArgs),
+    MakeMirror(make_mirror::MakeMirrorArgs),
+    Doctor(doctor::DoctorArgs),
     Auth(auth::AuthArgs),
     User(user::UserArgs),
     Role(role::RoleArgs),
@@ -104,12 +114,15 @@ pub(crate) fn run(Arguments { global, command }: Arguments) -> Result<ExitCode, 
         Command::Del(args) => wait(del::run(&global, args)),
         Command::Ls(args) => wait(ls::run(&global, args)),
         Command::Tree(args) => wait(tree::run(&global, args)),
+        Command::Cp(args) => wait(cp::run(&global, args)),
+        Command::Mv(args) => wait(mv::run(&global, args)),
         Command::Edit(args) => wait(edit::run(&global, args)),
         Command::History(args) => wait(history::run(&global, args)),
         Command::Diff(args) => wait(diff::run(&global, args)),
         Command::Restore(args) => wait(restore::run(&global, args)),
         Command::Txn(args) => wait(txn::run(&global, args)),
         Command::Watch(args) => wait(watch::run(&global, args)),
+        Command::Run(args) => wait(run::run(&global, args)),
         Command::Lease(args) => wait(lease::run(&global, args)),
         Command::Lock(args) => return wait(lock::run(&global, args)),
         Command::Elect(args) => wait(elect::run(&global, args)),
@@ -120,6 +133,8 @@ pub(crate) fn run(Arguments { global, command }: Arguments) -> Result<ExitCode, 
         Command::Alarm(args) => wait(alarm::run(&global, args)),
         Command::Defrag(args) => wait(defrag::run(&global, &args)),
         Command::Snapshot(args) => wait(snapshot::run(&global, args)),
+        Command::MakeMirror(args) => wait(make_mirror::run(&global, args)),
+        Command::Doctor(args) => wait(doctor::run(&global, args)),
         Command::Auth(args) => wait(auth::run(&global, args)),
         Command::User(args) => wait(user::run(&global, args)),
         Command::Role(args) => wait(role::run(&global, args)),

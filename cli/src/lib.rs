@@ -6,7 +6,7 @@
 //!
 //! Flags, output and exit codes are etcdctl's (3.6's where it is known to
 //! differ), so that scripts written for it go on working. It must not know
-//! the insides of server and mount: only `commands/up.rs`, `mount.rs` and `umount.rs`
+//! the insides of server and mount: only `commands/up.rs`, `mount.rs`, `umount.rs` and `doctor/here.rs`
 //! call them.
 
 mod args;
@@ -16,8 +16,10 @@ mod connect;
 mod error;
 mod output;
 mod pages;
+mod requests;
 mod save;
 mod session;
+mod transfer;
 mod words;
 
 use std::process::ExitCode;

@@ -57,6 +57,11 @@ impl<'a> Pages<'a> {
         Ok((!answer.kvs.is_empty()).then_some(answer.kvs))
     }
 
+    /// As of which revision the pages are; 0 before the first.
+    pub(crate) fn revision(&self) -> i64 {
+        self.revision
+    }
+
     /// Goes on behind all keys that start with `prefix`.
     pub(crate) fn skip(&mut self, prefix: &Bytes) {
         let behind = prefix_end(prefix);

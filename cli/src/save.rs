@@ -3,15 +3,14 @@
 use bytes::Bytes;
 use etcfs_client::Client;
 use etcfs_proto::{
-    etcdserverpb::{
-        Compare, PutRequest, RequestOp, TxnRequest,
-        compare::{CompareResult, CompareTarget, TargetUnion},
-        request_op::Request,
-    },
+    etcdserverpb::{PutRequest, TxnRequest},
     mvccpb::KeyValue,
 };
 
-use crate::error::CliError;
+use crate::{
+    error::CliError,
+    requests::{put, unchanged},
+};
 
 /// Puts `value`, keeping the lease, unless the key is no longer as `read`; gives the new revision.
 pub(crate) async fn save(
@@ -20,19 +19,10 @@ pub(crate) async fn save(
     value: Bytes,
     read: Option<&KeyValue>,
 ) -> Result<i64, CliError> {
-    let unchanged = Compare {
-        result: CompareResult::Equal.into(),
-        target: CompareTarget::Mod.into(),
-        key: key.clone(),
-        target_union: Some(TargetUnion::ModRevision(read.map_or(0, |kv| kv.mod_revision))),
-        ..Compare::default()
-    };
-    let put = PutRequest { key: key.clone(), value, ignore_lease: read.is_some(), ..PutRequest::default() };
-    let request = TxnRequest {
-        compare: vec![unchanged],
-        success: vec![RequestOp { request: Some(Request::RequestPut(put)) }],
-        failure: Vec::new(),
-    };
+    let read_at = read.map_or(0, |kv| kv.mod_revision);
+    let new = PutRequest { key: key.clone(), value, ignore_lease: read.is_some(), ..PutRequest::default() };
+    let request =
+        TxnRequest { compare: vec![unchanged(key, read_at)], success: vec![put(new)], failure: Vec::new() };
     let answer = client.kv().txn(request).await?;
     if answer.succeeded {
         return Ok(answer.header.unwrap_or_default().revision);

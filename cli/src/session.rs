@@ -5,11 +5,8 @@ use bytes::Bytes;
 use etcfs_client::{Client, ClientError, KeepAlive};
 use etcfs_proto::{
     etcdserverpb::{
-        Compare, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
-        WatchCreateRequest,
-        compare::{CompareResult, CompareTarget, TargetUnion},
+        DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, TxnRequest, WatchCreateRequest,
         range_request::{SortOrder, SortTarget},
-        request_op::Request,
     },
     key::prefix_end,
     mvccpb::event::EventType,
@@ -17,7 +14,10 @@ use etcfs_proto::{
 use futures_util::StreamExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::error::CliError;
+use crate::{
+    error::CliError,
+    requests::{put, unchanged},
+};
 
 /// A lease that is renewed until it is closed or lost.
 #[derive(Debug)]
@@ -76,19 +76,9 @@ impl Place {
     ) -> Result<Self, CliError> {
         let prefix: Bytes = [name, b"/"].concat().into();
         let key: Bytes = [&prefix[..], format!("{lease:x}").as_bytes()].concat().into();
-        let absent = Compare {
-            result: CompareResult::Equal.into(),
-            target: CompareTarget::Create.into(),
-            key: key.clone(),
-            target_union: Some(TargetUnion::CreateRevision(0)),
-            ..Compare::default()
-        };
-        let put = PutRequest { key: key.clone(), value, lease, ..PutRequest::default() };
-        let request = TxnRequest {
-            compare: vec![absent],
-            success: vec![RequestOp { request: Some(Request::RequestPut(put)) }],
-            failure: Vec::new(),
-        };
+        let new = PutRequest { key: key.clone(), value, lease, ..PutRequest::default() };
+        let request =
+            TxnRequest { compare: vec![unchanged(&key, 0)], success: vec![put(new)], failure: Vec::new() };
         loop {
             let done = client.kv().txn(request.clone()).await;
             // The key has our lease in its name, so nobody else makes it: a look tells what a lost answer did not.

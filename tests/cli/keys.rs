@@ -116,6 +116,44 @@ fn a_value_is_put_back_or_edited_if_nobody_was_faster(kind: Kind) {
     std::fs::remove_dir_all(std::path::Path::new(kept).parent().expect("a directory")).expect("removed");
 }
 
+fn keys_and_prefixes_are_copied_as_of_a_revision(kind: Kind) {
+    let (_server, client) = stage(kind);
+    put(&client, &[("/a/x", "1"), ("/a/y", "1"), ("/b/x", "mine"), ("/a/x", "2")]);
+    assert_eq!(says(&client, "cp /a/x /c"), "1 key copied\n");
+    assert_eq!(says(&client, "get /c --print-value-only"), "2\n");
+    assert_eq!(says(&client, "cp --rev=2 /a/x /c"), "1 key copied\n");
+    assert_eq!(says(&client, "get /c --print-value-only"), "1\n");
+    assert!(client.run(["cp", "-n", "/a/x", "/c"]).failed().contains("/c exists"));
+    assert_eq!(says(&client, "cp --prefix -n /a/ /b/"), "1 key copied, 1 left as they were\n");
+    assert_eq!(says(&client, "get --prefix /b/"), "/b/x\nmine\n/b/y\n1\n");
+    assert_eq!(says(&client, "cp --prefix /a/ /b/"), "2 keys copied\n");
+    assert_eq!(says(&client, "get --prefix /b/"), "/b/x\n2\n/b/y\n1\n");
+    assert!(client.run(["cp", "/nothing", "/c"]).failed().contains("no such key"));
+    assert_eq!(says(&client, "cp --prefix /nothing /c"), "0 keys copied\n");
+    // What it makes is not copied again.
+    assert_eq!(says(&client, "cp --prefix /a/ /a/old/"), "2 keys copied\n");
+}
+
+fn a_key_moves_with_its_lease_in_one_revision(kind: Kind) {
+    let (server, client) = stage(kind);
+    let granted = says(&client, "lease grant 600");
+    let lease = granted.split(' ').nth(1).expect("lease ID granted with ...").to_owned();
+    client.run(["put", "/a/x", "1", "--lease", &lease]).ok();
+    put(&client, &[("/a/y", "2"), ("/b", "3")]);
+    let api = server.api();
+    let before = api.revision();
+    assert_eq!(says(&client, "mv /a/x /c/x"), "1 key moved\n");
+    assert_eq!(api.revision(), before + 1);
+    assert_eq!(api.get("/a/x"), None);
+    let moved = api.get("/c/x").expect("it is there");
+    assert_eq!((&moved.value[..], format!("{:016x}", moved.lease)), (&b"1"[..], lease));
+    assert!(client.run(["mv", "-n", "/a/y", "/b"]).failed().contains("/b exists"));
+    assert_eq!(says(&client, "mv --prefix /a/ /d/"), "1 key moved\n");
+    assert_eq!(says(&client, "get --prefix --keys-only /").replace('\n', " "), "/b  /c/x  /d/y  ");
+    assert!(client.run(["mv", "--prefix", "/d/", "/d/e/"]).failed().contains("lies within"));
+    client.run(["mv", "/d/y", "/d/y"]).failed();
+}
+
 macro_rules! on_both {
     ($($name:ident)*) => {
         $(
@@ -137,4 +175,6 @@ on_both! {
     history_goes_back_to_the_beginning_or_to_the_compaction
     differences_between_revisions_are_named
     a_value_is_put_back_or_edited_if_nobody_was_faster
+    keys_and_prefixes_are_copied_as_of_a_revision
+    a_key_moves_with_its_lease_in_one_revision
 }

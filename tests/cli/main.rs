@@ -2,7 +2,10 @@
 //! Debian's `etcdctl` and with our `etcfs`, on our server and on etcd.
 
 mod alike;
+mod doctor;
 mod keys;
+mod mirror;
+mod run;
 mod script;
 mod turns;
 mod tutorial;

@@ -88,8 +88,10 @@ pub(crate) const CLI: &[Module] = &[
     module("error", &[]),
     module("words", &[]),
     module("pages", &["error"]),
-    module("save", &["error"]),
-    module("session", &["error"]),
+    module("requests", &[]),
+    module("save", &["error", "requests"]),
+    module("session", &["error", "requests"]),
+    module("transfer", &["args", "error", "pages", "requests"]),
     module("bench", &["args", "connect", "error", "words"]),
 ];
 
@@ -137,7 +139,11 @@ pub(crate) const DOORS: &[Door] = &[
     door("proto", "etcfs_fs", &[]),
     door("proto", "etcfs_cli", &[]),
     door("cli", "etcfs_server", &["commands::up"]),
-    door("cli", "etcfs_fs", &["commands::up", "commands::mount", "commands::umount"]),
+    door(
+        "cli",
+        "etcfs_fs",
+        &["commands::up", "commands::mount", "commands::umount", "commands::doctor::here"],
+    ),
 ];
 
 /// A path that one module of a crate must not name.

@@ -32,6 +32,17 @@ pub fn at(point: &Path) -> Option<Mounted> {
     table.lines().rev().find_map(|line| mounted(line, point))
 }
 
+/// Where something of this kind is mounted.
+pub fn points(kind: &str) -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let point = |line: &str| {
+        let (front, back) = line.split_once(" - ")?;
+        (back.split(' ').next()? == kind)
+            .then(|| front.split(' ').nth(4).map(|point| unescape(point).into()))?
+    };
+    table.lines().filter_map(point).collect()
+}
+
 /// Takes a mount away from its path; `lazy`, also while somebody uses it: its users go on until they close it.
 ///
 /// # Errors

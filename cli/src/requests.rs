@@ -1,0 +1,32 @@
+//! The comparisons and the requests of which transactions are made.
+
+use bytes::Bytes;
+use etcfs_proto::etcdserverpb::{
+    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp,
+    compare::{CompareResult, CompareTarget, TargetUnion},
+    request_op::Request,
+};
+
+/// Holds while a key is as it was at its last change; 0 stands for a key that is not there.
+pub(crate) fn unchanged(key: &Bytes, mod_revision: i64) -> Compare {
+    Compare {
+        result: CompareResult::Equal.into(),
+        target: CompareTarget::Mod.into(),
+        key: key.clone(),
+        target_union: Some(TargetUnion::ModRevision(mod_revision)),
+        ..Compare::default()
+    }
+}
+
+pub(crate) fn put(request: PutRequest) -> RequestOp {
+    RequestOp { request: Some(Request::RequestPut(request)) }
+}
+
+pub(crate) fn delete(key: Bytes) -> RequestOp {
+    let request = DeleteRangeRequest { key, ..DeleteRangeRequest::default() };
+    RequestOp { request: Some(Request::RequestDeleteRange(request)) }
+}
+
+pub(crate) fn get(key: Bytes) -> RequestOp {
+    RequestOp { request: Some(Request::RequestRange(RangeRequest { key, ..RangeRequest::default() })) }
+}
