@@ -9,6 +9,7 @@ mod inotify;
 mod lock;
 mod restart;
 mod revisions;
+mod rolling;
 mod size;
 mod tutorial;
 mod virtuals;
