@@ -23,6 +23,7 @@ pub mod run;
 pub mod service;
 pub mod storage;
 pub mod telemetry;
+pub mod threads;
 pub mod version;
 pub mod watch;
 

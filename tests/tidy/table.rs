@@ -23,6 +23,7 @@ pub(crate) const SERVER: &[Module] = &[
     module("telemetry", &["config"]),
     module("metrics", &[]),
     module("version", &[]),
+    module("threads", &[]),
     module("net", &["service", "metrics", "version", "config"]),
     module(
         "service",
@@ -46,14 +47,14 @@ pub(crate) const SERVER: &[Module] = &[
     module("lease::deadlines", &["lease::table"]),
     module("lease::lessor", &["lease::deadlines", "lease::table", "propose", "maintain", "mvcc"]),
     // The options of the store pass through to it.
-    module("raft", &["apply", "storage", "watch", "metrics", "mvcc::store::StoreOptions"]),
+    module("raft", &["apply", "storage", "watch", "threads", "metrics", "mvcc::store::StoreOptions"]),
     module("apply", &["mvcc", "lease::table", "auth", "storage"]),
-    module("watch", &["mvcc"]),
+    module("watch", &["mvcc", "threads"]),
     module("mvcc", &["storage"]),
     module("lease::table", &["storage"]),
     module("lease", &[]),
     module("auth", &["storage"]),
-    module("storage", &[]),
+    module("storage", &["threads"]),
 ];
 
 pub(crate) const FS: &[Module] = &[

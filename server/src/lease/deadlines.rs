@@ -7,8 +7,10 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {

@@ -4,13 +4,13 @@
 //! began before a read arrived proves nothing for it. A round that fails for want
 //! of a leader is gone through again, as long as somebody waits.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::{sync::oneshot, time};
+use tokio::{
+    sync::oneshot,
+    time::{self, Instant},
+};
 
 use super::ProposeError;
 use crate::raft::{BarrierError, Node};

@@ -14,13 +14,16 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use etcfs_proto::etcfs::command::Request;
 use parking_lot::Mutex;
 use prost::Message as _;
-use tokio::{sync::oneshot, time};
+use tokio::{
+    sync::oneshot,
+    time::{self, Instant},
+};
 
 use super::ProposeError;
 use crate::raft::{BatchResult, Node, Response, SubmitError};

@@ -8,8 +8,10 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 /// The last proof; clones share it.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use etcfs_proto::etcfs::{
     record,
 };
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tonic::{
     Code, ConnectError, Request, Status, service::interceptor::InterceptedService, transport::Channel,
 };

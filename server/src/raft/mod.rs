@@ -31,7 +31,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 pub use bootstrap::{Bootstrap, InitialMember};
@@ -52,7 +52,7 @@ pub use start::{RaftOptions, StartError, start};
 pub use status::MemberStatus;
 use tokio::{
     sync::{oneshot, watch},
-    time,
+    time::{self, Instant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;

@@ -18,14 +18,17 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use parking_lot::{Condvar, Mutex};
-use tokio::sync::{Notify, oneshot};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, oneshot},
+    time::Instant,
+};
 
 use super::{Batch, Engine, StorageError, failpoint, snapshot::SnapshotFile};
+use crate::threads::{Bell, Join, OsThreads, Threads, Turn};
 
 #[derive(Clone, Debug)]
 pub struct ImageOptions {
@@ -41,6 +44,7 @@ pub struct ImageOptions {
     pub checkpoint_interval: Duration,
     /// Bytes of changes not yet written at which applying must wait.
     pub lag_bytes_max: u64,
+    pub threads: Arc<dyn Threads>,
 }
 
 impl Default for ImageOptions {
@@ -51,6 +55,7 @@ impl Default for ImageOptions {
             batch_age: Duration::from_millis(200),
             checkpoint_interval: Duration::from_secs(5),
             lag_bytes_max: 128 << 20,
+            threads: Arc::new(OsThreads),
         }
     }
 }
@@ -99,14 +104,14 @@ pub struct Image {
 struct Shared {
     // Held to add or take; never during an engine call.
     inbox: Mutex<Inbox>,
-    wake: Condvar,
+    wake: Bell,
     lag_bytes: AtomicU64,
     lag_bytes_max: u64,
     batch_rows: usize,
     batch_bytes: usize,
     room: Notify,
     durable: AtomicU64,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Mutex<Option<Join>>,
 }
 
 #[derive(Default)]
@@ -131,6 +136,8 @@ enum Task {
     Write(Batch),
     Checkpoint,
     Order(Order),
+    /// Nothing is due yet.
+    None(Turn),
 }
 
 /// Pause before the engine is tried again on a full disk.
@@ -153,7 +160,7 @@ impl Image {
     ) -> Result<Self, StorageError> {
         let shared = Arc::new(Shared {
             inbox: Mutex::default(),
-            wake: Condvar::new(),
+            wake: Bell::default(),
             lag_bytes: AtomicU64::new(0),
             lag_bytes_max: options.lag_bytes_max,
             batch_rows: options.batch_rows,
@@ -162,15 +169,17 @@ impl Image {
             durable: AtomicU64::new(0),
             thread: Mutex::default(),
         });
-        let writer = Writer {
+        let threads = options.threads.clone();
+        let mut writer = Writer {
             shared: shared.clone(),
             engine,
             options,
             hooks,
             written,
             dirty_since: Some(Instant::now()),
+            paused_until: None,
         };
-        let thread = thread::Builder::new().name("image".into()).spawn(move || writer.run());
+        let thread = threads.start("image", shared.wake.clone(), Box::new(move || writer.turn()));
         let thread = thread.map_err(|source| StorageError::Engine { doing: "start its writer", source })?;
         *shared.thread.lock() = Some(thread);
         Ok(Self { shared })
@@ -191,7 +200,7 @@ impl Image {
         }
         // In between, the thread sleeps until the batch is of age.
         if first || inbox.pending.front().is_some_and(|batch| self.shared.is_full(batch)) {
-            self.shared.wake.notify_one();
+            self.shared.wake.ring();
         }
     }
 
@@ -241,11 +250,11 @@ impl Image {
                 inbox.orders.push_back(Order::Close);
                 inbox.closed = true;
             }
-            self.shared.wake.notify_one();
+            self.shared.wake.ring();
         }
         let thread = self.shared.thread.lock().take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the writer of the image panicked");
+        if let Some(join) = thread {
+            join();
         }
     }
 
@@ -257,7 +266,7 @@ impl Image {
                 return Err(StorageError::Closed);
             }
             inbox.orders.push_back(order(reply));
-            self.shared.wake.notify_one();
+            self.shared.wake.ring();
         }
         answer.await.unwrap_or(Err(StorageError::Closed))
     }
@@ -286,82 +295,81 @@ struct Writer {
     written: Written,
     /// When the oldest change that no checkpoint covers was written.
     dirty_since: Option<Instant>,
+    /// The disk was full: until then it is not tried again.
+    paused_until: Option<Instant>,
 }
 
 impl Writer {
-    fn run(mut self) {
-        loop {
-            let done = match self.next() {
-                Task::Write(batch) => self.write(batch),
-                Task::Checkpoint => self.checkpoint(),
-                Task::Order(Order::Close) => {
-                    // Whatever fails here is replayed from the log at the next start.
-                    if let Err(error) = self.settle() {
-                        tracing::warn!(%error, "the image could not be brought up to date at the end");
-                    }
-                    return;
+    fn turn(&mut self) -> Turn {
+        let done = match self.next() {
+            Task::None(turn) => return turn,
+            Task::Write(batch) => self.write(batch),
+            Task::Checkpoint => self.checkpoint(),
+            Task::Order(Order::Close) => {
+                // Whatever fails here is replayed from the log at the next start.
+                if let Err(error) = self.settle() {
+                    tracing::warn!(%error, "the image could not be brought up to date at the end");
                 }
-                Task::Order(Order::Checkpoint(reply)) => {
-                    let settled = self.settle();
-                    answer(
-                        reply,
-                        settled.as_ref().map(|()| self.written.applied_index).map_err(StorageError::echo),
-                    );
-                    settled
-                }
-                Task::Order(Order::Snapshot(dir, reply)) => {
-                    let settled = self.settle();
-                    // A snapshot that fails does not touch the image.
-                    answer(
-                        reply,
-                        match &settled {
-                            Ok(()) => SnapshotFile::build(&*self.engine, &dir),
-                            Err(error) => Err(error.echo()),
-                        },
-                    );
-                    settled
-                }
-                Task::Order(Order::Replace(snapshot, reply)) => {
-                    answer(reply, self.replace(&snapshot));
-                    Ok(())
-                }
-            };
-            if let Err(error) = done
-                && !self.pause_if_no_space(&error)
-            {
-                tracing::error!(%error, "the image cannot be written");
-                self.shared.inbox.lock().closed = true;
-                (self.hooks.on_failure)(&error);
-                return;
+                return Turn::End;
             }
+            Task::Order(Order::Checkpoint(reply)) => {
+                let settled = self.settle();
+                answer(
+                    reply,
+                    settled.as_ref().map(|()| self.written.applied_index).map_err(StorageError::echo),
+                );
+                settled
+            }
+            Task::Order(Order::Snapshot(dir, reply)) => {
+                let settled = self.settle();
+                // A snapshot that fails does not touch the image.
+                answer(
+                    reply,
+                    match &settled {
+                        Ok(()) => SnapshotFile::build(&*self.engine, &dir),
+                        Err(error) => Err(error.echo()),
+                    },
+                );
+                settled
+            }
+            Task::Order(Order::Replace(snapshot, reply)) => {
+                answer(reply, self.replace(&snapshot));
+                Ok(())
+            }
+        };
+        if let Err(error) = done
+            && !self.pause_if_no_space(&error)
+        {
+            tracing::error!(%error, "the image cannot be written");
+            self.shared.inbox.lock().closed = true;
+            (self.hooks.on_failure)(&error);
+            return Turn::End;
         }
+        Turn::Again
     }
 
-    /// Sleeps until something is due, and takes it.
+    /// Takes what is due, or says when something will be.
     fn next(&self) -> Task {
-        let mut inbox = self.shared.inbox.lock();
-        loop {
-            if let Some(order) = inbox.orders.pop_front() {
-                return Task::Order(order);
-            }
-            let now = Instant::now();
-            let write_at = inbox.pending_since.map(|since| since + self.options.batch_age);
-            let full = inbox.pending.front().is_some_and(|batch| self.shared.is_full(batch));
-            if (full || write_at.is_some_and(|at| at <= now))
-                && let Some(batch) = inbox.take_oldest()
-            {
-                return Task::Write(batch);
-            }
-            let flush_at = self.dirty_since.map(|since| since + self.options.checkpoint_interval);
-            if flush_at.is_some_and(|at| at <= now) {
-                return Task::Checkpoint;
-            }
-            match write_at.into_iter().chain(flush_at).min() {
-                // Whether it was woken or timed out is looked at anew.
-                Some(at) => drop(self.shared.wake.wait_until(&mut inbox, at)),
-                None => self.shared.wake.wait(&mut inbox),
-            }
+        let now = Instant::now();
+        if let Some(until) = self.paused_until.filter(|&until| now < until) {
+            return Task::None(Turn::WaitUntil(until));
         }
+        let mut inbox = self.shared.inbox.lock();
+        if let Some(order) = inbox.orders.pop_front() {
+            return Task::Order(order);
+        }
+        let write_at = inbox.pending_since.map(|since| since + self.options.batch_age);
+        let full = inbox.pending.front().is_some_and(|batch| self.shared.is_full(batch));
+        if (full || write_at.is_some_and(|at| at <= now))
+            && let Some(batch) = inbox.take_oldest()
+        {
+            return Task::Write(batch);
+        }
+        let flush_at = self.dirty_since.map(|since| since + self.options.checkpoint_interval);
+        if flush_at.is_some_and(|at| at <= now) {
+            return Task::Checkpoint;
+        }
+        Task::None(write_at.into_iter().chain(flush_at).min().map_or(Turn::Wait, Turn::WaitUntil))
     }
 
     /// Brings the engine up to date, on disk.
@@ -444,7 +452,7 @@ impl Writer {
         if self.dirty_since.is_some() {
             self.dirty_since = Some(Instant::now());
         }
-        thread::sleep(NO_SPACE_PAUSE);
+        self.paused_until = Some(Instant::now() + NO_SPACE_PAUSE);
         true
     }
 }

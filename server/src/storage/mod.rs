@@ -8,6 +8,7 @@
 pub mod batch;
 pub mod codec;
 pub mod datadir;
+pub mod disk;
 pub mod engine;
 pub mod error;
 pub mod failpoint;
@@ -21,6 +22,7 @@ pub mod wal;
 
 pub use batch::Batch;
 pub use datadir::{DataDir, DataDirError, Identity};
+pub use disk::{Disk, DiskFile, OsDisk};
 pub use engine::Engine;
 pub use error::StorageError;
 pub use image::{Image, ImageHooks, ImageOptions, Written};

@@ -2,7 +2,7 @@
 //!
 //! Apply never waits for a watcher, however many there are. Events that concern
 //! a few are queued for them where they are published; those that concern many
-//! go to a list, from which a thread hands them out. A second thread reads the
+//! go to a list, from which a loop of its own hands them out. A second loop reads the
 //! store for watchers that lag. If events come in faster than they can be
 //! handed out, they are dropped from the list and all watchers catch up from
 //! the store: memory stays bounded.
@@ -13,10 +13,9 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering, fence},
     },
-    thread,
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::{
     outbox::{Outbox, weight},
@@ -24,7 +23,10 @@ use super::{
     stream::{WatchControl, WatchStream},
     watcher::StreamId,
 };
-use crate::mvcc::{RevisionEvents, Store};
+use crate::{
+    mvcc::{RevisionEvents, Store},
+    threads::{Bell, Join, OsThreads, Threads, Turn},
+};
 
 #[derive(Clone, Debug)]
 pub struct HubOptions {
@@ -38,6 +40,7 @@ pub struct HubOptions {
     pub pass_rows_max: usize,
     /// A response at least this long is split for watchers that ask for fragments.
     pub fragment_bytes: usize,
+    pub threads: Arc<dyn Threads>,
 }
 
 impl Default for HubOptions {
@@ -48,6 +51,7 @@ impl Default for HubOptions {
             direct_watchers_max: 16,
             pass_rows_max: 1000,
             fragment_bytes: 1_572_864 + (512 << 10),
+            threads: Arc::new(OsThreads),
         }
     }
 }
@@ -67,8 +71,8 @@ pub struct HubMetrics {
 #[derive(Clone)]
 pub struct Hub {
     shared: Arc<Shared>,
-    /// Ends the threads with the last handle.
-    _threads: Option<Arc<Threads>>,
+    /// Ends the loops with the last handle.
+    _loops: Option<Arc<Loops>>,
 }
 
 pub(super) struct Shared {
@@ -80,10 +84,9 @@ pub(super) struct Shared {
     pub(super) watchers: AtomicUsize,
     /// Locks of the outermost kind: held while the publisher hands out directly.
     inbox: Mutex<Inbox>,
-    arrived: Condvar,
-    /// Set when a lagging watcher may have room.
-    room: Mutex<bool>,
-    roomy: Condvar,
+    arrived: Bell,
+    /// Rung when a lagging watcher may have room.
+    roomy: Bell,
     stopped: AtomicBool,
 }
 
@@ -93,7 +96,7 @@ struct Inbox {
     bytes: usize,
     /// Something was dropped: all watchers must catch up.
     lost: bool,
-    /// The thread is handing out what it took: what comes now must wait behind that.
+    /// The loop is handing out what it took: what comes now must wait behind that.
     busy: bool,
 }
 
@@ -101,26 +104,26 @@ struct Inbox {
 const HAND_OUT_CHUNK: usize = 128;
 
 impl Hub {
-    /// Starts the hub's two threads; they end with `shutdown` or the last handle.
+    /// Starts the hub's two loops; they end with `shutdown` or the last handle.
     pub fn new(store: Arc<Store>, options: HubOptions) -> Self {
         let shared = Arc::new(Shared::new(store, options));
-        let spawn = |name: &str, run: fn(&Shared)| {
-            let shared = Arc::clone(&shared);
-            let thread = thread::Builder::new().name(name.into());
-            thread.spawn(move || run(&shared)).expect("the process may have two more threads")
+        let start = |name: &str, bell: &Bell, turn: fn(&Shared) -> Turn| {
+            let work = Arc::clone(&shared);
+            let started = shared.options.threads.start(name, bell.clone(), Box::new(move || turn(&work)));
+            started.expect("the process may have two more threads")
         };
         let running = vec![
-            spawn("watch-hand-out", Shared::run_hand_out),
-            spawn("watch-catch-up", Shared::run_catch_up),
+            start("watch-hand-out", &shared.arrived, Shared::hand_out_turn),
+            start("watch-catch-up", &shared.roomy, Shared::catch_up_turn),
         ];
-        let threads = Threads { shared: Arc::clone(&shared), running: Mutex::new(running) };
-        Self { shared, _threads: Some(Arc::new(threads)) }
+        let loops = Loops { shared: Arc::clone(&shared), running: Mutex::new(running) };
+        Self { shared, _loops: Some(Arc::new(loops)) }
     }
 
     /// A hub whose work is done by the test's calls alone.
     #[cfg(test)]
-    pub(super) fn without_threads(store: Arc<Store>, options: HubOptions) -> Self {
-        Self { shared: Arc::new(Shared::new(store, options)), _threads: None }
+    pub(super) fn without_loops(store: Arc<Store>, options: HubOptions) -> Self {
+        Self { shared: Arc::new(Shared::new(store, options)), _loops: None }
     }
 
     #[cfg(test)]
@@ -151,7 +154,7 @@ impl Hub {
             *inbox = Inbox { lost: true, busy: inbox.busy, ..Inbox::default() };
         }
         drop(inbox);
-        self.shared.arrived.notify_one();
+        self.shared.arrived.ring();
     }
 
     /// The store was replaced by a snapshot's: every watcher catches up from it.
@@ -159,7 +162,7 @@ impl Hub {
         let mut inbox = self.shared.inbox.lock();
         *inbox = Inbox { lost: true, busy: inbox.busy, ..Inbox::default() };
         drop(inbox);
-        self.shared.arrived.notify_one();
+        self.shared.arrived.ring();
     }
 
     /// Opens what one gRPC stream needs: its requests go in left, its answers come out right.
@@ -190,7 +193,7 @@ impl Hub {
         }
     }
 
-    /// Ends all streams and both threads.
+    /// Ends all streams and both loops.
     pub fn shutdown(&self) {
         self.shared.stop();
     }
@@ -205,18 +208,15 @@ impl Shared {
             registry: Mutex::new(registry),
             watchers: AtomicUsize::new(0),
             inbox: Mutex::default(),
-            arrived: Condvar::new(),
-            room: Mutex::new(false),
-            roomy: Condvar::new(),
+            arrived: Bell::default(),
+            roomy: Bell::default(),
             stopped: AtomicBool::new(false),
         }
     }
 
     fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
-        // With the locks, lest a thread that has just looked at `stopped` sleep over the news.
-        drop(self.inbox.lock());
-        self.arrived.notify_all();
+        self.arrived.ring();
         self.tell_room();
         for stream in self.registry.lock().streams.values() {
             stream.outbox.close();
@@ -232,8 +232,7 @@ impl Shared {
 
     /// A lagging watcher may be served: a new one, or one whose stream has room again.
     pub(super) fn tell_room(&self) {
-        *self.room.lock() = true;
-        self.roomy.notify_one();
+        self.roomy.ring();
     }
 
     /// Says that a watcher is about to be registered, and gives the store's revision.
@@ -290,57 +289,39 @@ impl Shared {
         lost || !events.is_empty()
     }
 
-    fn run_hand_out(&self) {
-        loop {
-            {
-                let mut inbox = self.inbox.lock();
-                while inbox.events.is_empty() && !inbox.lost {
-                    if self.stopped.load(Ordering::Acquire) {
-                        return;
-                    }
-                    self.arrived.wait(&mut inbox);
-                }
+    fn hand_out_turn(&self) -> Turn {
+        let idle = {
+            let inbox = self.inbox.lock();
+            inbox.events.is_empty() && !inbox.lost
+        };
+        match idle {
+            false => {
+                self.hand_out();
+                Turn::Again
             }
-            self.hand_out();
+            true if self.stopped.load(Ordering::Acquire) => Turn::End,
+            true => Turn::Wait,
         }
     }
 
-    fn run_catch_up(&self) {
-        loop {
-            {
-                let mut room = self.room.lock();
-                while !*room {
-                    if self.stopped.load(Ordering::Acquire) {
-                        return;
-                    }
-                    self.roomy.wait(&mut room);
-                }
-                *room = false;
-            }
-            loop {
-                if self.stopped.load(Ordering::Acquire) {
-                    return;
-                }
-                if !self.catch_up() {
-                    break;
-                }
-            }
+    fn catch_up_turn(&self) -> Turn {
+        match self.stopped.load(Ordering::Acquire) {
+            true => Turn::End,
+            false if self.catch_up() => Turn::Again,
+            false => Turn::Wait,
         }
     }
 }
 
-struct Threads {
+struct Loops {
     shared: Arc<Shared>,
-    running: Mutex<Vec<thread::JoinHandle<()>>>,
+    running: Mutex<Vec<Join>>,
 }
 
-impl Drop for Threads {
+impl Drop for Loops {
     fn drop(&mut self) {
         self.shared.stop();
-        for thread in self.running.get_mut().drain(..) {
-            // A panic in there has been reported by its own thread.
-            let _ended = thread.join();
-        }
+        self.running.get_mut().drain(..).for_each(|join| join());
     }
 }
 

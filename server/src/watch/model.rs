@@ -132,7 +132,7 @@ impl World {
             pass_rows_max: 3,
             ..HubOptions::default()
         };
-        let hub = Hub::without_threads(store.clone(), options);
+        let hub = Hub::without_loops(store.clone(), options);
         let streams = (0..STREAMS).map(|_| hub.open()).collect();
         Self {
             engine,

@@ -18,26 +18,20 @@ mod segment;
 mod tests;
 mod writer;
 
-use std::{
-    fmt,
-    fs::File,
-    io,
-    ops::Range,
-    path::Path,
-    sync::Arc,
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::{fmt, io, ops::Range, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 pub use error::WalError;
 use etcfs_proto::etcfs::record::{LogId, Vote};
 use index::Index;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use record::Record;
 use segment::{Segment, Spare};
-use tokio::sync::Notify;
-use writer::{Order, Queue, SpareSlot, Staged, Writer};
+use tokio::{sync::Notify, time::Instant};
+use writer::{Hint, Order, Queue, SpareSlot, Staged, Writer};
+
+use super::disk::{Disk, DiskFile, OsDisk};
+use crate::threads::{Bell, Join, OsThreads, Threads};
 
 /// Newest format that this build writes and reads.
 const FORMAT: u64 = 1;
@@ -48,7 +42,7 @@ const QUEUE_BYTES_MAX: usize = 64 << 20;
 pub type Done = Box<dyn FnOnce(Result<(), WalError>) + Send>;
 
 /// Brings a file's data to the disk.
-pub type Fdatasync = dyn Fn(&File) -> io::Result<()> + Send + Sync;
+pub type Fdatasync = dyn Fn(&dyn DiskFile) -> io::Result<()> + Send + Sync;
 
 /// One entry: `kind` and `payload` are the caller's.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +56,8 @@ pub struct WalEntry {
 #[derive(Clone)]
 pub struct WalOptions {
     pub segment_bytes: usize,
+    pub disk: Arc<dyn Disk>,
+    pub threads: Arc<dyn Threads>,
     pub fdatasync: Arc<Fdatasync>,
     /// Told how long each sync took.
     pub on_sync: Arc<dyn Fn(Duration) + Send + Sync>,
@@ -73,7 +69,9 @@ impl Default for WalOptions {
     fn default() -> Self {
         Self {
             segment_bytes: 16 << 20,
-            fdatasync: Arc::new(File::sync_data),
+            disk: Arc::new(OsDisk),
+            threads: Arc::new(OsThreads),
+            fdatasync: Arc::new(|file| file.sync_data()),
             on_sync: Arc::new(|_| ()),
             // After a failed sync the kernel may have dropped the pages: trying
             // again could succeed without the data being there.
@@ -98,9 +96,9 @@ struct Shared {
     // Neither lock is taken while the other is held.
     queue: Mutex<Queue>,
     index: Mutex<Index>,
-    wake: Condvar,
+    wake: Bell,
     room: Notify,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Mutex<Option<Join>>,
 }
 
 impl fmt::Debug for Wal {
@@ -113,11 +111,13 @@ impl Wal {
     /// Reads the log in `dir` back, or begins one, and starts its writer.
     pub fn open(dir: &Path, options: WalOptions) -> Result<Self, WalError> {
         let bytes = options.segment_bytes;
-        let recovered = match recover::recover(dir, bytes)? {
+        let disk = options.disk.clone();
+        let recovered = match recover::recover(&*disk, dir, bytes)? {
             Some(recovered) => recovered,
             None => {
                 let head = writer::head(1, &Staged::default());
-                let first = Segment::create(dir, Spare::create(dir, bytes)?, 1, &head)?;
+                let spare = Spare::create(&*disk, dir, bytes)?;
+                let first = Segment::create(&*disk, dir, spare, 1, &head)?;
                 recover::Recovered {
                     index: Index::default(),
                     segments: vec![(Arc::new(first), None)],
@@ -135,17 +135,18 @@ impl Wal {
         let index = recovered.index;
         let staged =
             Staged { last: index.last, purged: index.purged, vote: index.vote, committed: index.committed };
-        let spare = Arc::new(SpareSlot::default());
+        let threads = options.threads.clone();
+        let spare = Arc::new(SpareSlot::new(threads.clone()));
         let in_dir = dir.to_owned();
-        spare.make(move || Spare::create(&in_dir, bytes));
+        spare.make(move || Spare::create(&*disk, &in_dir, bytes));
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             index: Mutex::new(index),
-            wake: Condvar::new(),
+            wake: Bell::default(),
             room: Notify::new(),
             thread: Mutex::default(),
         });
-        let writer = Writer {
+        let mut writer = Writer {
             shared: shared.clone(),
             dir: dir.to_owned(),
             options,
@@ -156,10 +157,8 @@ impl Wal {
             spare,
             buffer: Vec::new(),
         };
-        let thread = thread::Builder::new()
-            .name("wal".into())
-            .spawn(move || writer.run())
-            .map_err(WalError::io("start the writer of", dir))?;
+        let thread = threads.start("wal", shared.wake.clone(), Box::new(move || writer.turn()));
+        let thread = thread.map_err(WalError::io("start the writer of", dir))?;
         *shared.thread.lock() = Some(thread);
         Ok(Self { shared })
     }
@@ -187,10 +186,14 @@ impl Wal {
     /// some time later without a sync: a hint that spares work after a restart.
     pub fn hint_committed(&self, id: Option<LogId>) {
         let mut queue = self.shared.queue.lock();
-        let first = queue.hint.replace(id).is_none();
+        if let Some(hint) = &mut queue.hint {
+            hint.committed = id;
+            return;
+        }
+        queue.hint = Some(Hint { committed: id, since: Instant::now() });
         // The writer must start its timer, but only for the first hint after a write.
-        if first && queue.orders.is_empty() {
-            self.shared.wake.notify_one();
+        if queue.orders.is_empty() {
+            self.shared.wake.ring();
         }
     }
 
@@ -261,8 +264,8 @@ impl Wal {
     pub fn close(&self) {
         self.order(Order::Close);
         let thread = self.shared.thread.lock().take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the writer of the log panicked");
+        if let Some(join) = thread {
+            join();
         }
     }
 
@@ -278,6 +281,7 @@ impl Wal {
         queue.closed = matches!(order, Order::Close);
         queue.bytes += order.bytes();
         queue.orders.push_back(order);
-        self.shared.wake.notify_one();
+        drop(queue);
+        self.shared.wake.ring();
     }
 }

@@ -6,7 +6,7 @@
 //! says that its place had been synced, and the rest of the file has the looks
 //! of an interrupted write. Everything else is damage.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 
@@ -16,6 +16,7 @@ use super::{
     record::{self, Record},
     segment::{self, Segment},
 };
+use crate::storage::disk::Disk;
 
 /// The log as found.
 #[derive(Debug)]
@@ -30,14 +31,19 @@ pub(super) struct Recovered {
 }
 
 /// Reads all segments of `dir`; `None` if there is none.
-pub(super) fn recover(dir: &Path, segment_bytes: usize) -> Result<Option<Recovered>, WalError> {
+pub(super) fn recover(
+    disk: &dyn Disk,
+    dir: &Path,
+    segment_bytes: usize,
+) -> Result<Option<Recovered>, WalError> {
     let mut index = Index::default();
     let mut segments: Vec<(Arc<Segment>, Option<u64>)> = Vec::new();
     let mut stale = Vec::new();
     let mut scan = Scan::default();
-    segment::remove_spare(dir)?;
-    for number in segment::list(dir)? {
-        let segment = Arc::new(Segment::open(dir, number)?);
+    segment::remove_spare(disk, dir)?;
+    let numbers = segment::list(disk, dir)?;
+    for &number in &numbers {
+        let segment = Arc::new(Segment::open(disk, dir, number)?);
         let file = read(&segment, segment_bytes)?;
         let follows = segments.last().is_some_and(|(before, _)| before.number + 1 == number);
         if follows && !scan.sealed {
@@ -54,9 +60,9 @@ pub(super) fn recover(dir: &Path, segment_bytes: usize) -> Result<Option<Recover
             // missing for it shows at the end.
             stale.extend(segments.drain(..).map(|(old, _)| old));
         }
-        let may_be_torn = match segment::path_of(dir, number + 1).exists() {
+        let may_be_torn = match numbers.contains(&(number + 1)) {
             true => {
-                let next = Segment::open(dir, number + 1)?;
+                let next = Segment::open(disk, dir, number + 1)?;
                 holds_only_a_head(&read(&next, segment_bytes)?, number + 1)
             }
             false => true,
@@ -64,7 +70,7 @@ pub(super) fn recover(dir: &Path, segment_bytes: usize) -> Result<Option<Recover
         scan = Scan::run(&segment, &file, &mut index, follows, may_be_torn)?;
         if may_be_torn {
             let end = scan.end as u64;
-            segment::zero(&segment.file, end, end + scan.torn_bytes)
+            segment::zero(&*segment.file, end, end + scan.torn_bytes)
                 .map_err(WalError::io("write", &segment.path))?;
             // The process may have died between a write and its sync: what is
             // now taken as part of the log must be on disk.
@@ -81,9 +87,9 @@ pub(super) fn recover(dir: &Path, segment_bytes: usize) -> Result<Option<Recover
         return Err(WalError::MissingSegment { path: segment::path_of(dir, first.number.saturating_sub(1)) });
     }
     for segment in stale {
-        segment.remove()?;
+        segment.remove(disk)?;
     }
-    segment::sync_dir(dir)?;
+    segment::sync_dir(disk, dir)?;
     Ok(Some(Recovered { index, segments, tail: scan.end, torn_bytes: scan.torn_bytes }))
 }
 
@@ -194,9 +200,11 @@ fn was_synced(file: &Bytes, number: u64, bad: usize, last_byte: usize) -> bool {
 /// The bytes of a segment; a file cut short reads as zeros beyond its end, and
 /// is made whole so that later writes need no metadata.
 fn read(segment: &Segment, segment_bytes: usize) -> Result<Bytes, WalError> {
-    let mut file = fs::read(&segment.path).map_err(WalError::io("read", &segment.path))?;
+    let bytes = segment.file.bytes().map_err(WalError::io("read", &segment.path))?;
+    let bytes = usize::try_from(bytes).expect("a segment is below 4 GiB");
+    let mut file = segment.read_at(0, bytes)?;
     if file.len() < segment_bytes {
-        segment::zero(&segment.file, file.len() as u64, segment_bytes as u64)
+        segment::zero(&*segment.file, file.len() as u64, segment_bytes as u64)
             .map_err(WalError::io("write", &segment.path))?;
         file.resize(segment_bytes, 0);
     }

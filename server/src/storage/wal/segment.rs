@@ -2,13 +2,12 @@
 //! no metadata, and used again once nobody needs their entries.
 
 use std::{
-    fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use super::{WalError, record};
+use crate::storage::disk::{Disk, DiskFile};
 
 const SUFFIX: &str = ".wal";
 const SPARE: &str = "spare.tmp";
@@ -19,25 +18,30 @@ static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 pub(super) struct Segment {
     pub(super) number: u64,
     pub(super) path: PathBuf,
-    pub(super) file: File,
+    pub(super) file: Box<dyn DiskFile>,
 }
 
 impl Segment {
-    pub(super) fn open(dir: &Path, number: u64) -> Result<Self, WalError> {
+    pub(super) fn open(disk: &dyn Disk, dir: &Path, number: u64) -> Result<Self, WalError> {
         let path = path_of(dir, number);
-        let file =
-            OpenOptions::new().read(true).write(true).open(&path).map_err(WalError::io("open", &path))?;
+        let file = disk.open(&path).map_err(WalError::io("open", &path))?;
         Ok(Self { number, path, file })
     }
 
     /// Makes `spare` the segment `number`, with `head` as its first bytes; on
     /// disk under its name when this returns.
-    pub(super) fn create(dir: &Path, spare: Spare, number: u64, head: &[u8]) -> Result<Self, WalError> {
+    pub(super) fn create(
+        disk: &dyn Disk,
+        dir: &Path,
+        spare: Spare,
+        number: u64,
+        head: &[u8],
+    ) -> Result<Self, WalError> {
         let path = path_of(dir, number);
         spare.file.write_all_at(head, 0).map_err(WalError::io("write", &spare.path))?;
         spare.file.sync_data().map_err(WalError::io("sync", &spare.path))?;
-        fs::rename(&spare.path, &path).map_err(WalError::io("rename", &spare.path))?;
-        sync_dir(dir)?;
+        disk.rename(&spare.path, &path).map_err(WalError::io("rename", &spare.path))?;
+        sync_dir(disk, dir)?;
         Ok(Self { number, path, file: spare.file })
     }
 
@@ -52,8 +56,8 @@ impl Segment {
     }
 
     /// Takes its name away; who has it open goes on reading.
-    pub(super) fn remove(&self) -> Result<(), WalError> {
-        fs::remove_file(&self.path).map_err(WalError::io("remove", &self.path))
+    pub(super) fn remove(&self, disk: &dyn Disk) -> Result<(), WalError> {
+        disk.remove(&self.path).map_err(WalError::io("remove", &self.path))
     }
 
     pub(super) fn corrupt(&self, offset: usize, reason: &'static str) -> WalError {
@@ -65,35 +69,34 @@ impl Segment {
 #[derive(Debug)]
 pub(super) struct Spare {
     path: PathBuf,
-    file: File,
+    file: Box<dyn DiskFile>,
 }
 
 impl Spare {
     /// Makes one from nothing.
-    pub(super) fn create(dir: &Path, bytes: usize) -> Result<Self, WalError> {
+    pub(super) fn create(disk: &dyn Disk, dir: &Path, bytes: usize) -> Result<Self, WalError> {
         let path = dir.join(SPARE);
-        let open =
-            OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path);
-        Self { file: open.map_err(WalError::io("create", &path))?, path }.fill(bytes)
+        let file = disk.create(&path).map_err(WalError::io("create", &path))?;
+        Self { file, path }.fill(bytes)
     }
 
     /// Takes a segment that nobody reads any more; it still must be filled. Its blocks stay.
-    pub(super) fn recycle(dir: &Path, old: Segment) -> Result<Self, WalError> {
+    pub(super) fn recycle(disk: &dyn Disk, dir: &Path, old: Segment) -> Result<Self, WalError> {
         let path = dir.join(SPARE);
-        fs::rename(&old.path, &path).map_err(WalError::io("rename", &old.path))?;
+        disk.rename(&old.path, &path).map_err(WalError::io("rename", &old.path))?;
         Ok(Self { file: old.file, path })
     }
 
     /// Overwrites it with zeros, on disk.
     pub(super) fn fill(self, bytes: usize) -> Result<Self, WalError> {
-        zero(&self.file, 0, bytes as u64).map_err(WalError::io("write", &self.path))?;
+        zero(&*self.file, 0, bytes as u64).map_err(WalError::io("write", &self.path))?;
         self.file.sync_all().map_err(WalError::io("sync", &self.path))?;
         Ok(self)
     }
 }
 
 /// Writes zeros over `[start, end)`.
-pub(super) fn zero(file: &File, mut start: u64, end: u64) -> io::Result<()> {
+pub(super) fn zero(file: &dyn DiskFile, mut start: u64, end: u64) -> io::Result<()> {
     while start < end {
         let chunk = ZEROS.len().min(usize::try_from(end - start).unwrap_or(usize::MAX));
         file.write_all_at(&ZEROS[..chunk], start)?;
@@ -103,20 +106,18 @@ pub(super) fn zero(file: &File, mut start: u64, end: u64) -> io::Result<()> {
 }
 
 /// Removes a spare that a former process left, made or half-made.
-pub(super) fn remove_spare(dir: &Path) -> Result<(), WalError> {
+pub(super) fn remove_spare(disk: &dyn Disk, dir: &Path) -> Result<(), WalError> {
     let path = dir.join(SPARE);
-    match fs::remove_file(&path) {
+    match disk.remove(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(WalError::io("remove", path)(error)),
         _ => Ok(()),
     }
 }
 
 /// Numbers of the segments in `dir`, lowest first.
-pub(super) fn list(dir: &Path) -> Result<Vec<u64>, WalError> {
+pub(super) fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, WalError> {
     let mut numbers = Vec::new();
-    for entry in fs::read_dir(dir).map_err(WalError::io("list", dir))? {
-        let entry = entry.map_err(WalError::io("list", dir))?;
-        let name = entry.file_name();
+    for name in disk.list(dir).map_err(WalError::io("list", dir))? {
         let Some(name) = name.to_str() else { continue };
         if let Some(number) = name.strip_suffix(SUFFIX).and_then(|hex| u64::from_str_radix(hex, 16).ok()) {
             numbers.push(number);
@@ -131,8 +132,8 @@ pub(super) fn path_of(dir: &Path, number: u64) -> PathBuf {
 }
 
 /// Makes names in `dir` durable.
-pub(super) fn sync_dir(dir: &Path) -> Result<(), WalError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(WalError::io("sync", dir))
+pub(super) fn sync_dir(disk: &dyn Disk, dir: &Path) -> Result<(), WalError> {
+    disk.sync_dir(dir).map_err(WalError::io("sync", dir))
 }
 
 /// Whether the unread rest `file[offset..=last]` is what a power cut leaves of

@@ -52,7 +52,7 @@ fn fill(wal: &Wal, range: Range<u64>, bytes: usize) {
 fn recovered(from: &Path, spoil: impl FnOnce(&Path)) -> Result<Option<u64>, WalError> {
     let copy = copied(from);
     spoil(copy.path());
-    let found = recover::recover(copy.path(), SEGMENT)?.expect("a log");
+    let found = recover::recover(&OsDisk, copy.path(), SEGMENT)?.expect("a log");
     Ok(found.index.last.map(|id| id.index))
 }
 
@@ -83,7 +83,11 @@ fn reopen(from: &Path, spoil: impl FnOnce(&Path)) -> Result<Option<u64>, WalErro
 }
 
 fn segments(dir: &Path) -> Vec<PathBuf> {
-    segment::list(dir).expect("listed").into_iter().map(|number| segment::path_of(dir, number)).collect()
+    segment::list(&OsDisk, dir)
+        .expect("listed")
+        .into_iter()
+        .map(|number| segment::path_of(dir, number))
+        .collect()
 }
 
 fn last_segment(dir: &Path) -> PathBuf {
@@ -198,8 +202,8 @@ fn a_rotation_cut_before_its_seal_leaves_the_log_whole() {
     assert_eq!(segments(dir.path()).len(), 1);
     let staged = Staged { last: Some(id(1, 14)), ..Staged::default() };
     let last = reopen(dir.path(), |copy| {
-        let spare = Spare::create(copy, SEGMENT).expect("made");
-        Segment::create(copy, spare, 2, &writer::head(2, &staged)).expect("made");
+        let spare = Spare::create(&OsDisk, copy, SEGMENT).expect("made");
+        Segment::create(&OsDisk, copy, spare, 2, &writer::head(2, &staged)).expect("made");
     });
     assert_eq!(last.expect("whole"), Some(13));
 }
@@ -253,7 +257,7 @@ fn a_failed_sync_acknowledges_nothing_from_then_on() {
     let failing = WalOptions {
         fdatasync: Arc::new({
             let broken = broken.clone();
-            move |file: &File| match broken.load(Ordering::SeqCst) {
+            move |file: &dyn DiskFile| match broken.load(Ordering::SeqCst) {
                 true => Err(io::Error::from_raw_os_error(libc::EIO)),
                 false => file.sync_data(),
             }
@@ -286,7 +290,7 @@ fn one_sync_serves_all_that_wait() {
     let counting = WalOptions {
         fdatasync: Arc::new({
             let syncs = syncs.clone();
-            move |_: &File| {
+            move |_: &dyn DiskFile| {
                 // The first sync waits until all the others have queued up.
                 if syncs.fetch_add(1, Ordering::SeqCst) == 0 {
                     held.lock().recv().expect("released");

@@ -1,20 +1,15 @@
-//! The thread that alone writes the log.
+//! The loop that alone writes the log.
 //!
 //! It takes everything that waits, writes it in one piece, syncs once, and only
 //! then tells everyone. Orders keep their order. A failed write or sync is the
 //! end: it reports to `on_failure`, which by default ends the process, and
 //! acknowledges nothing from then on.
 
-use std::{
-    collections::VecDeque,
-    path::PathBuf,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
 
 use etcfs_proto::etcfs::record::{LogId, Vote};
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use tokio::time::Instant;
 
 use super::{
     Done, FORMAT, Shared, WalEntry, WalError, WalOptions,
@@ -22,7 +17,10 @@ use super::{
     record::{self, Record},
     segment::{Segment, Spare},
 };
-use crate::storage::failpoint;
+use crate::{
+    storage::failpoint,
+    threads::{Threads, Turn},
+};
 
 /// Most bytes written before a sync; more waits for the next one.
 const FLUSH_BYTES_MAX: usize = 8 << 20;
@@ -43,9 +41,17 @@ pub(super) enum Order {
 pub(super) struct Queue {
     pub(super) orders: VecDeque<Order>,
     pub(super) bytes: usize,
-    /// Newest commit, to be written with whatever is written next.
-    pub(super) hint: Option<Option<LogId>>,
+    /// To be written with whatever is written next.
+    pub(super) hint: Option<Hint>,
     pub(super) closed: bool,
+}
+
+/// A commit that is not on disk yet.
+pub(super) struct Hint {
+    /// The newest.
+    pub(super) committed: Option<LogId>,
+    /// When the first came that is not written.
+    pub(super) since: Instant,
 }
 
 /// What to do to the index once the bytes are on disk.
@@ -82,43 +88,44 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Serves orders until told to close.
-    pub(super) fn run(mut self) {
-        loop {
-            let (orders, hint) = self.wait();
-            let closing = orders.iter().any(|order| matches!(order, Order::Close));
-            let mut dones = Vec::with_capacity(orders.len());
-            let written = self.execute(orders, hint, &mut dones);
-            if let Err(error) = written {
-                tracing::error!(%error, "the log cannot be written");
-                self.shared.queue.lock().closed = true;
-                (self.options.on_failure)(&error);
-                let left = std::mem::take(&mut self.shared.queue.lock().orders);
-                for order in left {
-                    if let Order::Append { done, .. } | Order::Vote { done, .. } = order {
-                        dones.push(done);
-                    }
+    /// Serves what waits; the last turn is that which closes.
+    pub(super) fn turn(&mut self) -> Turn {
+        let (orders, hint) = match self.take() {
+            Ok(taken) => taken,
+            Err(wait) => return wait,
+        };
+        let closing = orders.iter().any(|order| matches!(order, Order::Close));
+        let mut dones = Vec::with_capacity(orders.len());
+        let written = self.execute(orders, hint, &mut dones);
+        if let Err(error) = written {
+            tracing::error!(%error, "the log cannot be written");
+            self.shared.queue.lock().closed = true;
+            (self.options.on_failure)(&error);
+            let left = std::mem::take(&mut self.shared.queue.lock().orders);
+            for order in left {
+                if let Order::Append { done, .. } | Order::Vote { done, .. } = order {
+                    dones.push(done);
                 }
-                dones.into_iter().for_each(|done| done(Err(WalError::Closed)));
-                return;
             }
-            dones.into_iter().for_each(|done| done(Ok(())));
-            if closing {
-                // Its file is in the directory that the next opener will tidy.
-                drop(self.spare.settle());
-                return;
-            }
+            dones.into_iter().for_each(|done| done(Err(WalError::Closed)));
+            return Turn::End;
         }
+        dones.into_iter().for_each(|done| done(Ok(())));
+        if closing {
+            // Its file is in the directory that the next opener will tidy.
+            drop(self.spare.settle());
+            return Turn::End;
+        }
+        Turn::Again
     }
 
-    /// Sleeps until there is something to do, and takes it.
-    fn wait(&self) -> (Vec<Order>, Option<Option<LogId>>) {
+    /// Takes what there is to do, or says what to wait for.
+    fn take(&self) -> Result<(Vec<Order>, Option<Option<LogId>>), Turn> {
         let mut queue = self.shared.queue.lock();
-        while queue.orders.is_empty() {
-            if queue.hint.is_none() {
-                self.shared.wake.wait(&mut queue);
-            } else if self.shared.wake.wait_for(&mut queue, HINT_DELAY).timed_out() {
-                break;
+        if queue.orders.is_empty() {
+            let due = queue.hint.as_ref().ok_or(Turn::Wait)?.since + HINT_DELAY;
+            if Instant::now() < due {
+                return Err(Turn::WaitUntil(due));
             }
         }
         let mut taken = Vec::with_capacity(queue.orders.len());
@@ -132,7 +139,7 @@ impl Writer {
         drop(queue);
         self.shared.room.notify_waiters();
         let hint = self.shared.queue.lock().hint.take();
-        (taken, hint)
+        Ok((taken, hint.map(|hint| hint.committed)))
     }
 
     fn execute(
@@ -262,7 +269,7 @@ impl Writer {
         failpoint::kill("wal-before-sync");
         if sync && self.synced < self.tail {
             let start = Instant::now();
-            (self.options.fdatasync)(&segment.file).map_err(WalError::io("sync", &segment.path))?;
+            (self.options.fdatasync)(&*segment.file).map_err(WalError::io("sync", &segment.path))?;
             (self.options.on_sync)(start.elapsed());
             self.synced = self.tail;
             failpoint::kill("wal-after-append");
@@ -276,23 +283,23 @@ impl Writer {
         let old = old.clone();
         let spare = match self.spare.take() {
             Some(spare) => spare,
-            None => Spare::create(&self.dir, self.options.segment_bytes)?,
+            None => Spare::create(&*self.options.disk, &self.dir, self.options.segment_bytes)?,
         };
         let number = old.number + 1;
         let head = head(number, &self.staged);
-        let next = Segment::create(&self.dir, spare, number, &head)?;
+        let next = Segment::create(&*self.options.disk, &self.dir, spare, number, &head)?;
         failpoint::kill("wal-in-rotate");
         let at = self.tail + self.buffer.len();
         let synced = u32::try_from(self.synced).expect("a segment is below 4 GiB");
         record::encode(&Record::Seal, old.number, at, synced, &mut self.buffer);
         old.write_at(&self.buffer, self.tail as u64)?;
-        (self.options.fdatasync)(&old.file).map_err(WalError::io("sync", &old.path))?;
+        (self.options.fdatasync)(&*old.file).map_err(WalError::io("sync", &old.path))?;
         self.buffer.clear();
         self.tail = head.len();
         self.synced = head.len();
         self.segments.push_back((Arc::new(next), None));
-        let (dir, bytes) = (self.dir.clone(), self.options.segment_bytes);
-        self.spare.make(move || Spare::create(&dir, bytes));
+        let (disk, dir, bytes) = (self.options.disk.clone(), self.dir.clone(), self.options.segment_bytes);
+        self.spare.make(move || Spare::create(&*disk, &dir, bytes));
         Ok(())
     }
 
@@ -305,12 +312,12 @@ impl Writer {
             // A reader that still has it open finds its bytes, as the file is gone only by name.
             match Arc::try_unwrap(old) {
                 Ok(old) if self.spare.is_empty() => {
-                    let spare = Spare::recycle(&self.dir, old)?;
+                    let spare = Spare::recycle(&*self.options.disk, &self.dir, old)?;
                     let bytes = self.options.segment_bytes;
                     self.spare.make(move || spare.fill(bytes));
                 }
-                Ok(old) => old.remove()?,
-                Err(old) => old.remove()?,
+                Ok(old) => old.remove(&*self.options.disk)?,
+                Err(old) => old.remove(&*self.options.disk)?,
             }
         }
         Ok(())
@@ -347,9 +354,10 @@ pub(super) fn head(number: u64, staged: &Staged) -> Vec<u8> {
     bytes
 }
 
-/// The next segment's file, made ahead on a thread of its own.
-#[derive(Debug, Default)]
+/// The next segment's file, made ahead beside everything else.
+#[derive(Debug)]
 pub(super) struct SpareSlot {
+    threads: Arc<dyn Threads>,
     state: Mutex<SpareState>,
     made: Condvar,
 }
@@ -363,6 +371,10 @@ enum SpareState {
 }
 
 impl SpareSlot {
+    pub(super) fn new(threads: Arc<dyn Threads>) -> Self {
+        Self { threads, state: Mutex::default(), made: Condvar::new() }
+    }
+
     fn is_empty(&self) -> bool {
         matches!(*self.state.lock(), SpareState::Empty)
     }
@@ -389,7 +401,7 @@ impl SpareSlot {
             *slot.state.lock() = made;
             slot.made.notify_all();
         };
-        if let Err(error) = thread::Builder::new().name("wal-spare".into()).spawn(job) {
+        if let Err(error) = self.threads.aside("wal-spare", Box::new(job)) {
             tracing::warn!(%error, "cannot start a thread to make a log segment ahead");
             *self.state.lock() = SpareState::Empty;
         }
