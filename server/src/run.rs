@@ -362,6 +362,7 @@ fn raft_options(config: &Config, metrics: &Metrics) -> raft::RaftOptions {
     let fsync = metrics.wal_fsync_seconds.clone();
     let commit = metrics.image_commit_seconds.clone();
     raft::RaftOptions {
+        host: raft::Host::default(),
         data_dir: config.data_dir.clone(),
         bootstrap: Bootstrap {
             name: config.name.clone(),

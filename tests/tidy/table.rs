@@ -117,7 +117,8 @@ pub(crate) const DOORS: &[Door] = &[
     door("server", "openraft", &["raft"]),
     door("server", "sled", &["storage::sled"]),
     door("server", "hyper", &["net"]),
-    door("server", "hyper_util", &["net"]),
+    // The transport to other members takes its streams in hyper's wrapping.
+    door("server", "hyper_util", &["net", "raft::dial"]),
     door("server", "axum", &["net"]),
     door("server", "rustls", &["net"]),
     door("server", "clap", &["config"]),

@@ -8,6 +8,7 @@ mod badge;
 mod bootstrap;
 mod contact;
 mod dial;
+mod host;
 pub mod id;
 mod links;
 mod log;
@@ -35,8 +36,9 @@ use std::{
 };
 
 pub use bootstrap::{Bootstrap, InitialMember};
-pub use dial::Dialer;
+pub use dial::{Connecting, Dialer, Network, Stream, Tcp};
 use etcfs_proto::etcfs::{command, record};
+pub use host::{Host, OpenEngine};
 use openraft::{
     Raft, ReadPolicy, ServerState,
     errors::{ClientWriteError, LinearizableReadError, RaftError},
@@ -61,6 +63,7 @@ use types::{Command, LogId, Reply, TypeConfig};
 pub use crate::apply::{Alarms, ApplyError, Outcome, Response, State};
 use crate::{
     storage::{DataDir, Engine, Identity, Image, Wal},
+    threads,
     watch::Hub,
 };
 
@@ -115,6 +118,7 @@ struct Inner {
     removed: CancellationToken,
     member_status: watch::Receiver<MemberStatus>,
     leader_changes: Arc<AtomicU64>,
+    host: Host,
     wal: Wal,
     engine: Arc<dyn Engine>,
     image: Image,
@@ -379,11 +383,11 @@ impl Node {
         }
         self.inner.outcomes.close();
         let (image, wal) = (self.inner.image.clone(), self.inner.wal.clone());
-        let closed = tokio::task::spawn_blocking(move || {
+        let close = move || {
             image.close();
             wal.close();
-        });
-        if let Err(error) = closed.await {
+        };
+        if let Err(error) = threads::aside(&*self.inner.host.threads, "close", close).await {
             tracing::error!(%error, "storage did not close in order");
         }
     }

@@ -21,7 +21,7 @@ use super::{
     links, snapshots,
     types::{self, Command, TypeConfig},
 };
-use crate::storage::IncomingSnapshot;
+use crate::{storage::IncomingSnapshot, threads};
 
 /// Both services, for a gRPC router.
 #[derive(Clone, Debug)]
@@ -174,7 +174,8 @@ impl peer_server::Peer for PeerService {
         while let Some(chunk) = chunks.next().await {
             incoming.write(&chunk?.data).map_err(|error| failed(&error))?;
         }
-        let file = tokio::task::spawn_blocking(|| incoming.finish()).await.map_err(stopped)?;
+        let threads = &*self.node.inner.host.threads;
+        let file = threads::aside(threads, "take-snapshot", || incoming.finish()).await.map_err(stopped)?;
         let file = file.map_err(|error| failed(&error))?;
         let snapshot = snapshots::described(file).map_err(|error| failed(&error))?;
         let raft = &self.node.inner.raft;

@@ -17,6 +17,7 @@ use super::{
     bootstrap::{Bootstrap, BootstrapError},
     contact::Contact,
     dial::Dialer,
+    host::Host,
     links::Links,
     log::LogStore,
     network::Network,
@@ -38,6 +39,7 @@ use crate::{
 
 /// How a member is to run.
 pub struct RaftOptions {
+    pub host: Host,
     pub data_dir: PathBuf,
     pub bootstrap: Bootstrap,
     pub dialer: Dialer,
@@ -113,15 +115,27 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
         "this member's ids"
     );
 
-    let (engine, mut machine, state) = open_image(&data_dir, &options.store)?;
+    let (engine, mut machine, state) = open_image(&data_dir, &options.host, &options.store)?;
     machine.set_cluster_id(identity.cluster_id);
-    let wal =
-        Wal::open(&data_dir.wal(), WalOptions { on_sync: options.on_fsync.into(), ..WalOptions::default() })?;
+    let host = options.host;
+    let die = host.die.clone();
+    let wal_options = WalOptions {
+        segment_bytes: host.segment_bytes,
+        disk: host.disk.clone(),
+        threads: host.threads.clone(),
+        on_sync: options.on_fsync.into(),
+        // After a failed sync the kernel may have dropped the pages: trying
+        // again could succeed without the data being there.
+        on_failure: Arc::new(move |_| die()),
+        ..WalOptions::default()
+    };
+    let wal = Wal::open(&data_dir.wal(), wal_options)?;
     let applied = machine.meta().applied.map(|id| id.index);
     check_reach(&wal, applied, &data_dir.snapshots())?;
 
     let store = state.store.clone();
     let image_dir = data_dir.image();
+    let die = host.die.clone();
     let hooks = ImageHooks {
         on_written: Box::new(move |written| store.written(written.revision)),
         on_commit: options.on_image_commit,
@@ -130,13 +144,14 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
             if let Err(error) = DiskEngine::distrust(&image_dir) {
                 tracing::error!(%error, "cannot mark the image as broken");
             }
-            std::process::abort();
+            die();
         }),
         ..ImageHooks::default()
     };
     let written = Written { applied_index: applied.unwrap_or(0), revision: machine.meta().revision };
-    let image = Image::start(engine.clone(), written, ImageOptions::default(), hooks)?;
-    let hub = Hub::new(state.store.clone(), options.hub);
+    let image_options = ImageOptions { threads: host.threads.clone(), ..ImageOptions::default() };
+    let image = Image::start(engine.clone(), written, image_options, hooks)?;
+    let hub = Hub::new(state.store.clone(), HubOptions { threads: host.threads.clone(), ..options.hub });
     let snapshots = Snapshots::new(data_dir.snapshots(), image.clone());
     let scrub = Arc::new(tokio::sync::Notify::new());
     let scrub_waits = machine.scrub_pending();
@@ -192,6 +207,7 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
         removed,
         member_status,
         leader_changes,
+        host,
         wal,
         engine,
         image,
@@ -221,14 +237,14 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
 /// set aside: the log and the newest snapshot hold all that was in it.
 fn open_image(
     data_dir: &DataDir,
+    host: &Host,
     options: &StoreOptions,
 ) -> Result<(Arc<dyn Engine>, Machine, State), StartError> {
     let open = || {
-        let disk = Arc::new(DiskEngine::open(&data_dir.image())?);
-        let engine: Arc<dyn Engine> = disk.clone();
+        let engine = (host.open_engine)(&data_dir.image())?;
         // Both read every row: beside each other, so that a start takes no longer.
         let (verified, opened) = thread::scope(|scope| {
-            let verified = scope.spawn(|| disk.verify());
+            let verified = scope.spawn(|| engine.verify());
             let opened = Machine::open(engine.clone(), options.clone());
             (verified.join(), opened)
         });
@@ -345,7 +361,8 @@ async fn watch_for_ends(node: Node) {
             && !node.inner.shutdown.is_cancelled()
         {
             tracing::error!(error, "raft has failed; ending the process");
-            std::process::abort();
+            (node.inner.host.die)();
+            return;
         }
     }
 }

@@ -68,6 +68,7 @@ async fn our_log_and_state_machine_pass_the_suite_of_openraft() {
 
 fn options(data_dir: &std::path::Path) -> RaftOptions {
     RaftOptions {
+        host: Host::default(),
         data_dir: data_dir.to_owned(),
         bootstrap: Bootstrap {
             name: "test".into(),

@@ -31,6 +31,12 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
 
     fn size_on_disk(&self) -> Result<u64, StorageError>;
 
+    /// Reads every row and compares with what was written, where rows may rot
+    /// unseen. To be asked before the first write; readers may go on beside it.
+    fn verify(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     /// Stores `rows`, which ascend, in place of all there are; on disk when it
     /// returns. Should it fail, the old rows stand. A reader between two calls
     /// may see old rows and then new ones.

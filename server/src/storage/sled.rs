@@ -104,30 +104,6 @@ impl DiskEngine {
         fs::write(dir.join(OPENING), format!("{OPENINGS_MAX}\n"))
     }
 
-    /// Reads every row and compares with what was written. To be asked before
-    /// the first write; readers may go on beside it.
-    pub fn verify(&self) -> Result<(), StorageError> {
-        let generation = self.current.read().clone();
-        let written = *generation.fingerprint.lock();
-        let mut found = Fingerprint::default();
-        for row in generation.db.range(keyspace::ALL.start..keyspace::ALL.end) {
-            let (key, value) = row.map_err(failed("read all rows"))?;
-            found.add(&key, &value);
-        }
-        if found == written {
-            return match fs::remove_file(self.dir.join(OPENING)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    Err(StorageError::io("remove", self.dir.join(OPENING))(error))
-                }
-                _ => Ok(()),
-            };
-        }
-        Err(StorageError::Corrupt {
-            what: format!("image in {}", generation.path.display()),
-            reason: format!("of {} rows written, {} are found", written.rows(), found.rows()),
-        })
-    }
-
     fn db(&self) -> ::sled::Db {
         self.current.read().db.clone()
     }
@@ -253,6 +229,28 @@ impl Engine for DiskEngine {
         let old = std::mem::replace(&mut *self.current.write(), generation);
         drop(old.db);
         remove_dir(&old.path)
+    }
+
+    fn verify(&self) -> Result<(), StorageError> {
+        let generation = self.current.read().clone();
+        let written = *generation.fingerprint.lock();
+        let mut found = Fingerprint::default();
+        for row in generation.db.range(keyspace::ALL.start..keyspace::ALL.end) {
+            let (key, value) = row.map_err(failed("read all rows"))?;
+            found.add(&key, &value);
+        }
+        if found == written {
+            return match fs::remove_file(self.dir.join(OPENING)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(StorageError::io("remove", self.dir.join(OPENING))(error))
+                }
+                _ => Ok(()),
+            };
+        }
+        Err(StorageError::Corrupt {
+            what: format!("image in {}", generation.path.display()),
+            reason: format!("of {} rows written, {} are found", written.rows(), found.rows()),
+        })
     }
 }
 

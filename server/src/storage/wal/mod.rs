@@ -73,8 +73,6 @@ impl Default for WalOptions {
             threads: Arc::new(OsThreads),
             fdatasync: Arc::new(|file| file.sync_data()),
             on_sync: Arc::new(|_| ()),
-            // After a failed sync the kernel may have dropped the pages: trying
-            // again could succeed without the data being there.
             on_failure: Arc::new(|_| std::process::abort()),
         }
     }
