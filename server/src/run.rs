@@ -18,7 +18,7 @@ use crate::{
     maintain::{Hash, Sizes},
     metrics::{Metrics, Readings},
     mvcc::StoreOptions,
-    net::{self, Door, Http, Listener, METHODS, Rpc},
+    net::{self, Door, Gateway, Http, Listener, METHODS, Rpc, Rules, Web},
     propose::{Members, Proposer, ReadBarrier},
     raft::{self, Bootstrap, Dialer, InitialMember, Node, PeerService},
     service::{
@@ -188,12 +188,22 @@ async fn serve(
     if published.is_some() {
         let http = Arc::new(Http::new(services.health.clone(), metrics.clone()));
         let rpc = Arc::new(Rpc::new(services, metrics.clone(), &config.limits, shutdown.clone()));
+        let gateway = config.web.gateway.then(|| {
+            let gateway = Gateway::new(rpc.clone(), config.limits.max_receive_bytes());
+            Arc::new(gateway)
+        });
         let slots = Arc::new(Semaphore::new(config.limits.max_client_connections));
         tracing::info!("ready to serve client requests");
         for listener in clients {
             let address = listener.address().context("a listener lost its address")?;
             tracing::info!(%address, "serving client traffic insecurely; this is strongly discouraged!");
-            let door = Door::Clients(rpc.clone(), http.clone());
+            let rules = Rules {
+                origins: config.web.origins.clone(),
+                hosts: config.web.hosts.clone(),
+                is_loopback: address.ip().is_loopback(),
+            };
+            let web = Arc::new(Web::new(rules, http.clone(), gateway.clone()));
+            let door = Door::Clients(rpc.clone(), web);
             let slots = slots.clone();
             tasks.spawn(net::serve(listener, door, config.limits, slots, metrics.clone(), shutdown.clone()));
         }

@@ -150,7 +150,10 @@ fn metrics_follow_what_happens(s: &Subject) {
     s.set("metrics/a", "1");
     s.set("metrics/b", "1");
     assert_eq!(read("etcd_debugging_mvcc_keys_total"), keys + 2.0);
-    assert!(read("etcd_server_proposals_committed_total") >= committed + 2.0);
+    // It is told a moment after the answers.
+    etcfs_tests::wait::until_true("two more entries are committed", || {
+        read("etcd_server_proposals_committed_total") >= committed + 2.0
+    });
     let watch = s.watch(etcfs_tests::api::watch_key("a", 0));
     assert!(read(watchers) >= watching.min(1.0));
     drop(watch);

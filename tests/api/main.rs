@@ -17,6 +17,7 @@ mod compact;
 mod compare;
 mod delete;
 mod election;
+mod gateway;
 mod health;
 mod http;
 mod lease;

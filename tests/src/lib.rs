@@ -9,6 +9,7 @@ pub mod api;
 pub mod binary;
 pub mod cluster;
 pub mod command;
+pub mod curl;
 pub mod disk;
 pub mod history;
 pub mod judge;

@@ -6,7 +6,8 @@
 use std::{env, fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 /// The Debian package that holds each program the tests drive.
-const PACKAGES: [(&str, &str); 19] = [
+const PACKAGES: [(&str, &str); 20] = [
+    ("curl", "curl"),
     ("etcd", "etcd-server"),
     ("etcdctl", "etcd-client"),
     ("fusermount3", "fuse3"),

@@ -91,6 +91,17 @@ pub(super) struct Args {
     #[arg(long, default_value = "etcd-cluster", help_heading = "Cluster")]
     pub(super) initial_cluster_token: String,
 
+    /// Serve JSON at /v3 as well.
+    #[arg(long, default_value_t = true, num_args = 0..=1, default_missing_value = "true",
+          require_equals = true, action = clap::ArgAction::Set, help_heading = "HTTP")]
+    pub(super) enable_grpc_gateway: bool,
+    /// Origins whose pages may ask from within a browser, comma separated; * for all [default: our own].
+    #[arg(long, default_value = "", hide_default_value = true, help_heading = "HTTP")]
+    pub(super) cors: String,
+    /// Host names to be asked by, comma separated; * for all [default: on a loopback address localhost, else all].
+    #[arg(long, default_value = "", hide_default_value = true, help_heading = "HTTP")]
+    pub(super) host_whitelist: String,
+
     /// How clients prove who they are: simple, or jwt with pub-key=, priv-key=, sign-method= and ttl=.
     #[arg(long, default_value = "simple", help_heading = "Authentication")]
     pub(super) auth_token: String,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    AutoCompaction, Config, ConfigError, Founder, Limits, ListenUrl, Log, Quota,
+    AutoCompaction, Config, ConfigError, Founder, Limits, ListenUrl, Log, Names, Quota, Web,
     args::{Args, ClusterState, CompactionMode, Given, MetricsLevel},
 };
 
@@ -131,6 +131,11 @@ pub(super) fn config(args: Args, given: &Given) -> Result<Config, ConfigError> {
             keepalive_timeout: args.grpc_keepalive_timeout,
         },
         auth,
+        web: Web {
+            gateway: args.enable_grpc_gateway,
+            origins: Names::of(&args.cors),
+            hosts: Names::of(&args.host_whitelist),
+        },
         auto_compaction,
         watch_progress_notify_interval: args.watch_progress_notify_interval,
         listen_metrics,

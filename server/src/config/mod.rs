@@ -10,6 +10,7 @@ mod args;
 mod auth;
 mod check;
 mod embedded;
+mod names;
 mod unsupported;
 mod url;
 
@@ -17,6 +18,7 @@ use std::{path::PathBuf, time::Duration};
 
 pub use args::{Invocation, parse};
 pub use embedded::EmbeddedMember;
+pub use names::Names;
 pub use url::ListenUrl;
 
 /// Connections to the port for peers: a few of each member, and some that are not closed yet.
@@ -44,6 +46,7 @@ pub struct Config {
     pub value_cache_bytes: usize,
     pub limits: Limits,
     pub auth: Auth,
+    pub web: Web,
     pub auto_compaction: Option<AutoCompaction>,
     pub watch_progress_notify_interval: Duration,
     /// Also listeners for the plain HTTP endpoints alone.
@@ -90,6 +93,17 @@ impl Limits {
 pub enum Quota {
     Bytes(u64),
     Unlimited,
+}
+
+/// What plain HTTP has beside the probes, and for whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Web {
+    /// JSON at /v3.
+    pub gateway: bool,
+    /// Origins of pages that a browser may show answers to, beside our own.
+    pub origins: Option<Names>,
+    /// Names that we may be asked by.
+    pub hosts: Option<Names>,
 }
 
 /// How users prove who they are.

@@ -6,7 +6,6 @@
 
 const TLS: &str = "TLS is not supported yet";
 const CLUSTER: &str = "clusters of more than one member are not supported yet";
-const GATEWAY: &str = "the JSON gateway is not supported yet";
 const ELSEWHERE: &str = "there is nothing to tune here: the storage is not etcd's";
 
 /// Names without dashes in front, with the reason.
@@ -47,9 +46,6 @@ const SETTINGS: &[(&str, &str)] = &[
     ("initial-election-tick-advance", CLUSTER),
     ("snapshot-catchup-entries", CLUSTER),
     ("listen-client-http-urls", "gRPC and HTTP share one port"),
-    ("enable-grpc-gateway", GATEWAY),
-    ("cors", GATEWAY),
-    ("host-whitelist", GATEWAY),
     ("grpc-keepalive-min-time", "client pings are limited by the HTTP/2 library alone"),
     ("max-snapshots", ELSEWHERE),
     ("max-wals", ELSEWHERE),

@@ -22,6 +22,8 @@ pub(super) enum Body {
     Stream(tonic::body::Body),
     /// gRPC messages, framed, as they come; then the trailers that say how it ended.
     Messages(BoxStream<'static, Result<Bytes, Status>>),
+    /// Plain bytes, as they come.
+    Lines(BoxStream<'static, Bytes>),
 }
 
 impl std::fmt::Debug for Body {
@@ -32,6 +34,7 @@ impl std::fmt::Debug for Body {
             Self::Plain(_) => "Plain",
             Self::Stream(_) => "Stream",
             Self::Messages(_) => "Messages",
+            Self::Lines(_) => "Lines",
         })
     }
 }
@@ -43,6 +46,10 @@ impl Body {
 
     pub(super) fn messages(messages: impl Stream<Item = Result<Bytes, Status>> + Send + 'static) -> Self {
         Self::Messages(messages.boxed())
+    }
+
+    pub(super) fn lines(lines: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+        Self::Lines(lines.boxed())
     }
 }
 
@@ -65,6 +72,9 @@ impl HttpBody for Body {
             },
             Self::Plain(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Stream(stream) => Pin::new(stream).poll_frame(cx),
+            Self::Lines(lines) => {
+                Poll::Ready(ready!(lines.poll_next_unpin(cx)).map(|line| Ok(Frame::data(line))))
+            }
             Self::Messages(messages) => {
                 let ended = match ready!(messages.poll_next_unpin(cx)) {
                     Some(Ok(message)) => return Poll::Ready(Some(Ok(Frame::data(message)))),
@@ -84,7 +94,7 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty | Self::Plain(None) => true,
-            Self::Message(_) | Self::Plain(Some(_)) | Self::Messages(_) => false,
+            Self::Message(_) | Self::Plain(Some(_)) | Self::Messages(_) | Self::Lines(_) => false,
             Self::Stream(stream) => stream.is_end_stream(),
         }
     }
@@ -93,8 +103,8 @@ impl HttpBody for Body {
         match self {
             Self::Empty | Self::Plain(None) => SizeHint::with_exact(0),
             Self::Plain(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
-            // gRPC answers carry no content-length.
-            Self::Message(_) | Self::Stream(_) | Self::Messages(_) => SizeHint::default(),
+            // gRPC answers and streams carry no content-length.
+            Self::Message(_) | Self::Stream(_) | Self::Messages(_) | Self::Lines(_) => SizeHint::default(),
         }
     }
 }

@@ -7,13 +7,13 @@ use hyper::body::Incoming;
 use tonic::service::Routes;
 use tower::Service as _;
 
-use super::{Http, Rpc, body::Body};
+use super::{Http, Rpc, Web, body::Body, input::Input};
 
 /// What a listener serves.
 #[derive(Clone, Debug)]
 pub enum Door {
-    /// gRPC and the plain endpoints.
-    Clients(Arc<Rpc>, Arc<Http>),
+    /// gRPC, the gateway and the plain endpoints.
+    Clients(Arc<Rpc>, Arc<Web>),
     /// The plain endpoints alone.
     Metrics(Arc<Http>),
     /// What members ask of each other.
@@ -23,8 +23,9 @@ pub enum Door {
 impl Door {
     pub(super) async fn serve(&self, request: Request<Incoming>) -> Response<Body> {
         match self {
-            Self::Clients(rpc, _) if is_grpc(&request) => rpc.call(request).await,
-            Self::Clients(_, http) | Self::Metrics(http) => http.serve(request).await,
+            Self::Clients(rpc, _) if is_grpc(&request) => rpc.call(request.map(Input::Wire)).await,
+            Self::Clients(_, web) => web.serve(request).await,
+            Self::Metrics(http) => http.serve(request).await,
             Self::Peers(routes) => match routes.clone().call(request).await {
                 Ok(answer) => answer.map(Body::Stream),
                 Err(never) => match never {},

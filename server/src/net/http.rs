@@ -12,6 +12,9 @@ use crate::{
     version,
 };
 
+/// Of a path that names nothing.
+pub(super) const NOT_FOUND: &str = "404 page not found\n";
+
 #[derive(Debug)]
 pub struct Http {
     health: Health,
@@ -29,7 +32,7 @@ impl Http {
         let is_known = matches!(path, "/health" | "/version" | "/metrics")
             || ["/livez", "/readyz"].iter().any(|root| below(path, root).is_some());
         if !is_known {
-            return text(StatusCode::NOT_FOUND, "404 page not found\n");
+            return text(StatusCode::NOT_FOUND, NOT_FOUND);
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
@@ -77,7 +80,7 @@ impl Http {
         };
         let one = below(path, root).unwrap_or_default();
         if !one.is_empty() && !checks.iter().any(|check| check.name() == one) {
-            return text(StatusCode::NOT_FOUND, "404 page not found\n");
+            return text(StatusCode::NOT_FOUND, NOT_FOUND);
         }
         let mut lines = String::new();
         let mut failed = false;
@@ -135,7 +138,7 @@ fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
     answer
 }
 
-fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response<Body> {
+pub(super) fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response<Body> {
     let mut answer = Response::new(Body::plain(body));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();

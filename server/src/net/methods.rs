@@ -24,6 +24,13 @@ macro_rules! methods {
                 }
             }
 
+            /// Its path in gRPC.
+            pub(super) fn path(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!("/", $service, "/", $method),)*
+                }
+            }
+
             /// The one that a gRPC path names.
             pub(super) fn of(path: &str) -> Option<Self> {
                 match path {

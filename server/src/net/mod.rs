@@ -1,19 +1,24 @@
 //! Sockets: one port for gRPC and for plain HTTP, and one for other members.
 //!
 //! `listener` accepts within limits and drains at the end; `door` sends each
-//! request to `rpc` (gRPC, told by its content type) or `http` (/health,
-//! /metrics and so on). Only here are hyper and tonic's transport known.
+//! request to `rpc` (gRPC, told by its content type) or `web`, which keeps foreign
+//! pages out and has `gateway` (JSON) and `http` (/health, /metrics and so on). Only here are hyper and tonic's transport known.
 
 mod body;
 mod door;
+mod gateway;
 mod http;
+mod input;
 mod listener;
 mod methods;
 mod rpc;
 mod unary;
+mod web;
 
 pub use door::Door;
+pub use gateway::Gateway;
 pub use http::Http;
 pub use listener::{Listener, serve};
 pub use methods::METHODS;
 pub use rpc::Rpc;
+pub use web::{Rules, Web};

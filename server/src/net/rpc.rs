@@ -13,7 +13,6 @@ use etcfs_proto::etcdserverpb::{
 };
 use futures_util::{FutureExt as _, Stream, StreamExt as _, future::BoxFuture, stream::BoxStream};
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
-use hyper::body::Incoming;
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -25,6 +24,7 @@ use tower::Service as _;
 
 use super::{
     body::Body,
+    input::Input,
     methods::{METHODS, Method},
     unary,
 };
@@ -39,11 +39,8 @@ use crate::{
 pub(super) struct CommonName(pub(super) Arc<str>);
 
 type Answer = Response<Body>;
-type Foreign = tower::util::BoxCloneSyncService<
-    Request<Incoming>,
-    Response<tonic::body::Body>,
-    std::convert::Infallible,
->;
+type Foreign =
+    tower::util::BoxCloneSyncService<Request<Input>, Response<tonic::body::Body>, std::convert::Infallible>;
 
 /// All RPCs.
 pub struct Rpc {
@@ -84,7 +81,7 @@ impl Rpc {
         }
     }
 
-    pub(super) async fn call(&self, request: Request<Incoming>) -> Answer {
+    pub(super) async fn call(&self, request: Request<Input>) -> Answer {
         let Some(method) = Method::of(request.uri().path()) else {
             return refused(&unknown(request.uri().path()));
         };
@@ -107,7 +104,7 @@ impl Rpc {
         }
     }
 
-    async fn admit(&self, method: Method, request: Request<Incoming>) -> Result<Answer, Status> {
+    async fn admit(&self, method: Method, request: Request<Input>) -> Result<Answer, Status> {
         self.check_metadata(&request)?;
         let caller = match method.right() {
             // A client with an old token may log in anew.
@@ -123,7 +120,7 @@ impl Rpc {
         self.dispatch(method, request, &caller).await
     }
 
-    fn check_metadata(&self, request: &Request<Incoming>) -> Result<(), Refusal> {
+    fn check_metadata(&self, request: &Request<Input>) -> Result<(), Refusal> {
         let headers = request.headers();
         if headers.get("hasleader").is_some_and(|value| value == "true") {
             self.services.require_leader()?;
@@ -139,7 +136,7 @@ impl Rpc {
     async fn dispatch(
         &self,
         method: Method,
-        request: Request<Incoming>,
+        request: Request<Input>,
         caller: &Caller,
     ) -> Result<Answer, Status> {
         let Services { kv, lease, cluster, maintenance, auth, lock, election, .. } = &self.services;
@@ -239,7 +236,7 @@ impl Rpc {
 
     async fn unary<Q, A, F>(
         &self,
-        request: Request<Incoming>,
+        request: Request<Input>,
         call: impl FnOnce(Q) -> F,
     ) -> Result<Answer, Status>
     where
@@ -257,7 +254,7 @@ impl Rpc {
     /// One message in, a stream out, which ends with the server.
     async fn server_stream<Q, A, S>(
         &self,
-        request: Request<Incoming>,
+        request: Request<Input>,
         call: impl FnOnce(Q) -> S,
     ) -> Result<Answer, Status>
     where
@@ -272,23 +269,19 @@ impl Rpc {
         Ok(grpc(Body::messages(answers)))
     }
 
-    fn watch(
-        &self,
-        request: Request<Incoming>,
-        caller: Result<Caller, Refusal>,
-    ) -> BoxFuture<'static, Answer> {
+    fn watch(&self, request: Request<Input>, caller: Result<Caller, Refusal>) -> BoxFuture<'static, Answer> {
         let call = WatchCall(self.services.watch.clone(), caller, self.max_receive_bytes);
         stream::<WatchRequest, WatchResponse, _>(call, request, self.max_receive_bytes).boxed()
     }
 
-    fn keep_alive(&self, request: Request<Incoming>, caller: Caller) -> BoxFuture<'static, Answer> {
+    fn keep_alive(&self, request: Request<Input>, caller: Caller) -> BoxFuture<'static, Answer> {
         let call = KeepAliveCall(self.services.lease.clone(), caller.into(), self.shutdown.clone());
         let max_bytes = self.max_receive_bytes;
         stream::<LeaseKeepAliveRequest, LeaseKeepAliveResponse, _>(call, request, max_bytes).boxed()
     }
 }
 
-async fn stream<Q, A, C>(call: C, request: Request<Incoming>, max_bytes: usize) -> Answer
+async fn stream<Q, A, C>(call: C, request: Request<Input>, max_bytes: usize) -> Answer
 where
     Q: Message + Default + 'static,
     A: Message + 'static,
@@ -342,7 +335,7 @@ fn token(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The common name of the certificate that the connection's other end has shown.
-fn certificate(request: &Request<Incoming>) -> Option<&str> {
+fn certificate(request: &Request<Input>) -> Option<&str> {
     request.extensions().get::<CommonName>().map(|name| &*name.0)
 }
 
@@ -354,7 +347,7 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-async fn foreign(service: &Foreign, request: Request<Incoming>) -> Answer {
+async fn foreign(service: &Foreign, request: Request<Input>) -> Answer {
     match service.clone().call(request).await {
         Ok(answer) => answer.map(Body::Stream),
         Err(never) => match never {},

@@ -14,7 +14,7 @@ use prost::Message;
 use tonic::Status;
 
 /// A flag for compression and the length.
-const FRAME_HEADER_BYTES: usize = 5;
+pub(super) const FRAME_HEADER_BYTES: usize = 5;
 
 /// Reads the one message of a request.
 pub(super) async fn read<M, B>(body: B, max_bytes: usize) -> Result<(M, usize), Status>
