@@ -142,11 +142,11 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Config, 
         view: View {
             file_mode: 0o666 & !options.file_mask.unwrap_or(options.umask),
             dir_mode: 0o777 & !options.dir_mask.unwrap_or(options.umask),
+            patience: options.wait.with(options.timeo),
             ..options.view
         },
         percent: options.percent,
         rel: options.rel,
-        patience: if options.soft { Patience::Soft(options.timeo) } else { Patience::Hard },
         retry: options.retry,
         foreground: cli.foreground,
         verbose: cli.verbose,
@@ -163,11 +163,29 @@ struct Options {
     dir_mask: Option<u16>,
     percent: Percent,
     rel: Rel,
-    soft: bool,
+    wait: Wait,
     timeo: Duration,
     retry: Duration,
     allow_other: bool,
     no_exec: bool,
+}
+
+/// What a mount does without its server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Hard,
+    Soft,
+    Stale,
+}
+
+impl Wait {
+    fn with(self, timeo: Duration) -> Patience {
+        match self {
+            Self::Hard => Patience::Hard,
+            Self::Soft => Patience::Soft(timeo),
+            Self::Stale => Patience::Stale(timeo),
+        }
+    }
 }
 
 impl Default for Options {
@@ -183,7 +201,7 @@ impl Default for Options {
             dir_mask: None,
             percent: Percent::Strict,
             rel: Rel::Links,
-            soft: false,
+            wait: Wait::Hard,
             timeo: TIMEO,
             retry: RETRY,
             allow_other: false,
@@ -241,8 +259,10 @@ impl Options {
                     time.parse().ok().filter(|&seconds| seconds > 0).ok_or_else(|| bad(SECONDS))?;
             }
             ("quiet", None) => self.view.quiet = true,
-            ("hard", None) => self.soft = false,
-            ("soft", None) => self.soft = true,
+            ("hard", None) => self.wait = Wait::Hard,
+            ("soft", None) => self.wait = Wait::Soft,
+            ("stale", None) => self.wait = Wait::Stale,
+            ("strict", None) => self.view.strict = true,
             ("timeo", Some(time)) => self.timeo = seconds(time).ok_or_else(|| bad(SECONDS))?,
             ("retry", Some(time)) => self.retry = seconds(time).ok_or_else(|| bad(SECONDS))?,
             ("remount", None) => {
@@ -419,7 +439,7 @@ mod tests {
         .unwrap();
         assert!(config.foreground && config.allow_other && config.no_exec);
         assert_eq!((config.percent, config.rel), (Percent::Escape, Rel::Dir));
-        assert_eq!(config.patience, Patience::Soft(Duration::from_millis(2500)));
+        assert_eq!(config.view.patience, Patience::Soft(Duration::from_millis(2500)));
         assert_eq!(config.retry, Duration::ZERO);
         let view = config.view;
         assert!(view.read_only && view.quiet && !view.follow && view.put == Put::Close);

@@ -28,7 +28,6 @@ pub struct Config {
     pub view: View,
     pub percent: Percent,
     pub rel: Rel,
-    pub patience: Patience,
     /// Goes on trying for so long where the server is not there at the start.
     pub retry: Duration,
     pub foreground: bool,
@@ -70,6 +69,9 @@ pub struct View {
     pub quiet: bool,
     pub cache_bytes: u64,
     pub inotify: Inotify,
+    /// Each lookup and listing asks the server.
+    pub strict: bool,
+    pub patience: Patience,
     pub locks: LockScope,
     /// The lease that locks are bound to.
     pub lock_seconds: i64,
@@ -125,6 +127,8 @@ impl Default for View {
             locks: LockScope::Cluster,
             lock_seconds: LOCK_SECONDS,
             inotify: Inotify::Auto,
+            strict: false,
+            patience: Patience::Hard,
         }
     }
 }

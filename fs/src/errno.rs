@@ -126,6 +126,8 @@ impl From<&RemoteError> for Errno {
             RemoteError::OutcomeLost => libc::EIO,
             RemoteError::Protocol(_) => libc::EPROTO,
             RemoteError::Unsupported(_) => libc::EOPNOTSUPP,
+            // Only where nothing can have been changed: what waits for an answer goes on waiting.
+            RemoteError::NotSent => libc::EROFS,
             RemoteError::Closed => libc::ESHUTDOWN,
         })
     }

@@ -131,7 +131,7 @@ fn attr_ttl(attr: &Attr) -> Duration {
 fn reply_entry(fs: &Fs, reply: ReplyEntry, found: Result<Entry, OpError>) {
     match found {
         Ok(entry) => {
-            let keep = if entry.keep { KEEP } else { FORGET };
+            let keep = if entry.keep && !fs.view.strict { KEEP } else { FORGET };
             // The number in an entry is the node's; stat shows the key's, by getattr.
             let attr = file_attr(fs, entry.node, &entry.attr);
             reply.entry_with_ttls(&attr_ttl(&entry.attr), &keep, &attr, GENERATION);
@@ -222,7 +222,7 @@ impl Filesystem for Kernel {
             None => {
                 let (fs, name) = (self.fs.clone(), name.to_owned());
                 let done = self.fs.clone();
-                self.task(req, async move { fs.lookup(parent, &name).await }, move |found| {
+                self.task(req, async move { fs.lookup_later(parent, &name).await }, move |found| {
                     reply_entry(&done, reply, found);
                 });
             }
@@ -370,7 +370,8 @@ impl Filesystem for Kernel {
             Some(opened) => answer(opened),
             None => {
                 let fs = self.fs.clone();
-                self.task(req, async move { fs.open_virtual(id, how).await }, answer);
+                let pid = req.pid();
+                self.task(req, async move { fs.open_later(id, pid, how).await }, answer);
             }
         }
     }

@@ -14,6 +14,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use tokio::sync::watch;
+
 use crate::node::NodeId;
 use crate::ops::Fs;
 
@@ -22,6 +24,9 @@ const FUSE_DEV_IOC_CLONE: libc::c_ulong = 0x8004_e500;
 
 const NOTIFY_INVAL_INODE: i32 = 2;
 const NOTIFY_INVAL_ENTRY: i32 = 3;
+
+/// Every name is looked up again before its next use. Since Linux 6.16; older kernels say EINVAL.
+const NOTIFY_INC_EPOCH: i32 = 8;
 
 /// The name stays in use by those who hold it, and is looked up before its next use.
 const EXPIRE_ONLY: u32 = 1;
@@ -39,6 +44,8 @@ const NO_DATA: i64 = -1;
 /// session's channel is closed by the rest of the process, which ends the
 /// requests that were read from it, and with them the wait.
 pub fn start(fs: Arc<Fs>, device: OwnedFd) -> io::Result<JoinHandle<()>> {
+    let everything = Device(File::from(device.try_clone()?));
+    fs.runtime.spawn(doubt(fs.trust_changes(), everything));
     let channel = match own_channel(&device) {
         Ok(channel) => Some(channel),
         Err(error) => {
@@ -111,6 +118,17 @@ fn is_connection(fd: i32) -> bool {
     done == 0 && matches!(domain, libc::AF_INET | libc::AF_INET6)
 }
 
+/// Has the kernel doubt all names at once where what it was told counts no more, which blocks on nothing: a
+/// directory's own notifications wait for those who wait for the server in it.
+async fn doubt(mut trust: watch::Receiver<bool>, device: Device) {
+    while trust.changed().await.is_ok() {
+        if let Err(error) = device.everything() {
+            tracing::info!(%error, "the kernel is told of each name by itself");
+            return;
+        }
+    }
+}
+
 fn run(fs: &Fs, device: &Device) {
     while let Some(work) = fs.nodes.wait_work() {
         if let Some((parent, name)) = &work.drop_name {
@@ -163,6 +181,10 @@ impl Device {
         body.extend_from_slice(&NO_DATA.to_ne_bytes());
         body.extend_from_slice(&0_i64.to_ne_bytes());
         self.send(NOTIFY_INVAL_INODE, &body)
+    }
+
+    fn everything(&self) -> io::Result<()> {
+        self.send(NOTIFY_INC_EPOCH, &[])
     }
 
     fn send(&self, code: i32, body: &[u8]) -> io::Result<()> {

@@ -111,7 +111,7 @@ fn serve(config: &Config, before: Vec<OsString>, report: &mut Report) -> anyhow:
 async fn mounted(config: &Config, before: Vec<OsString>, report: &mut Report) -> anyhow::Result<()> {
     let mut ends = Ends::new()?;
     let mount_point = point::prepare(config)?;
-    let server = Arc::new(Server::new(&config.source.endpoints, config.patience)?);
+    let server = Arc::new(Server::new(&config.source.endpoints, config.view.patience)?);
     let map = KeyMap::new(config.source.prefix.clone(), config.percent, config.rel);
     let fs = Fs::new(map, server.clone(), config.view.clone(), Handle::current());
     tokio::select! {

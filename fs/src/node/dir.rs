@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::echo::{DirStep, Note};
 use super::file::home_of;
 use super::table::{DirNode, LinkNode, Node, Notice};
-use super::{Attr, Entry, Kind, NodeId, ROOT, Table, Value};
+use super::{Attr, Entry, Kind, Known, NodeId, ROOT, Table, Value};
 use crate::map::{DIR_RECORDS, Dir, OWN_RECORDS};
 
 /// The name under which a directory shows its own key.
@@ -508,15 +508,59 @@ impl Table {
         }
     }
 
-    /// Everything that was read is to be read again: the watch has a gap.
-    pub(crate) fn distrust(&mut self, rev: i64) {
-        for state in self.dirs.values_mut() {
-            (state.keys, state.records, state.listing) = (Below::Unknown, Below::Unknown, None);
-            state.touched = state.touched.max(rev);
+    /// The watch has been gone for too long (or has a gap), or stands again.
+    pub(crate) fn set_trusted(&mut self, trusted: bool) {
+        if std::mem::replace(&mut self.trusted, trusted) && !trusted {
+            for state in self.keys.values_mut().filter(|state| state.queued) {
+                state.overdue = true;
+            }
+            self.drop_names();
         }
+    }
+
+    /// The kernel shall look every name up again: what it holds may be old.
+    fn drop_names(&mut self) {
         let ids: Vec<NodeId> = self.dir_nodes.values().copied().collect();
         for id in ids {
             self.expire_dir(id);
         }
+        let places: Vec<(NodeId, OsString)> =
+            self.keys.values().filter_map(|state| state.place.clone()).collect();
+        for (parent, name) in places {
+            self.notify(Notice::Name { parent, name });
+        }
+    }
+
+    /// Everything that was read is to be read again, as of `rev` or later: the watch has a gap.
+    pub(crate) fn distrust(&mut self, rev: i64) {
+        for state in self.dirs.values_mut() {
+            (state.keys, state.records, state.listing) = (Below::Unknown, Below::Unknown, None);
+            state.touched = rev;
+            state.read = state.read.min(rev);
+        }
+        for state in self.keys.values_mut().filter(|state| state.rev > rev) {
+            // A server that has lost revisions: what it says now is new, whatever its number.
+            state.rev = 0;
+        }
+        self.drop_names();
+    }
+
+    /// What a key was found to be after a gap: told to inotify's listeners if it is another than before.
+    pub(crate) fn caught_up(&mut self, key: &Bytes, rev: i64, value: Option<Value>) {
+        let before = self.known(key);
+        let same = match (&before, &value) {
+            (Known::Present(known), Some(value)) => known.rev == value.rev && known.bytes == value.bytes,
+            (Known::Absent, None) => true,
+            _ => false,
+        };
+        if same {
+            return;
+        }
+        if before != Known::Unknown {
+            let first = before == Known::Absent;
+            let noted = value.clone().map(|value| Value { version: if first { 1 } else { 2 }, ..value });
+            self.note_file(key, rev, noted.as_ref());
+        }
+        self.change(key, rev, value);
     }
 }

@@ -56,6 +56,8 @@ pub(super) struct KeyState {
     pub(super) pend: Vec<(u64, Bytes)>,
     /// True while a Publish notice for this key waits.
     pub(super) queued: bool,
+    /// It changed while nothing was to be shown that may be old: lookups don't wait for the publication.
+    pub(super) overdue: bool,
     pub(super) nodes: Vec<NodeId>,
     pub(super) cur: Option<NodeId>,
     /// The directory and name under which the kernel last looked this key up.
@@ -92,6 +94,7 @@ impl KeyState {
             pub_rev: 0,
             pend: Vec::new(),
             queued: false,
+            overdue: false,
             nodes: Vec::new(),
             cur: None,
             place: None,
@@ -144,6 +147,7 @@ impl KeyState {
 
     /// Everything known may be told.
     pub(super) fn publish(&mut self) {
+        self.overdue = false;
         self.published = self.known.value().cloned();
         self.pub_seq = self.seq;
         self.pub_rev = self.rev;

@@ -10,7 +10,9 @@
 //! A change is first known, then published: between the two the notifier makes the
 //! kernel drop the name, so that no cached size meets a new value. Operations that
 //! must not return before every local reader sees their value wait for the
-//! publication, which needs no lock that they hold.
+//! publication, which needs no lock that they hold. What changed while the watch was away is overdue: a lookup that
+//! has waited for the server must not show what was before, and can't wait for the notifier, which may need the
+//! directory that the lookup holds. It gets the newest value in an inode that the kernel has never seen.
 
 use std::ffi::{OsStr, OsString};
 use std::time::{Duration, Instant};
@@ -78,7 +80,7 @@ impl Table {
     fn advance(&mut self, key: &Bytes, new: Option<Value>) {
         self.seq += 1;
         let seq = self.seq;
-        let follow = self.limits.follow;
+        let (follow, trusted) = (self.limits.follow, self.trusted);
         let Some(state) = self.keys.get_mut(key) else { return };
         let before = state.known.value().map_or(0, |value| value.bytes.len());
         let after = new.as_ref().map_or(0, |value| value.bytes.len());
@@ -99,10 +101,21 @@ impl Table {
             state.pend.clear();
             state.publish();
             state.wake();
-        } else if !state.queued {
-            state.queued = true;
-            self.notify(Notice::Publish(key.clone()));
+        } else if self.limits.strict {
+            // The kernel keeps nothing that it would have to drop first.
+            self.published(key);
+        } else {
+            state.overdue |= !trusted;
+            if !std::mem::replace(&mut state.queued, true) {
+                self.notify(Notice::Publish(key.clone()));
+            }
         }
+    }
+
+    /// True for an inode whose key has a newer value that must be shown, and is not published yet.
+    pub(crate) fn is_overdue(&self, id: NodeId) -> bool {
+        let Some(Node::File(node)) = self.nodes.get(&id) else { return false };
+        self.keys.get(&node.key).is_some_and(|state| state.overdue && node.base_seq != state.seq)
     }
 
     /// What the kernel must be told before a key's new value is published: the name
@@ -151,6 +164,11 @@ impl Table {
         let (sender, receiver) = oneshot::channel();
         state.waiters.push((until, sender));
         Some(receiver)
+    }
+
+    /// The newest revision that what is known of a key accounts for.
+    pub(crate) fn known_at(&self, key: &[u8]) -> i64 {
+        self.keys.get(key).map_or(0, |state| state.rev)
     }
 
     /// A wait for everything that is known of the key now.
@@ -230,21 +248,30 @@ impl Table {
             // The kernel has no name for it that could carry an old size.
             state.publish();
         }
-        let (pub_seq, cur) = (state.pub_seq, state.cur);
-        let value = state.published.clone()?;
+        let (overdue, cur) = (state.overdue, state.cur);
+        let (seq, value) = if overdue {
+            (state.seq, state.known.value().cloned()?)
+        } else {
+            (state.pub_seq, state.published.clone()?)
+        };
         state.place = Some((parent, name.to_owned()));
-        let fits =
-            cur.filter(|id| matches!(self.nodes.get(id), Some(Node::File(n)) if n.base_seq == pub_seq));
+        let fits = cur.filter(|id| matches!(self.nodes.get(id), Some(Node::File(n)) if n.base_seq == seq));
         let id = match fits {
             Some(id) => id,
-            None => self.choose(key, cur, &value, pub_seq, now),
+            None if overdue => {
+                let fresh = self.fresh();
+                self.carry(fresh, key, &value, seq);
+                fresh
+            }
+            None => self.choose(key, cur, &value, seq, now),
         };
         if let Some(Node::File(node)) = self.nodes.get_mut(&id) {
             node.nlookup += 1;
             node.told_at = Some(now);
         }
         let state = self.keys.get(key)?;
-        let keep = state.pub_seq == state.seq && !state.queued && state.local.is_none();
+        let keep =
+            state.pub_seq == state.seq && !state.queued && state.local.is_none() && !self.limits.strict;
         let attr = self.file_attr(id, None)?;
         self.tell(id, attr.keep);
         Some(Entry { node: id, attr, keep })
@@ -266,6 +293,12 @@ impl Table {
         } else {
             self.fresh()
         };
+        self.carry(id, key, value, seq);
+        id
+    }
+
+    /// From now on the inode is the key's, and carries this value.
+    fn carry(&mut self, id: NodeId, key: &Bytes, value: &Value, seq: u64) {
         match self.nodes.get_mut(&id) {
             Some(Node::File(node)) => {
                 node.base = value.bytes.clone();
@@ -294,7 +327,6 @@ impl Table {
                 state.nodes.push(id);
             }
         }
-        id
     }
 
     fn tell(&mut self, id: NodeId, keep: bool) {
@@ -318,6 +350,7 @@ impl Table {
             rev,
             nlink: u32::from(state.known != Known::Absent),
             keep: id == home
+                && !self.limits.strict
                 && !behind
                 && !written
                 && state.pub_seq == state.seq

@@ -4,7 +4,7 @@
 //! attribute cache for each inode, lookup counts, open descriptors. Steps are small
 //! (the notifier's word to the kernel and its return are two), so that changes, names,
 //! releases and forgets come between each other in every order. Checked throughout:
-//! nothing torn, nothing stale after a local close, a size that fits what is read,
+//! nothing torn, nothing stale after a local close or after a wait for the server, a size that fits what is read,
 //! and every follower prints every value once, in order.
 
 use std::collections::BTreeMap;
@@ -45,6 +45,10 @@ enum Step {
     /// What tail -f does once a second: ask for the size, read if it grew.
     FollowerPolls(u8),
     Close(u8),
+    /// The watch has been gone for too long: names and opens wait.
+    Doubt,
+    /// It stands again: they go on, and find everything that has come.
+    Trust,
     /// The kernel drops its dentry (memory), and inodes that nobody uses.
     Shrink,
     /// Time passes.
@@ -63,6 +67,8 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (0..4u8).prop_map(Step::FollowerReads),
         5 => (0..4u8).prop_map(Step::FollowerPolls),
         2 => (0..4u8).prop_map(Step::Close),
+        1 => Just(Step::Doubt),
+        2 => Just(Step::Trust),
         1 => Just(Step::Shrink),
         2 => (0..400u16).prop_map(Step::Wait),
     ]
@@ -101,6 +107,7 @@ struct World {
     /// The revision of each.
     revs: Vec<i64>,
     deleted: bool,
+    trusted: bool,
     dentry: Option<(NodeId, bool)>,
     inodes: BTreeMap<NodeId, Inode>,
     followers: Vec<Follower>,
@@ -116,7 +123,8 @@ struct World {
 impl World {
     fn new() -> Self {
         let map = KeyMap::new(Bytes::from_static(b"/"), Percent::Strict, Rel::Off);
-        let limits = Limits { keys_max: 100, bytes_max: 1 << 20, follow: true, inotify: Inotify::Auto };
+        let limits =
+            Limits { keys_max: 100, bytes_max: 1 << 20, follow: true, inotify: Inotify::Auto, strict: false };
         let mut table = Table::new(map.root(), limits);
         let value = Self::bytes(0, 3);
         table.begin_load(&key());
@@ -132,6 +140,7 @@ impl World {
             history: vec![value],
             revs: vec![1],
             deleted: false,
+            trusted: true,
             dentry: None,
             inodes: BTreeMap::new(),
             followers: Vec::new(),
@@ -219,6 +228,17 @@ impl World {
         }
     }
 
+    /// Walks and opens as the kernel does: once more where it is told that the inode is stale.
+    fn walk_and_open(&mut self, pid: u32) -> Option<(NodeId, Fh)> {
+        let mut node = self.walk()?;
+        if self.table.is_overdue(node) {
+            self.dentry = None;
+            node = self.walk()?;
+            assert!(!self.table.is_overdue(node), "a lookup finds what an open wants");
+        }
+        Some((node, self.table.open_reader(node, pid).expect("the kernel holds it")))
+    }
+
     fn stat(&mut self, node: NodeId, pid: u32) -> u64 {
         if let Some(size) = self.inodes.get(&node).and_then(|inode| inode.size) {
             return size;
@@ -237,12 +257,9 @@ impl World {
 
     fn cat(&mut self) {
         let answered = self.answered;
-        let Some(node) = self.walk() else {
-            return;
-        };
         self.pids += 1;
         let pid = self.pids;
-        let fh = self.table.open_reader(node, pid).expect("the kernel holds it");
+        let Some((node, fh)) = self.walk_and_open(pid) else { return };
         let size = self.stat(node, pid);
         let mut read = Vec::new();
         loop {
@@ -262,9 +279,8 @@ impl World {
         if self.followers.len() >= 4 {
             return;
         }
-        let Some(node) = self.walk() else { return };
         self.pids += 1;
-        let fh = self.table.open_reader(node, self.pids).expect("the kernel holds it");
+        let Some((node, fh)) = self.walk_and_open(self.pids) else { return };
         self.inodes.entry(node).or_default().open += 1;
         let first = self.table.read(fh, self.pids, 0, 1 << 16).expect("open");
         let opened = self.number_of(&first);
@@ -379,8 +395,20 @@ impl World {
             }
             Step::NotifierTells => self.notifier_tells(),
             Step::NotifierReturns => self.notifier_returns(),
+            // A program waits, and does its first step then.
+            Step::Cat | Step::Open if !self.trusted => {}
             Step::Cat => self.cat(),
             Step::Open => self.open(),
+            Step::Doubt => {
+                self.trusted = false;
+                self.table.set_trusted(false);
+            }
+            Step::Trust => {
+                if !std::mem::replace(&mut self.trusted, true) {
+                    self.table.set_trusted(true);
+                    self.answered = self.history.len() - 1;
+                }
+            }
             Step::FollowerReads(at) => self.follower_reads(at),
             Step::FollowerPolls(at) => self.follower_polls(at),
             Step::Close(at) => self.close(at),
@@ -391,6 +419,7 @@ impl World {
 
     /// Everything settles: what is to be printed is printed, what is to be seen is seen.
     fn finish(&mut self) {
+        self.run(&Step::Trust);
         for _ in 0..4 {
             self.notifier_returns();
             self.notifier_tells();
@@ -450,6 +479,22 @@ fn a_reader_of_an_old_inode_keeps_its_value_and_size() {
         Step::NotifierTells,
         Step::Cat,
         Step::NotifierReturns,
+        Step::Cat,
+    ]);
+}
+
+#[test]
+fn a_program_that_waited_for_the_server_finds_what_is_not_published_yet() {
+    check(&[
+        Step::Open,
+        Step::Doubt,
+        Step::RemotePut(3),
+        Step::Trust,
+        Step::Cat,
+        Step::FollowerReads(0),
+        Step::NotifierTells,
+        Step::NotifierReturns,
+        Step::FollowerReads(0),
         Step::Cat,
     ]);
 }

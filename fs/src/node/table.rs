@@ -32,6 +32,8 @@ pub(crate) struct Limits {
     pub(crate) bytes_max: usize,
     pub(crate) follow: bool,
     pub(crate) inotify: Inotify,
+    /// The kernel keeps neither names nor attributes of files.
+    pub(crate) strict: bool,
 }
 
 #[derive(Debug)]
@@ -124,6 +126,8 @@ pub(crate) struct Table {
     notices: VecDeque<Notice>,
     queued: HashSet<Notice>,
     closed: bool,
+    /// False while the watch has been gone for too long, or has a gap.
+    pub(super) trusted: bool,
     /// The newest revision that the watch has brought.
     pub(super) seen: i64,
     /// Values that a slow reader did not get, because newer ones took their room.
@@ -155,6 +159,7 @@ impl Table {
             notices: VecDeque::new(),
             queued: HashSet::new(),
             closed: false,
+            trusted: true,
             seen: 0,
             skipped: 0,
             echo: Echoes::new(limits.inotify),
@@ -468,6 +473,7 @@ impl Shared {
             bytes_max: usize::try_from(view.cache_bytes).unwrap_or(usize::MAX),
             follow: view.follow,
             inotify: view.inotify,
+            strict: view.strict,
         };
         Self { table: Mutex::new(Table::new(root, limits)), bell: Condvar::new(), echo_bell: Condvar::new() }
     }

@@ -83,8 +83,10 @@ impl Fs {
 
     /// A directory's entries, from the server or as they were read and nothing changed.
     async fn list(&self, dir: &Dir) -> Result<Arc<Listing>, OpError> {
+        self.until_trusted().await?;
         let prefix = dir.prefix().cloned();
         if let Some(prefix) = &prefix
+            && !self.view.strict
             && let Some(listing) = self.nodes.with(|table| table.listing(prefix))
         {
             return Ok(listing);

@@ -59,13 +59,25 @@ pub(super) const AHEAD_MIN: usize = 8;
 impl Fs {
     /// Answers from what is known; `None` if the server must be asked.
     pub(crate) fn lookup_now(&self, parent: NodeId, name: &OsStr) -> Option<Result<Entry, OpError>> {
-        if self.is_virtual_name(parent, name) {
+        if self.view.strict || !self.is_trusted() || self.is_virtual_name(parent, name) {
             return None;
         }
         self.nodes.with(|table| self.lookup_in(table, parent, name)).transpose()
     }
 
-    pub(crate) async fn lookup(&self, parent: NodeId, name: &OsStr) -> Result<Entry, OpError> {
+    /// Looks a name up for the kernel, as the mount's options and the watch's state ask for.
+    pub(crate) async fn lookup_later(&self, parent: NodeId, name: &OsStr) -> Result<Entry, OpError> {
+        // What is no key is not cached.
+        if !self.is_virtual_name(parent, name) {
+            self.until_trusted().await?;
+            if self.view.strict {
+                self.ask_for(parent, name).await?;
+            }
+        }
+        self.lookup(parent, name).await
+    }
+
+    pub(super) async fn lookup(&self, parent: NodeId, name: &OsStr) -> Result<Entry, OpError> {
         if self.is_virtual_name(parent, name) {
             return self.lookup_virtual(parent, name).await;
         }
@@ -357,7 +369,7 @@ fn live(table: &Table, parent: NodeId) -> Result<Dir, OpError> {
 }
 
 /// A read of a name under way: from its begin on, no event about it is missed.
-struct Load<'f> {
+pub(super) struct Load<'f> {
     fs: &'f Fs,
     key: Bytes,
     prefix: Option<Bytes>,
@@ -365,7 +377,7 @@ struct Load<'f> {
 }
 
 impl<'f> Load<'f> {
-    fn begin(fs: &'f Fs, key: &Bytes, prefix: Option<&Bytes>) -> Self {
+    pub(super) fn begin(fs: &'f Fs, key: &Bytes, prefix: Option<&Bytes>) -> Self {
         fs.nodes.with(|table| {
             table.begin_load(key);
             if let Some(prefix) = prefix {
@@ -375,7 +387,7 @@ impl<'f> Load<'f> {
         Self { fs, key: key.clone(), prefix: prefix.cloned(), ended: false }
     }
 
-    fn end(mut self, revision: i64, found: Lookup) {
+    pub(super) fn end(mut self, revision: i64, found: Lookup) {
         self.ended = true;
         let fact = |key: Option<Key>| match key {
             Some(key) => Below::Witness(key.bytes()),

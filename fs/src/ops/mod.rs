@@ -22,6 +22,7 @@ mod scratch;
 mod statfs;
 #[cfg(test)]
 pub(crate) mod test_mount;
+mod trust;
 mod virtuals;
 mod write;
 mod xattr;
@@ -33,6 +34,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -68,6 +70,8 @@ pub struct Fs {
     pub(crate) tasks: TaskTracker,
     pub(crate) started: SystemTime,
     stopping: AtomicBool,
+    /// False once the watch has been gone for too long.
+    trust: watch::Sender<bool>,
     /// Ends what waits for nothing but more work.
     pub(crate) stopped: CancellationToken,
     /// The process that repeats changes for inotify's listeners.
@@ -96,6 +100,7 @@ impl Fs {
             tasks: TaskTracker::new(),
             started: SystemTime::now(),
             stopping: AtomicBool::new(false),
+            trust: watch::Sender::new(true),
             stopped: CancellationToken::new(),
             helper: AtomicU32::new(0),
             ahead: AtomicUsize::new(lookup::AHEAD_MIN),

@@ -39,9 +39,17 @@ impl OpenHow {
 }
 
 impl Fs {
-    /// `None` for what is no key.
+    /// `None` if the server must be asked.
     pub(crate) fn open_now(&self, id: NodeId, pid: u32, how: OpenHow) -> Option<Result<Fh, OpError>> {
-        (!is_virtual(id)).then(|| self.open(id, pid, how))
+        (!is_virtual(id) && self.is_trusted()).then(|| self.open(id, pid, how))
+    }
+
+    pub(crate) async fn open_later(&self, id: NodeId, pid: u32, how: OpenHow) -> Result<Fh, OpError> {
+        if is_virtual(id) {
+            return self.open_virtual(id, how).await;
+        }
+        self.until_trusted().await?;
+        self.open(id, pid, how)
     }
 
     pub(crate) fn open(&self, id: NodeId, pid: u32, how: OpenHow) -> Result<Fh, OpError> {
@@ -49,6 +57,10 @@ impl Fs {
             Kind::File => {}
             Kind::Dir => return Err(OpError::IsDirectory),
             Kind::Link => return Err(OpError::NotPermitted("a link is followed, not opened")),
+        }
+        if self.nodes.with(|table| table.is_overdue(id)) {
+            // The name has a newer value than the kernel's inode: the kernel walks again, and finds that.
+            return Err(OpError::Stale);
         }
         if !how.write && !how.truncate {
             return self.nodes.with(|table| table.open_reader(id, pid)).ok_or(OpError::Stale);
@@ -58,7 +70,7 @@ impl Fs {
         self.check_locks(pid)?;
         self.nodes.with(|table| {
             if table.known(&key) == Known::Absent {
-                // Gone since the path was walked: the kernel walks again, and finds that.
+                // Gone since the path was walked: the same.
                 return Err(OpError::Stale);
             }
             table.open_writer(id, pid, how.opened_as(), how.append, how.sync, false).ok_or(OpError::Stale)

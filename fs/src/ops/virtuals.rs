@@ -124,7 +124,7 @@ impl Fs {
         }
     }
 
-    pub(crate) async fn open_virtual(&self, id: NodeId, how: OpenHow) -> Result<Fh, OpError> {
+    pub(super) async fn open_virtual(&self, id: NodeId, how: OpenHow) -> Result<Fh, OpError> {
         if how.write || how.truncate {
             return Err(OpError::ReadOnly);
         }

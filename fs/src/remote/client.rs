@@ -11,6 +11,7 @@ mod watch;
 mod wire;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use etcfs_client::{Client, ClientError, Config};
@@ -33,10 +34,10 @@ use crate::map::Key;
 /// Names looked up in one transaction. Each may bring a value, so this bounds an answer to some 24 MiB.
 const PROBES_MAX: usize = 16;
 
-/// The connection asks for a sign of life after so long, and is given up after so long without: together the
-/// bound after which caches are no longer trusted.
+/// The connection asks for a sign of life after so long, and is given up after so long without: together less than
+/// the bound after which caches are no longer trusted.
 const KEEPALIVE_INTERVAL_SECONDS: u64 = 6;
-const KEEPALIVE_TIMEOUT_SECONDS: u64 = 4;
+const KEEPALIVE_TIMEOUT_SECONDS: u64 = 3;
 
 /// The question why there is no answer is not worth a longer wait.
 const TROUBLE_WITHIN: Duration = Duration::from_millis(500);
@@ -46,7 +47,9 @@ const TROUBLE_WITHIN: Duration = Duration::from_millis(500);
 pub struct Server {
     client: Client,
     times: Times,
-    reach: Reach,
+    reach: Arc<Reach>,
+    /// The newest revision that any answer was of.
+    newest: AtomicI64,
     sessions: Arc<Sessions>,
 }
 
@@ -59,7 +62,13 @@ impl Server {
             keepalive_timeout: Duration::from_secs(KEEPALIVE_TIMEOUT_SECONDS),
             ..Config::default()
         })?;
-        Ok(Self { client, times: Times::default(), reach: Reach::new(patience), sessions: Arc::default() })
+        Ok(Self {
+            client,
+            times: Times::default(),
+            reach: Arc::new(Reach::new(patience)),
+            newest: AtomicI64::new(0),
+            sessions: Arc::default(),
+        })
     }
 
     /// Why the server does not answer, in words; for a mount that gives up before it has begun.
@@ -74,7 +83,16 @@ impl Server {
     fn heard(&self, header: Option<&ResponseHeader>) -> Revision {
         let revision = Revision(header.map_or(0, |header| header.revision));
         self.times.note(revision, SystemTime::now());
+        self.newest.fetch_max(revision.0, Ordering::Relaxed);
         revision
+    }
+
+    /// Bounds a call by the mount's patience.
+    fn call<'a, T>(&'a self, call: impl Future<Output = Result<T, RemoteError>> + Send + 'a) -> Call<'a, T>
+    where
+        T: Send + 'a,
+    {
+        self.reach.within(call).boxed()
     }
 
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, RemoteError> {
@@ -88,6 +106,10 @@ impl Server {
         F: Future<Output = Result<(Option<ResponseHeader>, T), RemoteError>>,
     {
         let (first, least) = match how {
+            // Any member's, but nothing older than what was shown already.
+            Freshness::Linearizable if self.reach.is_stale() => {
+                (How { serializable: true, revision: 0 }, Revision(self.newest.load(Ordering::Relaxed)))
+            }
             Freshness::Linearizable => (How { serializable: false, revision: 0 }, Revision(0)),
             Freshness::AtLeast(revision) => (How { serializable: true, revision: 0 }, revision),
             Freshness::Exactly(revision) => (How { serializable: true, revision: revision.0 }, Revision(0)),
@@ -134,7 +156,7 @@ struct How {
 
 impl Remote for Server {
     fn get(&self, key: Key, how: Freshness) -> Call<'_, At<Option<KeyValue>>> {
-        async move {
+        self.call(async move {
             self.read(how, |how| {
                 let (request, key) = (wire::get(&key, how), &key);
                 async move {
@@ -143,12 +165,11 @@ impl Remote for Server {
                 }
             })
             .await
-        }
-        .boxed()
+        })
     }
 
     fn lookup(&self, probes: Vec<Probe>, how: Freshness) -> Call<'_, At<Vec<Lookup>>> {
-        async move {
+        self.call(async move {
             let mut chunks = probes.chunks(PROBES_MAX);
             let mut all = self.probe(chunks.next().unwrap_or_default(), how).await?;
             let rest = chunks.map(|chunk| self.probe(chunk, Freshness::Exactly(all.revision)));
@@ -156,12 +177,11 @@ impl Remote for Server {
                 all.found.extend(found.found);
             }
             Ok(all)
-        }
-        .boxed()
+        })
     }
 
     fn page(&self, page: PageRequest) -> Call<'_, At<Page>> {
-        async move {
+        self.call(async move {
             self.read(page.how, |how| {
                 let request = wire::page(&page, how);
                 async move {
@@ -171,57 +191,52 @@ impl Remote for Server {
                 }
             })
             .await
-        }
-        .boxed()
+        })
     }
 
     fn commit(&self, change: Change) -> Call<'_, Committed> {
-        self.carry_out(change).boxed()
+        self.call(self.carry_out(change))
     }
 
     fn watch(&self, ranges: Vec<KeyRange>, from: Revision) -> Watch {
-        watch::open(&self.client, ranges, from)
+        watch::open(&self.client, &self.reach, ranges, from)
     }
 
     fn lease_grant(&self, ttl_seconds: i64) -> Call<'_, LeaseId> {
-        async move {
+        self.call(async move {
             let id = slots::new_lease();
             self.reach.ask_again(|again| self.grant(id, ttl_seconds, again)).await?;
             Ok(id)
-        }
-        .boxed()
+        })
     }
 
     fn lease_facts(&self, lease: LeaseId) -> Call<'_, Option<LeaseFacts>> {
-        async move {
+        self.call(async move {
             let request = LeaseTimeToLiveRequest { id: lease.0, keys: false };
             let facts = self.reach.ask(|| async { self.client.lease().time_to_live(request).await }).await?;
             self.heard(facts.header.as_ref());
             Ok((facts.ttl >= 0)
                 .then_some(LeaseFacts { granted_seconds: facts.granted_ttl, left_seconds: facts.ttl }))
-        }
-        .boxed()
+        })
     }
 
     fn leases(&self) -> Call<'_, Vec<LeaseId>> {
-        async move {
+        self.call(async move {
             let answer = self.reach.ask(|| async { self.client.lease().leases().await }).await?;
             Ok(answer.leases.into_iter().map(|lease| LeaseId(lease.id)).collect())
-        }
-        .boxed()
+        })
     }
 
     fn lease_keys(&self, lease: LeaseId) -> Call<'_, Option<Vec<Key>>> {
-        async move {
+        self.call(async move {
             let request = LeaseTimeToLiveRequest { id: lease.0, keys: true };
             let facts = self.reach.ask(|| async { self.client.lease().time_to_live(request).await }).await?;
             Ok((facts.ttl >= 0).then(|| facts.keys.into_iter().map(Key::from).collect()))
-        }
-        .boxed()
+        })
     }
 
     fn lease_revoke(&self, lease: LeaseId) -> Call<'_, ()> {
-        async move {
+        self.call(async move {
             self.reach
                 .ask_again(|again| async move {
                     match self.client.lease().revoke(lease.0).await.map_err(judge) {
@@ -232,8 +247,7 @@ impl Remote for Server {
                     }
                 })
                 .await
-        }
-        .boxed()
+        })
     }
 
     fn keep_alive(&self, lease: LeaseId) -> Renewal {
@@ -241,7 +255,7 @@ impl Remote for Server {
     }
 
     fn usage(&self, ranges: Vec<KeyRange>) -> Call<'_, Usage> {
-        async move {
+        self.call(async move {
             let status = self.reach.ask(|| async { self.client.maintenance().status().await }).await?;
             let mut usage = Usage {
                 quota_bytes: u64::try_from(status.db_size_quota).ok().filter(|&quota| quota > 0),
@@ -254,12 +268,11 @@ impl Remote for Server {
                 usage.keys += answer.count.max(0).unsigned_abs();
             }
             Ok(usage)
-        }
-        .boxed()
+        })
     }
 
     fn server(&self) -> Call<'_, ServerFacts> {
-        async move {
+        self.call(async move {
             let status = self.reach.ask(|| async { self.client.maintenance().status().await }).await?;
             let header = status.header.unwrap_or_default();
             Ok(ServerFacts {
@@ -268,8 +281,7 @@ impl Remote for Server {
                 leader: status.leader,
                 revision: Revision(header.revision),
             })
-        }
-        .boxed()
+        })
     }
 
     fn endpoints(&self) -> Vec<String> {

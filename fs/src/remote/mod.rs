@@ -197,6 +197,9 @@ pub enum Patience {
     Hard,
     /// Then [`RemoteError::TimedOut`].
     Soft(Duration),
+    /// While the watch is lost, reads take what any member has and changes fail with [`RemoteError::NotSent`]; what
+    /// no member answers is [`RemoteError::TimedOut`] after that time.
+    Stale(Duration),
 }
 
 /// A call's answer, some time.
@@ -294,6 +297,8 @@ pub enum RemoteError {
     Protocol(&'static str),
     #[error("the server can't: {0}")]
     Unsupported(String),
+    #[error("the server can't be reached, and nothing was sent to it")]
+    NotSent,
     #[error("the mount is going down")]
     Closed,
 }

@@ -4,13 +4,16 @@
 //! told follows from there. Nothing here waits for the kernel.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::future::OptionFuture;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use tokio::time::{Instant, sleep_until};
 
 use crate::errno::OpError;
 use crate::node::Value;
 use crate::ops::Fs;
-use crate::remote::{At, Changed, Event, Freshness, PageRequest, RemoteError, Revision, Watched};
+use crate::remote::{At, Changed, Event, Freshness, PageRequest, Patience, RemoteError, Revision, Watched};
 
 /// Learns the current revision and watches from there on. Returns once the first is
 /// known, so that nothing is cached that the watch would not change.
@@ -33,52 +36,105 @@ async fn current(fs: &Fs) -> Result<Revision, OpError> {
 async fn follow(fs: Arc<Fs>, from: Revision) {
     let mut from = from;
     while !fs.is_stopping() {
-        let next = Revision(from.0 + 1);
-        let mut watch = fs.remote.watch(fs.map.watch_ranges(), next);
-        let error = loop {
-            match watch.next().await {
-                Some(Ok(Watched::Changed(changed))) => {
-                    from = changed.revision;
-                    fs.journal(&changed);
-                    take(&fs, changed);
-                }
-                Some(Ok(Watched::UpTo(revision))) => {
-                    from = from.max(revision);
-                    fs.nodes.with(|table| table.saw(revision.0));
-                }
-                Some(Ok(Watched::Lost)) => {
-                    tracing::warn!("the server can't be reached; cached files get old");
-                    fs.note_lost(true);
-                }
-                Some(Ok(Watched::Back)) => {
-                    tracing::info!("the server answers again");
-                    fs.note_lost(false);
-                }
-                Some(Err(error)) => break error,
-                None => return,
+        let error = bring(&fs, &mut from).await;
+        if error == OpError::Remote(RemoteError::Closed) {
+            return;
+        }
+        tracing::warn!(%error, "the watch has a gap; everything is read again");
+        // What is shown until that is done waits, unless anything will do.
+        distrust(&fs);
+        match resync(&fs, from).await {
+            Ok(revision) => {
+                fs.journal_gap(revision);
+                from = revision;
+                fs.set_trusted(true);
             }
-        };
-        match error {
-            RemoteError::Closed => return,
-            error => {
-                tracing::warn!(%error, "the watch has a gap; everything is read again");
-                match resync(&fs).await {
-                    Ok(revision) => {
-                        fs.journal_gap(revision);
-                        from = revision;
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, "the mount can't follow changes");
-                        tokio::time::sleep(RETRY).await;
-                    }
-                }
+            Err(error) => {
+                tracing::error!(%error, "the mount can't follow changes");
+                tokio::time::sleep(RETRY).await;
             }
         }
     }
 }
 
+/// One watch, from the revision after `from` to its end, which is an error.
+async fn bring(fs: &Fs, from: &mut Revision) -> OpError {
+    let mut watch = fs.remote.watch(fs.map.watch_ranges(), Revision(from.0 + 1));
+    let mut heard = Instant::now();
+    let mut trusted_until = None;
+    // Asks how far the server is, once it is back: it may know less than before.
+    let mut check = OptionFuture::default();
+    loop {
+        let watched = tokio::select! {
+            watched = watch.next() => watched,
+            Some(revision) = &mut check => {
+                check = OptionFuture::default();
+                match revision {
+                    Ok(revision) if revision < *from => return RemoteError::FutureRevision.into(),
+                    Ok(_) => {
+                        trusted_until = None;
+                        fs.set_trusted(true);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "the server that answers again does not say how far it is");
+                        check = Some(current(fs).boxed()).into();
+                    }
+                }
+                continue;
+            }
+            () = sleep_until(trusted_until.unwrap_or(heard)), if trusted_until.is_some() => {
+                trusted_until = None;
+                tracing::warn!("no server for {} s: what is cached waits for it", TRUST.as_secs());
+                distrust(fs);
+                continue;
+            }
+        };
+        match watched {
+            Some(Ok(Watched::Lost)) => {
+                tracing::warn!("the server can't be reached; cached files get old");
+                fs.note_lost(true);
+                check = OptionFuture::default();
+                let sign = Instant::now().checked_sub(UNNOTICED).map_or(heard, |before| before.max(heard));
+                trusted_until = trusted_until.or(fs.is_trusted().then_some(sign + TRUST));
+                continue;
+            }
+            Some(Ok(Watched::Back)) => {
+                tracing::info!("the server answers again");
+                fs.note_lost(false);
+                check = Some(current(fs).boxed()).into();
+            }
+            Some(Ok(Watched::Changed(changed))) => {
+                *from = changed.revision;
+                fs.journal(&changed);
+                take(fs, changed);
+            }
+            Some(Ok(Watched::UpTo(revision))) => {
+                *from = revision.max(*from);
+                fs.nodes.with(|table| table.saw(revision.0));
+            }
+            Some(Err(error)) => return error.into(),
+            // A watch has no other end than an error.
+            None => return RemoteError::Closed.into(),
+        }
+        heard = Instant::now();
+    }
+}
+
+/// What is cached waits for the server, unless the mount was told that older will do.
+fn distrust(fs: &Fs) {
+    if !matches!(fs.view.patience, Patience::Stale(_)) {
+        fs.set_trusted(false);
+    }
+}
+
+/// So long after the server's last sign what is cached is shown.
+const TRUST: Duration = Duration::from_secs(10);
+
+/// So long a connection may have been dead when that is noticed.
+const UNNOTICED: Duration = Duration::from_secs(9);
+
 /// Between two attempts to begin again after a watch that failed for good.
-const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+const RETRY: Duration = Duration::from_secs(1);
 
 fn take(fs: &Fs, changed: Changed) {
     let Changed { revision, events } = changed;
@@ -93,16 +149,32 @@ fn take(fs: &Fs, changed: Changed) {
     });
 }
 
-/// After a gap (the events were compacted away): every key that the mount knows is
-/// read again, every fact about directories forgotten.
-async fn resync(fs: &Fs) -> Result<Revision, OpError> {
+/// After a gap (the events were compacted away, or the server has lost revisions): every key that the mount knows
+/// is read again, every fact about directories forgotten. What was made, unknown to the mount, in the gap shows
+/// when it is looked for.
+async fn resync(fs: &Fs, from: Revision) -> Result<Revision, OpError> {
     let revision = current(fs).await?;
-    fs.nodes.with(|table| table.distrust(revision.0));
-    for key in fs.nodes.with(|table| table.known_keys()) {
-        let At { revision, found } = fs.remote.get(key.clone().into(), Freshness::AtLeast(revision)).await?;
+    if revision < from {
+        tracing::error!(%revision, seen = %from, "the server has lost revisions that this mount has seen");
+    }
+    let keys = fs.nodes.with(|table| {
+        table.distrust(revision.0);
+        table.known_keys()
+    });
+    let reads = stream::iter(keys).map(|key| async move {
+        let read = fs.remote.get(key.clone().into(), Freshness::AtLeast(revision)).await;
+        read.map(|read| (key, read))
+    });
+    let mut reads = reads.buffer_unordered(READS);
+    while let Some(read) = reads.next().await {
+        let (key, At { revision, found }) = read?;
         let value = found.as_ref().map(Value::from);
         let rev = value.as_ref().map_or(revision.0, |value| value.rev);
-        fs.nodes.with(|table| table.change(&key, rev, value));
+        fs.nodes.with(|table| table.caught_up(&key, rev, value));
     }
+    fs.nodes.with(|table| table.saw(revision.0));
     Ok(revision)
 }
+
+/// Reads at a time.
+const READS: usize = 32;

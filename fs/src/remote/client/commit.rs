@@ -35,6 +35,9 @@ enum Ended {
 
 impl Server {
     pub(super) async fn carry_out(&self, change: Change) -> Result<Committed, RemoteError> {
+        if self.reach.is_stale() {
+            return Err(RemoteError::NotSent);
+        }
         loop {
             let session = self.session().await?;
             let mut slot = session.take();
@@ -79,6 +82,9 @@ impl Server {
                     return self.refused(slot, change, sent_before, RemoteError::NoSuchLease).await;
                 }
                 Judged::Final(error) => return self.refused(slot, change, sent_before, error).await,
+                Judged::Away { maybe_done: false, .. } if !sent_before && self.reach.fails_unsent() => {
+                    return Err(RemoteError::NotSent);
+                }
                 judged => sent_before |= wait.after(judged).await?,
             }
         }

@@ -15,12 +15,14 @@ pub(super) struct Merge {
     waiting: BTreeMap<Revision, Vec<Event>>,
     /// Up to which the reader knows all.
     told: Revision,
+    /// At least up to which the reader is to know all before the watch counts as standing.
+    expected: Revision,
 }
 
 impl Merge {
     pub(super) fn new(ranges: usize, from: Revision) -> Self {
         let before = Revision(from.0 - 1);
-        Self { known: vec![before; ranges], waiting: BTreeMap::new(), told: before }
+        Self { known: vec![before; ranges], waiting: BTreeMap::new(), told: before, expected: Revision(0) }
     }
 
     /// Takes some events of one revision.
@@ -33,9 +35,20 @@ impl Merge {
         self.known[range] = self.known[range].max(revision);
     }
 
+    /// The server was at this revision when the watch was taken up again.
+    pub(super) fn expect(&mut self, revision: Revision) {
+        self.expected = self.expected.max(revision);
+    }
+
+    /// True once everything up to what is expected has been told.
+    pub(super) fn has_caught_up(&self) -> bool {
+        self.told >= self.expected
+    }
+
     /// The ranges whose progress something waits for.
     pub(super) fn behind(&self) -> impl Iterator<Item = usize> {
-        let wanted = self.waiting.keys().next().copied();
+        let waiting = self.waiting.keys().next().copied();
+        let wanted = waiting.or_else(|| (!self.has_caught_up()).then_some(self.expected));
         self.known
             .iter()
             .enumerate()
@@ -87,6 +100,18 @@ mod tests {
         merge.know(1, Revision(7));
         assert_eq!(merge.next(), Some(Watched::UpTo(Revision(7))));
         assert_eq!(merge.behind().count(), 0);
+    }
+
+    #[test]
+    fn a_watch_that_was_taken_up_again_stands_once_it_has_caught_up() {
+        let mut merge = Merge::new(2, Revision(5));
+        merge.expect(Revision(8));
+        assert_eq!(merge.behind().collect::<Vec<_>>(), [0, 1]);
+        merge.know(0, Revision(9));
+        assert!(!merge.has_caught_up());
+        merge.know(1, Revision(8));
+        assert_eq!(merge.next(), Some(Watched::UpTo(Revision(8))));
+        assert!(merge.has_caught_up() && merge.behind().count() == 0);
     }
 
     proptest! {

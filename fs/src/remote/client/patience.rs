@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use etcfs_client::{ClientError, Code, Outcome};
-use tokio::time::{Instant, sleep};
+use tokio::time::{sleep, timeout};
 
 use crate::remote::{Patience, RemoteError, Revision};
 
@@ -32,24 +32,52 @@ pub(super) struct Reach {
     patience: Patience,
     /// So that the log has one line for an outage, not one for each call.
     away: AtomicBool,
+    /// The watch is lost.
+    lost: AtomicBool,
 }
 
 /// One call's wait.
 #[derive(Debug)]
 pub(super) struct Wait<'a> {
     reach: &'a Reach,
-    began: Instant,
     pause: Duration,
     nonsense: u32,
 }
 
 impl Reach {
     pub(super) fn new(patience: Patience) -> Self {
-        Self { patience, away: AtomicBool::new(false) }
+        Self { patience, away: AtomicBool::new(false), lost: AtomicBool::new(false) }
+    }
+
+    pub(super) fn set_lost(&self, lost: bool) {
+        self.lost.store(lost, Ordering::Relaxed);
+    }
+
+    /// True while what is older will do, and nothing is to be sent that changes anything.
+    pub(super) fn is_stale(&self) -> bool {
+        matches!(self.patience, Patience::Stale(_)) && self.lost.load(Ordering::Relaxed)
+    }
+
+    /// True where a change that was never sent fails, and does not wait.
+    pub(super) fn fails_unsent(&self) -> bool {
+        matches!(self.patience, Patience::Stale(_))
     }
 
     pub(super) fn wait(&self) -> Wait<'_> {
-        Wait { reach: self, began: Instant::now(), pause: PAUSE_FIRST, nonsense: 0 }
+        Wait { reach: self, pause: PAUSE_FIRST, nonsense: 0 }
+    }
+
+    /// A call, given up where the mount's patience ends.
+    pub(super) async fn within<T>(
+        &self,
+        call: impl Future<Output = Result<T, RemoteError>>,
+    ) -> Result<T, RemoteError> {
+        match self.patience {
+            Patience::Hard => call.await,
+            Patience::Soft(limit) | Patience::Stale(limit) => {
+                timeout(limit, call).await.unwrap_or(Err(RemoteError::TimedOut(limit)))
+            }
+        }
     }
 
     pub(super) fn answered(&self) {
@@ -112,13 +140,6 @@ impl Wait<'_> {
         if !self.reach.away.swap(true, Ordering::Relaxed) {
             tracing::warn!(%why, "the server does not answer; still trying");
         }
-        if let Patience::Soft(limit) = self.reach.patience {
-            let left = limit.saturating_sub(self.began.elapsed());
-            if left.is_zero() {
-                return Err(RemoteError::TimedOut(limit));
-            }
-            self.pause = self.pause.min(left);
-        }
         sleep(self.pause).await;
         self.pause = (self.pause * 2).min(PAUSE_LONGEST);
         Ok(maybe_done)
@@ -178,6 +199,8 @@ pub(super) fn is_lease_exists(error: &ClientError) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
 
     fn away(maybe_done: bool) -> Judged {
@@ -191,9 +214,13 @@ mod tests {
         let limit = Duration::from_secs(10);
         let reach = Reach::new(Patience::Soft(limit));
         let began = Instant::now();
-        let asked = reach.ask_again(|_| async { Err::<(), _>(away(false)) }).await;
+        let asked = reach.within(reach.ask_again(|_| async { Err::<(), _>(away(false)) })).await;
         assert_eq!(asked, Err(RemoteError::TimedOut(limit)));
         assert_eq!(began.elapsed(), limit);
+        // Also where no attempt ends: a server that takes the request and is silent.
+        let asked = reach.within(reach.ask_again(|_| std::future::pending::<Result<(), _>>())).await;
+        assert_eq!(asked, Err(RemoteError::TimedOut(limit)));
+        assert_eq!(began.elapsed(), limit * 2);
     }
 
     #[tokio::test(start_paused = true)]

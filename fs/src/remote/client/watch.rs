@@ -6,6 +6,7 @@
 //! random between the two. Should that fail, a revision comes in two parts; nothing is lost.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::merge::Merge;
-use super::patience::{Judged, judge};
+use super::patience::{Judged, Reach, judge};
 use super::wire;
 use crate::remote::{RemoteError, Revision, Watch, Watched};
 
@@ -32,6 +33,7 @@ const SETTLED: Duration = Duration::from_millis(300);
 
 struct Open {
     client: Client,
+    reach: Arc<Reach>,
     /// Whether the server's answers about progress can be believed at once; asked when first needed.
     honest: Option<bool>,
     /// The answer that each range's next one has to confirm.
@@ -39,6 +41,8 @@ struct Open {
     watchers: Vec<Watcher>,
     states: Vec<watch::Receiver<WatchState>>,
     merge: Merge,
+    /// How often each range's watch was made, as far as its batches have been taken.
+    made: Vec<u64>,
     /// Ranges that have not said yet how far they are, beyond their events.
     silent: Vec<bool>,
     /// As last told to the reader.
@@ -48,7 +52,7 @@ struct Open {
     ended: bool,
 }
 
-pub(super) fn open(client: &Client, ranges: Vec<KeyRange>, from: Revision) -> Watch {
+pub(super) fn open(client: &Client, reach: &Arc<Reach>, ranges: Vec<KeyRange>, from: Revision) -> Watch {
     let watchers: Vec<Watcher> = ranges
         .iter()
         .map(|range| {
@@ -64,10 +68,12 @@ pub(super) fn open(client: &Client, ranges: Vec<KeyRange>, from: Revision) -> Wa
         .collect();
     let open = Open {
         client: client.clone(),
+        reach: reach.clone(),
         honest: None,
         unconfirmed: vec![None; watchers.len()],
         states: watchers.iter().map(Watcher::state).collect(),
         merge: Merge::new(watchers.len(), from),
+        made: vec![0; watchers.len()],
         silent: vec![true; watchers.len()],
         watchers,
         lost: false,
@@ -120,7 +126,13 @@ impl Open {
 
     fn take(&mut self, range: usize, batch: WatchBatch) {
         match batch.kind {
-            BatchKind::Created { .. } => self.unconfirmed[range] = None,
+            BatchKind::Created { resumed } => {
+                self.unconfirmed[range] = None;
+                self.made[range] += 1;
+                if resumed {
+                    self.merge.expect(Revision(batch.revision));
+                }
+            }
             BatchKind::Events => {
                 for (revision, event) in batch.events.into_iter().filter_map(wire::event) {
                     self.merge.event(revision, event);
@@ -150,8 +162,15 @@ impl Open {
     }
 
     fn connection_changed(&mut self) -> Option<Watched> {
-        let all = self.states.iter_mut().all(|state| state.borrow_and_update().connected.is_some());
-        let lost = !all && (Instant::now() >= self.open_by || self.lost);
+        // A watch that stands again, but whose first batch waits here, has not said yet what is expected of it.
+        let mut standing = self.states.iter_mut().zip(&self.made).map(|(state, made)| {
+            let state = state.borrow_and_update();
+            state.connected.is_some() && *made > state.resumed
+        });
+        let all = standing.by_ref().fold(true, |all, stands| all & stands);
+        let lost = (!all && (Instant::now() >= self.open_by || self.lost))
+            // It stands again, but what happened meanwhile is still to come.
+            || (all && self.lost && !self.merge.has_caught_up());
         if all {
             // From now on an interruption is told at once.
             self.open_by = Instant::now();
@@ -160,6 +179,7 @@ impl Open {
             return None;
         }
         self.lost = lost;
+        self.reach.set_lost(lost);
         Some(if lost { Watched::Lost } else { Watched::Back })
     }
 }

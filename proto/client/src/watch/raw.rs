@@ -8,7 +8,7 @@ use etcfs_proto::etcdserverpb::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Request, Streaming, metadata::MetadataValue};
 
 use crate::{Client, ClientError, Lost, connection::Connection, kv::ANSWER_BYTES_MAX};
 
@@ -18,6 +18,8 @@ const UNSENT_REQUESTS_MAX: usize = 64;
 /// One stream with any number of watches.
 pub struct WatchStream {
     requests: mpsc::Sender<WatchRequest>,
+    /// Whoever takes it up again wants to hear that this member is cut off from the rest.
+    resumes: bool,
     /// None until the first request: a server may answer with headers only then.
     answers: Answers,
 }
@@ -39,7 +41,8 @@ impl WatchStream {
         first: Option<WatchCreateRequest>,
     ) -> Result<Self, ClientError> {
         let (requests, stream) = mpsc::channel(UNSENT_REQUESTS_MAX);
-        let mut this = Self { requests, answers: Answers::Waiting(Box::new((connection, stream))) };
+        let resumes = first.is_some();
+        let mut this = Self { requests, resumes, answers: Answers::Waiting(Box::new((connection, stream))) };
         if let Some(first) = first {
             this.create(first).await?;
             this.establish().await?;
@@ -80,7 +83,11 @@ impl WatchStream {
             let origin = connection.origin();
             let mut stub =
                 WatchClient::with_origin(connection, origin).max_decoding_message_size(ANSWER_BYTES_MAX);
-            let answers = stub.watch(ReceiverStream::new(requests)).await?.into_inner();
+            let mut request = Request::new(ReceiverStream::new(requests));
+            if self.resumes {
+                request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+            }
+            let answers = stub.watch(request).await?.into_inner();
             self.answers = Answers::Open(Box::new(answers));
         }
         Ok(())
