@@ -13,8 +13,10 @@ pub(crate) mod doctor;
 pub(crate) mod edit;
 pub(crate) mod elect;
 pub(crate) mod endpoint;
+pub(crate) mod export;
 pub(crate) mod get;
 pub(crate) mod history;
+pub(crate) mod import;
 pub(crate) mod lease;
 pub(crate) mod lock;
 pub(crate) mod ls;
@@ -73,6 +75,8 @@ enum Command {
     Restore(restore::RestoreArgs),
     Txn(txn::TxnArgs),
     Watch(watch::WatchArgs),
+    Export(export::ExportArgs),
+    Import(import::ImportArgs),
     Run(run::RunArgs),
     Lease(lease::LeaseArgs),
     Lock(lock::LockArgs),
@@ -122,6 +126,8 @@ pub(crate) fn run(Arguments { global, command }: Arguments) -> Result<ExitCode, 
         Command::Restore(args) => wait(restore::run(&global, args)),
         Command::Txn(args) => wait(txn::run(&global, args)),
         Command::Watch(args) => wait(watch::run(&global, args)),
+        Command::Export(args) => wait(export::run(&global, args)),
+        Command::Import(args) => wait(import::run(&global, args)),
         Command::Run(args) => wait(run::run(&global, args)),
         Command::Lease(args) => wait(lease::run(&global, args)),
         Command::Lock(args) => return wait(lock::run(&global, args)),

@@ -7,13 +7,14 @@
 //! Flags, output and exit codes are etcdctl's (3.6's where it is known to
 //! differ), so that scripts written for it go on working. It must not know
 //! the insides of server and mount: only `commands/up.rs`, `mount.rs`, `umount.rs` and `doctor/here.rs`
-//! call them.
+//! call them; `export.rs` and `import.rs` use the mount's map of keys to paths.
 
 mod args;
 mod bench;
 mod commands;
 mod connect;
 mod error;
+mod files;
 mod output;
 mod pages;
 mod requests;

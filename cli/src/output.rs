@@ -8,6 +8,7 @@
 mod fields;
 mod json;
 mod members;
+pub(crate) mod progress;
 mod rights;
 mod simple;
 mod table;

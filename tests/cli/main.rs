@@ -3,6 +3,7 @@
 
 mod alike;
 mod doctor;
+mod files;
 mod keys;
 mod mirror;
 mod run;

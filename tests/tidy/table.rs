@@ -88,6 +88,7 @@ pub(crate) const CLI: &[Module] = &[
     module("output", &["args", "error", "words"]),
     module("error", &[]),
     module("words", &[]),
+    module("files", &["error"]),
     module("pages", &["error"]),
     module("requests", &[]),
     module("save", &["error", "requests"]),
@@ -144,7 +145,14 @@ pub(crate) const DOORS: &[Door] = &[
     door(
         "cli",
         "etcfs_fs",
-        &["commands::up", "commands::mount", "commands::umount", "commands::doctor::here"],
+        &[
+            "commands::up",
+            "commands::mount",
+            "commands::umount",
+            "commands::doctor::here",
+            "commands::export",
+            "commands::import",
+        ],
     ),
 ];
 

@@ -2,19 +2,19 @@
 
 use std::{
     fs::{self, File},
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
 use clap::{Args, Subcommand};
 use etcfs_client::Client;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
     args::Global,
     connect,
     error::{CliError, Kind},
+    output::progress,
 };
 
 /// Bytes of the hash that ends the file.
@@ -74,7 +74,7 @@ async fn save(client: &Client, part: &Path, path: &Path) -> Result<(), CliError>
     let mut file = File::create(part).map_err(failed)?;
     let mut stream = client.maintenance().snapshot().await?;
     let mut check = Check::default();
-    let progress = bar();
+    let progress = progress::of_bytes();
     while let Some(chunk) = stream.next().await? {
         file.write_all(&chunk.blob)?;
         check.take(&chunk.blob);
@@ -88,14 +88,6 @@ async fn save(client: &Client, part: &Path, path: &Path) -> Result<(), CliError>
     // The new name is to survive a power cut as well.
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok(File::open(dir)?.sync_all()?)
-}
-
-fn bar() -> ProgressBar {
-    let target =
-        if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec}");
-    ProgressBar::with_draw_target(None, target)
-        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// Hashes a file that ends with its own hash.

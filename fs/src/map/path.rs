@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
 use etcfs_proto::key::KeyRange;
@@ -253,6 +253,26 @@ impl KeyMap {
     /// below this path.
     pub fn path_of(&self, key: &[u8]) -> Option<PathBuf> {
         Some(self.names_of(key)?.into_iter().collect())
+    }
+
+    /// The key whose value the file at `path` is, seen from the root: [`KeyMap::path_of`] backwards, `%value` included.
+    ///
+    /// # Errors
+    /// If no key has this path, in this map's spelling.
+    pub fn key_of(&self, path: &Path) -> Result<Key, NameError> {
+        let mut names = path.components().filter(|part| *part != Component::CurDir).peekable();
+        let mut dir = self.root();
+        while let Some(name) = names.next() {
+            let step = self.step(&dir, name.as_os_str())?;
+            dir = match (step, names.peek()) {
+                (Step::Entry(entry), None) => return Ok(entry.key),
+                (Step::Value(key), None) => return Ok(key),
+                (Step::Entry(entry), Some(_)) => entry.dir,
+                (Step::More(dir) | Step::Rel(dir), Some(_)) => dir,
+                _ => break,
+            };
+        }
+        Err(NameError::NotCanonical)
     }
 
     /// The directory that holds `key`'s name, and that name: where a change of the key shows.

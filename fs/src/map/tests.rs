@@ -37,6 +37,17 @@ fn names(path: &str) -> Vec<OsString> {
 }
 
 #[test]
+fn a_path_names_the_key_whose_value_it_is() {
+    let project = map("/project/");
+    let key_of = |path: &str| project.key_of(path.as_ref()).map(|key| key.bytes());
+    assert_eq!(key_of("./jobs/job1"), Ok("/project/jobs/job1".into()));
+    assert_eq!(key_of("jobs/%value"), Ok("/project/jobs".into()));
+    for none in ["", "jobs/%value/x", "%log", "50%off", "../x"] {
+        assert_eq!(key_of(none), Err(NameError::NotCanonical), "{none}");
+    }
+}
+
+#[test]
 fn the_table_of_spellings() {
     let root = map("/");
     for (key, spelled) in [
@@ -61,6 +72,7 @@ fn the_table_of_spellings() {
         assert_eq!(path(&root, key), spelled);
         let Some(Step::Entry(entry)) = resolve(&root, &names(spelled)) else { panic!("{spelled} is a name") };
         assert_eq!(&*entry.key, key);
+        assert_eq!(&*root.key_of(spelled.as_ref()).expect("it is a file's path"), key);
     }
     assert_eq!(path(&map("/project/"), b"/project/jobs/job1"), "jobs/job1");
     assert_eq!(map("/project/").path_of(b"/projects"), None);
