@@ -18,6 +18,7 @@ pub(crate) fn client_of(global: &Global, endpoints: Vec<String>) -> Result<Clien
         request_timeout: global.command_timeout,
         keepalive_interval: global.keepalive_time,
         keepalive_timeout: global.keepalive_timeout,
+        ..Config::default()
     };
     Ok(Client::connect(config)?)
 }

@@ -102,10 +102,11 @@ pub(crate) fn refused(error: &clap::Error) -> ExitCode {
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> Self {
         let hint = match &error {
-            ClientError::Endpoint { .. } => return Self::arguments(error.to_string()),
+            ClientError::Endpoint { .. } | ClientError::Tls(_) => return Self::arguments(error.to_string()),
             ClientError::Unsent(Unsent::Connect { .. } | Unsent::Deadline(_)) => {
                 Some("is a server running there? `etcfs up DIR` starts one, --endpoints names others")
             }
+            ClientError::Unsent(Unsent::Login { .. }) => Some("check --user and the password"),
             ClientError::Unsent(Unsent::Returned(_)) => None,
             ClientError::Unknown(Lost::Broken(_) | Lost::Deadline(_)) => {
                 Some("a write may have been carried out: look before you repeat it")

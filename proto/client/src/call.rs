@@ -26,6 +26,8 @@ enum Next {
 
 fn after(repeat: Repeat, error: &ClientError) -> Next {
     match (error, repeat) {
+        // The same password is no better the next time.
+        (ClientError::Unsent(Unsent::Login { .. }), _) => Next::Fail,
         (ClientError::Unsent(_), _) => Next::Again,
         (ClientError::Unknown(_), Repeat::Safe) => Next::Again,
         // No leader, stopping, timed out: another member may know better.
@@ -51,6 +53,15 @@ impl Client {
                     Ok(Ok(response)) => return Ok(response.into_inner()),
                     Ok(Err(status)) => {
                         let error = ClientError::from(status);
+                        if error.wants_login() && self.failover.logs_in() {
+                            // Refused before anything was done.
+                            self.failover.log_in_anew(&connection);
+                            let pause = backoff.pause();
+                            if Instant::now() + pause < deadline {
+                                tokio::time::sleep(pause).await;
+                                continue;
+                            }
+                        }
                         if after(Repeat::Safe, &error) == Next::Again {
                             self.failover.leave(&connection);
                         }

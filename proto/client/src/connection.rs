@@ -13,20 +13,27 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, header};
+use etcfs_proto::etcdserverpb::AuthenticateRequest;
+use http::{HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, combinators::MapErr};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
-use tonic::body::Body;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tonic::{Code, body::Body};
 
-use crate::{Config, Unsent, endpoint::Endpoint};
+use crate::{
+    Config, Credentials, Unsent, auth,
+    endpoint::{Endpoint, Scheme},
+    tls::Connector,
+};
 
 /// Bytes that a server may send on one stream, and on the connection, before we have read them.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-const USER_AGENT: http::HeaderValue =
-    http::HeaderValue::from_static(concat!("etcfs-client/", env!("CARGO_PKG_VERSION")));
+const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("etcfs-client/", env!("CARGO_PKG_VERSION")));
 
 /// A failure below gRPC.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -46,6 +53,8 @@ pub(crate) struct Connection {
     pub(crate) place: usize,
     /// Tells connections to one endpoint apart.
     pub(crate) number: u64,
+    /// What the login gave.
+    token: Option<HeaderValue>,
 }
 
 impl Connection {
@@ -54,6 +63,7 @@ impl Connection {
         place: usize,
         number: u64,
         config: &Config,
+        tls: Option<&Connector>,
     ) -> Result<Self, Unsent> {
         let limit = config.connect_timeout;
         let failed = |reason: String| Unsent::Connect { endpoint: endpoint.to_string(), reason };
@@ -61,12 +71,48 @@ impl Connection {
             let tcp = TcpStream::connect(endpoint.authority()).await.map_err(|e| failed(e.to_string()))?;
             // Requests are small and wait for answers: Nagle would only delay them.
             tcp.set_nodelay(true).map_err(|e| failed(e.to_string()))?;
-            handshake(tcp, config).await.map_err(|e| failed(describe(&e)))
+            let send = match tls.filter(|_| endpoint.scheme() != Scheme::Plain) {
+                Some(tls) => {
+                    let stream = tls.connect(endpoint.host(), tcp).await;
+                    handshake(stream.map_err(|e| failed(e.to_string()))?, config).await
+                }
+                None => handshake(tcp, config).await,
+            };
+            let send = send.map_err(|e| failed(describe(&e)))?;
+            let mut this = Self { send, endpoint: Arc::clone(&endpoint), place, number, token: None };
+            this.log_in(config).await?;
+            Ok(this)
         };
-        let send = tokio::time::timeout(limit, open)
-            .await
-            .unwrap_or_else(|_| Err(failed(format!("no connection within {limit:?}"))))?;
-        Ok(Self { send, endpoint: Arc::clone(&endpoint), place, number })
+        let opened = tokio::time::timeout(limit, open).await;
+        opened.unwrap_or_else(|_| Err(failed(format!("no connection within {limit:?}"))))
+    }
+
+    async fn log_in(&mut self, config: &Config) -> Result<(), Unsent> {
+        let Some(Credentials { user, password }) = &config.credentials else { return Ok(()) };
+        let request = AuthenticateRequest { name: user.clone(), password: password.clone() };
+        let endpoint = || self.endpoint.to_string();
+        match auth::stub(self.clone()).authenticate(request).await {
+            Ok(answer) => {
+                let token = HeaderValue::try_from(answer.into_inner().token);
+                let mut token = token.map_err(|_| Unsent::Login {
+                    endpoint: endpoint(),
+                    reason: "its token is no text".into(),
+                })?;
+                token.set_sensitive(true);
+                self.token = Some(token);
+                Ok(())
+            }
+            // Nobody needs to log in there.
+            Err(status) if status.message().ends_with("authentication is not enabled") => Ok(()),
+            Err(status) => match status.code() {
+                Code::InvalidArgument | Code::Unknown | Code::PermissionDenied | Code::Unimplemented
+                    if std::error::Error::source(&status).is_none() =>
+                {
+                    Err(Unsent::Login { endpoint: endpoint(), reason: status.message().to_owned() })
+                }
+                _ => Err(Unsent::Connect { endpoint: endpoint(), reason: status.message().to_owned() }),
+            },
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -82,7 +128,10 @@ impl Connection {
     }
 }
 
-async fn handshake(tcp: TcpStream, config: &Config) -> hyper::Result<http2::SendRequest<Body>> {
+async fn handshake<S>(stream: S, config: &Config) -> hyper::Result<http2::SendRequest<Body>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let (send, driver) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -90,7 +139,7 @@ async fn handshake(tcp: TcpStream, config: &Config) -> hyper::Result<http2::Send
         .keep_alive_interval(Some(config.keepalive_interval).filter(|every| *every > Duration::ZERO))
         .keep_alive_timeout(config.keepalive_timeout)
         .keep_alive_while_idle(false)
-        .handshake(TokioIo::new(tcp))
+        .handshake(TokioIo::new(stream))
         .await?;
     // Ends when the last handle is dropped or the connection breaks; each
     // request then learns of it by itself.
@@ -138,6 +187,9 @@ impl tower::Service<Request<Body>> for Connection {
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         request.headers_mut().insert(header::USER_AGENT, USER_AGENT);
+        if let Some(token) = &self.token {
+            request.headers_mut().insert("token", token.clone());
+        }
         let answer = self.send.try_send_request(request);
         Box::pin(async move {
             match answer.await {

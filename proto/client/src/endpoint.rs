@@ -6,10 +6,20 @@ use http::Uri;
 
 use crate::ClientError;
 
-/// One server's client address: `host:port`, `http://host:port`.
+/// Whether an endpoint is spoken to in TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Plain,
+    Tls,
+    /// TLS if the client is set up for it.
+    Either,
+}
+
+/// One server's client address: `host:port`, `http://host:port`, `https://host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     given: String,
+    scheme: Scheme,
     authority: String,
     origin: Uri,
 }
@@ -19,13 +29,16 @@ impl Endpoint {
     pub fn parse(given: &str) -> Result<Self, ClientError> {
         let bad = |reason| ClientError::Endpoint { endpoint: given.to_owned(), reason };
         let trimmed = given.trim();
-        let authority = match trimmed.split_once("://") {
-            None => trimmed,
-            Some(("http", rest)) => rest.strip_suffix('/').unwrap_or(rest),
-            Some(("https", _)) => return Err(bad("this version speaks plain text only, use http://")),
-            Some(_) => return Err(bad("only host:port and http://host:port are understood")),
+        let bare = |rest: &'_ str| rest.strip_suffix('/').unwrap_or(rest).to_owned();
+        let (scheme, authority) = match trimmed.split_once("://") {
+            None => (Scheme::Either, trimmed.to_owned()),
+            Some(("http", rest)) => (Scheme::Plain, bare(rest)),
+            Some(("https", rest)) => (Scheme::Tls, bare(rest)),
+            Some(_) => return Err(bad("only host:port, http:// and https:// are understood")),
         };
-        let origin: Uri = format!("http://{authority}").parse().map_err(|_| bad("it is no host:port"))?;
+        let written = if scheme == Scheme::Tls { "https" } else { "http" };
+        let origin: Uri =
+            format!("{written}://{authority}").parse().map_err(|_| bad("it is no host:port"))?;
         if origin.path() != "/" || origin.query().is_some() || authority.ends_with('/') {
             return Err(bad("a path has no meaning here"));
         }
@@ -34,7 +47,7 @@ impl Endpoint {
             (_, None) => return Err(bad("the port is missing, etcd's is 2379")),
             _ => {}
         }
-        Ok(Self { given: trimmed.to_owned(), authority: authority.to_owned(), origin })
+        Ok(Self { given: trimmed.to_owned(), scheme, authority, origin })
     }
 
     /// As the user wrote it.
@@ -45,6 +58,15 @@ impl Endpoint {
     /// `host:port`, as the system's resolver takes it.
     pub(crate) fn authority(&self) -> &str {
         &self.authority
+    }
+
+    pub(crate) fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// The name that a certificate must be for.
+    pub(crate) fn host(&self) -> &str {
+        self.origin.host().unwrap_or_default()
     }
 
     pub(crate) fn origin(&self) -> &Uri {
@@ -68,6 +90,7 @@ mod tests {
             ("127.0.0.1:2379", "127.0.0.1:2379"),
             ("http://localhost:1", "localhost:1"),
             ("http://[::1]:2379/", "[::1]:2379"),
+            ("https://a:1", "a:1"),
             (" a:1 ", "a:1"),
         ] {
             assert_eq!(Endpoint::parse(given).unwrap().authority(), authority);
@@ -76,8 +99,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_connected_to_is_refused_by_name() {
-        for given in
-            ["", "localhost", "http://", "https://a:1", "unix:///x", "http://a:1/b", ":2379", "a:b:c"]
+        for given in ["", "localhost", "http://", "https://a", "unix:///x", "http://a:1/b", ":2379", "a:b:c"]
         {
             assert!(matches!(Endpoint::parse(given), Err(ClientError::Endpoint { .. })), "{given}");
         }

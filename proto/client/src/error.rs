@@ -10,11 +10,21 @@ use tonic::{Code, Status};
 
 use crate::connection::TransportError;
 
+/// What a server says to a token that is none any more, or to none.
+const STALE_LOGIN: [&str; 3] = [
+    "etcdserver: invalid auth token",
+    "etcdserver: revision of auth store is old",
+    "etcdserver: user name is empty",
+];
+
 /// Why a request or a watch failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ClientError {
     #[error("bad endpoint {endpoint:?}: {reason}")]
     Endpoint { endpoint: String, reason: &'static str },
+    /// Certificates or keys can't be used.
+    #[error("TLS: {0}")]
+    Tls(String),
     /// No byte of it reached a server.
     #[error("request not sent: {0}")]
     Unsent(Unsent),
@@ -40,6 +50,9 @@ pub enum ClientError {
 pub enum Unsent {
     #[error("cannot connect to {endpoint}: {reason}")]
     Connect { endpoint: String, reason: String },
+    /// The server does not know the user, or not by this password.
+    #[error("{endpoint} refuses the login: {reason}")]
+    Login { endpoint: String, reason: String },
     #[error("no connection within {0:?}")]
     Deadline(Duration),
     #[error("connection closed before it was sent: {0}")]
@@ -66,7 +79,7 @@ impl ClientError {
     /// Says if a write that ended with this error may have been carried out.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Endpoint { .. } | Self::Unsent(_) => Outcome::NotExecuted,
+            Self::Endpoint { .. } | Self::Tls(_) | Self::Unsent(_) => Outcome::NotExecuted,
             Self::Unknown(_) => Outcome::Unknown,
             Self::Status { code, .. } => match code {
                 // etcd answers these from its checks, or from the applied entry itself.
@@ -102,6 +115,16 @@ impl ClientError {
         match self {
             Self::Status { code, .. } => Some(*code),
             _ => None,
+        }
+    }
+
+    /// True iff another login may help: the token has ended, or users have changed since it was made.
+    pub(crate) fn wants_login(&self) -> bool {
+        match self {
+            Self::Status { message: text, .. } | Self::WatchCanceled { reason: text } => {
+                STALE_LOGIN.iter().any(|stale| text.contains(stale))
+            }
+            _ => false,
         }
     }
 

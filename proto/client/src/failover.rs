@@ -11,13 +11,16 @@ use futures_util::{
 };
 use parking_lot::Mutex;
 
-use crate::{ClientError, Config, Endpoint, Unsent, connection::Connection};
+use crate::{
+    ClientError, Config, Endpoint, Unsent, connection::Connection, endpoint::Scheme, tls::Connector,
+};
 
 type Attempt = Shared<BoxFuture<'static, Result<Connection, Unsent>>>;
 
 pub(crate) struct Failover {
     endpoints: Vec<Endpoint>,
     config: Config,
+    tls: Option<Connector>,
     /// Held for a few lines only, never while a connection is being made.
     state: Mutex<State>,
 }
@@ -37,7 +40,12 @@ impl Failover {
         if endpoints.is_empty() {
             return Err(ClientError::Endpoint { endpoint: String::new(), reason: "none is given" });
         }
-        Ok(Self { endpoints, config, state: Mutex::default() })
+        let needs_tls = config.tls.is_some() || endpoints.iter().any(|e| e.scheme() == Scheme::Tls);
+        let tls = match needs_tls {
+            true => Some(Connector::new(&config.tls.clone().unwrap_or_default())?),
+            false => None,
+        };
+        Ok(Self { endpoints, config, tls, state: Mutex::default() })
     }
 
     pub(crate) fn endpoints(&self) -> &[Endpoint] {
@@ -77,6 +85,20 @@ impl Failover {
         }
     }
 
+    /// True iff the client logs in by itself.
+    pub(crate) fn logs_in(&self) -> bool {
+        self.config.credentials.is_some()
+    }
+
+    /// Has the next request make a connection, with another login; streams that use this one go on.
+    pub(crate) fn log_in_anew(&self, connection: &Connection) {
+        let mut state = self.state.lock();
+        if state.live.as_ref().is_some_and(|live| live.number == connection.number) {
+            state.live = None;
+            state.first = connection.place;
+        }
+    }
+
     fn begin(self: &Arc<Self>, state: &mut State) -> Attempt {
         state.connections += 1;
         let (this, first, number) = (Arc::clone(self), state.first, state.connections);
@@ -101,11 +123,13 @@ impl Failover {
         for step in 0..self.endpoints.len() {
             let place = (first + step) % self.endpoints.len();
             let endpoint = Arc::new(self.endpoints[place].clone());
-            match Connection::dial(endpoint, place, number, &self.config).await {
+            match Connection::dial(endpoint, place, number, &self.config, self.tls.as_ref()).await {
                 Ok(connection) => {
                     tracing::debug!(endpoint = %connection.endpoint(), "connected");
                     return Ok(connection);
                 }
+                // Another server has the same users.
+                Err(error @ Unsent::Login { .. }) => return Err(error),
                 Err(error) => failure = error,
             }
         }

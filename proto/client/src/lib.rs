@@ -26,6 +26,7 @@ mod lease;
 mod lock;
 mod maintenance;
 mod task;
+mod tls;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -39,6 +40,7 @@ pub use kv::Kv;
 pub use lease::{KeepAlive, Lease};
 pub use lock::Lock;
 pub use maintenance::{Maintenance, Snapshot};
+pub use tls::Tls;
 pub use tonic::Code;
 pub use watch::{BatchKind, WatchBatch, WatchState, WatchStream, Watcher};
 
@@ -47,8 +49,12 @@ use crate::failover::Failover;
 /// Where the servers are and how long to wait for them.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `host:port` or `http://host:port`, tried in this order.
+    /// `host:port`, `http://host:port` or `https://host:port`, tried in this order.
     pub endpoints: Vec<String>,
+    /// For `https` endpoints, and for those without a scheme.
+    pub tls: Option<Tls>,
+    /// Who to log in as, with each connection that is made.
+    pub credentials: Option<Credentials>,
     /// How long one attempt to connect to one endpoint may take.
     pub connect_timeout: Duration,
     /// How long a request may take, with all its retries.
@@ -65,11 +71,26 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             endpoints: vec!["127.0.0.1:2379".to_owned()],
+            tls: None,
+            credentials: None,
             connect_timeout: Duration::from_secs(2),
             request_timeout: Duration::from_secs(5),
             keepalive_interval: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(6),
         }
+    }
+}
+
+/// A user's name and password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    pub user: String,
+    pub password: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
     }
 }
 

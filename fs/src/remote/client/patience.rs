@@ -156,7 +156,7 @@ pub(super) fn judge(error: ClientError) -> Judged {
             return Judged::Final(RemoteError::Compacted(Some(Revision(*revision))));
         }
         ClientError::LeaseGone { .. } => return Judged::Final(RemoteError::NoSuchLease),
-        ClientError::Endpoint { .. } | ClientError::WatchCanceled { .. } => {
+        ClientError::Endpoint { .. } | ClientError::Tls(_) | ClientError::WatchCanceled { .. } => {
             return Judged::Final(RemoteError::Invalid(error.to_string()));
         }
     };

@@ -15,7 +15,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::stub;
-use crate::{Client, ClientError, Lost, backoff::Backoff, connection::Connection, task::OwnedTask};
+use crate::{Client, ClientError, Lost, Unsent, backoff::Backoff, connection::Connection, task::OwnedTask};
 
 /// Renewals that wait for a reader; later ones are dropped, renewing goes on.
 const UNREAD_RENEWALS_MAX: usize = 16;
@@ -53,6 +53,11 @@ async fn keep(client: Client, id: i64, renewals: mpsc::Sender<Result<LeaseKeepAl
             Err(unsent) => ClientError::Unsent(unsent),
             Ok(connection) => {
                 let error = keep_on(&client, connection.clone(), id, &renewals, &mut backoff).await;
+                if error.wants_login() && client.failover.logs_in() {
+                    client.failover.log_in_anew(&connection);
+                    sleep(backoff.pause()).await;
+                    continue;
+                }
                 client.failover.leave(&connection);
                 error
             }
@@ -118,7 +123,7 @@ fn pause_of(ttl_seconds: i64) -> Duration {
 fn is_final(error: &ClientError) -> bool {
     use tonic::Code;
     match error {
-        ClientError::LeaseGone { .. } => true,
+        ClientError::LeaseGone { .. } | ClientError::Unsent(Unsent::Login { .. }) => true,
         ClientError::Status { code, .. } => {
             matches!(code, Code::Unimplemented | Code::PermissionDenied | Code::Unauthenticated)
         }

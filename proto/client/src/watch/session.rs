@@ -14,7 +14,7 @@ use super::{
     cursor::{Cursor, Step},
     raw::WatchStream,
 };
-use crate::{Client, ClientError, Lost, backoff::Backoff, connection::Connection};
+use crate::{Client, ClientError, Lost, Unsent, backoff::Backoff, connection::Connection};
 
 pub(super) struct Session {
     client: Client,
@@ -48,13 +48,21 @@ impl Session {
     pub(super) async fn run(mut self) {
         loop {
             let end = match self.client.failover.connection().await {
+                Err(unsent @ Unsent::Login { .. }) => End::Final(ClientError::Unsent(unsent)),
                 Err(unsent) => End::Broken(ClientError::Unsent(unsent)),
                 Ok(connection) => {
                     let end = self.serve(connection.clone()).await;
-                    if matches!(end, End::Broken(_)) {
-                        self.client.failover.leave(&connection);
+                    match end {
+                        End::Final(error) if error.wants_login() && self.client.failover.logs_in() => {
+                            self.client.failover.log_in_anew(&connection);
+                            End::Broken(error)
+                        }
+                        End::Broken(_) => {
+                            self.client.failover.leave(&connection);
+                            end
+                        }
+                        End::Final(_) | End::Unread => end,
                     }
-                    end
                 }
             };
             self.state.send_modify(|state| state.connected = None);
