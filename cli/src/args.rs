@@ -4,7 +4,7 @@
 //! `ETCDCTL_<FLAG>`. (etcdctl refuses a flag given both ways; here the command
 //! line wins.)
 
-use std::{ffi::OsString, time::Duration};
+use std::{ffi::OsString, fmt, path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory, FromArgMatches};
 
@@ -27,12 +27,19 @@ pub(crate) fn parse<A: CommandFactory + FromArgMatches>(
 }
 
 /// Flags with an environment variable: clap's id and the variable's name.
-const GLOBAL_FLAGS: [(&str, &str); 8] = [
+const GLOBAL_FLAGS: [(&str, &str); 15] = [
     ("endpoints", "ENDPOINTS"),
     ("dial_timeout", "DIAL_TIMEOUT"),
     ("command_timeout", "COMMAND_TIMEOUT"),
     ("keepalive_time", "KEEPALIVE_TIME"),
     ("keepalive_timeout", "KEEPALIVE_TIMEOUT"),
+    ("cacert", "CACERT"),
+    ("cert", "CERT"),
+    ("key", "KEY"),
+    ("insecure_transport", "INSECURE_TRANSPORT"),
+    ("insecure_skip_tls_verify", "INSECURE_SKIP_TLS_VERIFY"),
+    ("user", "USER"),
+    ("password", "PASSWORD"),
     ("write_out", "WRITE_OUT"),
     ("hex", "HEX"),
     ("debug", "DEBUG"),
@@ -57,6 +64,8 @@ pub(crate) struct Global {
     /// Longest wait for the answer to such a check
     #[arg(long, global = true, default_value = "6s", value_parser = duration, value_name = "TIME")]
     pub(crate) keepalive_timeout: Duration,
+    #[command(flatten)]
+    pub(crate) security: Security,
     /// Output format: simple, fields, json, protobuf, table
     #[arg(short = 'w', long, global = true, default_value = "simple", value_name = "FORMAT")]
     pub(crate) write_out: String,
@@ -66,6 +75,41 @@ pub(crate) struct Global {
     /// Tell on standard error what the client does
     #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     pub(crate) debug: bool,
+}
+
+/// Whom to trust, and who we are.
+#[derive(Args, Clone)]
+pub(crate) struct Security {
+    /// CA certificates (PEM) whose servers are trusted; the system's if not given
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) cacert: Option<PathBuf>,
+    /// Our own certificate (PEM)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// Speak in clear to endpoints without a scheme, where no certificate is given
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", hide_default_value = true)]
+    pub(crate) insecure_transport: bool,
+    /// Trust whatever server answers
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    pub(crate) insecure_skip_tls_verify: bool,
+    /// User to log in as; the password is asked for, or better read from ETCFS_PASSWORD
+    #[arg(long, global = true, value_name = "NAME[:PASSWORD]", hide_default_value = true)]
+    pub(crate) user: Option<String>,
+    /// The password of --user; others see the command line
+    #[arg(long, global = true, value_name = "PASSWORD", hide_default_value = true)]
+    pub(crate) password: Option<String>,
+}
+
+impl fmt::Debug for Security {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Security")
+            .field("cacert", &self.cacert)
+            .field("cert", &self.cert)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A time as etcdctl takes it: `5s`, `1m30s`, `100ms`.

@@ -1,9 +1,12 @@
 //! From the global flags to a client.
 
-use etcfs_client::{Client, Config};
+use etcfs_client::{Client, Config, Credentials, Tls};
 use etcfs_proto::etcdserverpb::MemberListRequest;
 
-use crate::{args::Global, error::CliError};
+use crate::{
+    args::{Global, Security},
+    error::CliError,
+};
 
 /// A client for all endpoints.
 pub(crate) fn client(global: &Global) -> Result<Client, CliError> {
@@ -13,12 +16,13 @@ pub(crate) fn client(global: &Global) -> Result<Client, CliError> {
 /// A client for some endpoints, with the same waits.
 pub(crate) fn client_of(global: &Global, endpoints: Vec<String>) -> Result<Client, CliError> {
     let config = Config {
+        tls: tls(&global.security, &endpoints)?,
+        credentials: credentials(&global.security)?,
         endpoints,
         connect_timeout: global.dial_timeout,
         request_timeout: global.command_timeout,
         keepalive_interval: global.keepalive_time,
         keepalive_timeout: global.keepalive_timeout,
-        ..Config::default()
     };
     Ok(Client::connect(config)?)
 }
@@ -28,4 +32,80 @@ pub(crate) async fn endpoints_of_cluster(global: &Global) -> Result<Vec<String>,
     let request = MemberListRequest { linearizable: true };
     let answer = client(global)?.cluster().member_list(request).await?;
     Ok(answer.members.into_iter().flat_map(|member| member.client_ur_ls).collect())
+}
+
+/// As etcdctl has it: endpoints without a scheme are spoken to in TLS once there is a certificate, or
+/// if speaking in clear is forbidden.
+fn tls(security: &Security, endpoints: &[String]) -> Result<Option<Tls>, CliError> {
+    let identity = match (&security.cert, &security.key) {
+        (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
+        (None, None) => None,
+        _ => return Err(CliError::arguments("--cert and --key go together: a certificate and its key")),
+    };
+    let is_asked_for = identity.is_some() || security.cacert.is_some() || !security.insecure_transport;
+    if !is_asked_for && !endpoints.iter().any(|endpoint| endpoint.trim().starts_with("https:")) {
+        return Ok(None);
+    }
+    let (ca, skip_verify) = (security.cacert.clone(), security.insecure_skip_tls_verify);
+    Ok(Some(Tls { ca, identity, skip_verify }))
+}
+
+fn credentials(security: &Security) -> Result<Option<Credentials>, CliError> {
+    let Some(user) = &security.user else { return Ok(None) };
+    let (user, password) = match (user.split_once(':'), &security.password) {
+        // With a password of its own, the name may have a colon.
+        (_, Some(password)) => (user.as_str(), password.clone()),
+        (Some((user, password)), None) => (user, password.to_owned()),
+        (None, None) => {
+            let asked = rpassword::prompt_password("Password: ");
+            let no_terminal = |error| CliError::arguments(format!("no password can be asked for: {error}"));
+            (user.as_str(), asked.map_err(no_terminal)?)
+        }
+    };
+    Ok(Some(Credentials { user: user.to_owned(), password }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn security() -> Security {
+        Security {
+            cacert: None,
+            cert: None,
+            key: None,
+            insecure_transport: true,
+            insecure_skip_tls_verify: false,
+            user: None,
+            password: None,
+        }
+    }
+
+    #[test]
+    fn tls_is_spoken_where_it_is_asked_for() {
+        let of = |security: &Security, endpoint: &str| tls(security, &[endpoint.to_owned()]).unwrap();
+        let plain = security();
+        assert_eq!(of(&plain, "a:1"), None);
+        assert_eq!(of(&plain, "https://a:1"), Some(Tls::default()));
+        assert_eq!(of(&Security { insecure_transport: false, ..plain.clone() }, "a:1"), Some(Tls::default()));
+        let trusting = Security { insecure_skip_tls_verify: true, ..plain.clone() };
+        assert_eq!(of(&trusting, "a:1"), None, "nothing to verify");
+        assert!(of(&trusting, "https://a:1").unwrap().skip_verify);
+        let ca = Security { cacert: Some("ca".into()), ..plain.clone() };
+        assert_eq!(of(&ca, "a:1").unwrap().ca, Some("ca".into()));
+        let half = Security { cert: Some("c".into()), ..plain };
+        assert!(tls(&half, &[]).is_err());
+    }
+
+    #[test]
+    fn a_password_is_the_flags_or_behind_the_colon() {
+        let of = |user: &str, password: Option<&str>| {
+            let (user, password) = (Some(user.to_owned()), password.map(str::to_owned));
+            let given = credentials(&Security { user, password, ..security() }).unwrap().unwrap();
+            (given.user, given.password)
+        };
+        assert_eq!(of("a:b:c", None), ("a".into(), "b:c".into()));
+        assert_eq!(of("a:b", Some("c")), ("a:b".into(), "c".into()));
+        assert_eq!(credentials(&security()).unwrap(), None);
+    }
 }

@@ -24,6 +24,7 @@ pub mod service;
 pub mod storage;
 pub mod telemetry;
 pub mod threads;
+pub mod tls;
 pub mod version;
 pub mod watch;
 

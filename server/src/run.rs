@@ -25,6 +25,7 @@ use crate::{
         Access, Admission, Auth, Cluster, Election, Headers, Health, Kv, Lease, Lock, Logins, Maintenance,
         Queues, Services, TokenKind, Watch,
     },
+    tls::{Acceptor, Connector},
     version,
     watch::HubOptions,
 };
@@ -38,15 +39,17 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     raise_descriptor_limit();
     // Before the data is opened: a port that is taken should be told at once.
-    let clients = open_all("--listen-client-urls", &config.listen_client).await?;
-    drop(open_all("--listen-peer-urls", &config.listen_peer).await?);
-    let plain = open_all("--listen-metrics-urls", &config.listen_metrics).await?;
+    let tls = config.client_tls.as_ref().map(Acceptor::new).transpose().context("TLS for clients")?;
+    let peer_tls = config.peer_tls.as_ref().map(Acceptor::new).transpose().context("TLS for members")?;
+    let clients = open_all("--listen-client-urls", &config.listen_client, tls.as_ref()).await?;
+    drop(open_all("--listen-peer-urls", &config.listen_peer, peer_tls.as_ref()).await?);
+    let plain = open_all("--listen-metrics-urls", &config.listen_metrics, tls.as_ref()).await?;
 
     let tokens = tokens(&config.auth.token)?;
     let metrics = Arc::new(Metrics::new(METHODS, config.metrics_extensive));
-    let node = raft::start(raft_options(&config, &metrics)).await.context("the server could not start")?;
+    let node = raft::start(raft_options(&config, &metrics)?).await.context("the server could not start")?;
     // Only now: a port that takes connections and gives no answer holds up its callers.
-    let peers = match open_all("--listen-peer-urls", &config.listen_peer).await {
+    let peers = match open_all("--listen-peer-urls", &config.listen_peer, peer_tls.as_ref()).await {
         Ok(peers) => peers,
         Err(error) => {
             node.shutdown().await;
@@ -94,7 +97,8 @@ async fn serve(
     let peer_slots = Arc::new(Semaphore::new(config.peer_limits().max_client_connections));
     for listener in peers {
         let address = listener.address().context("a listener lost its address")?;
-        tracing::info!(%address, "serving peer traffic insecurely");
+        let secure = listener.is_secure();
+        tracing::info!(%address, secure, "serving peer traffic");
         let (door, slots) = (Door::Peers(routes.clone()), peer_slots.clone());
         let limits = config.peer_limits();
         tasks.spawn(net::serve(listener, door, limits, slots, metrics.clone(), shutdown.clone()));
@@ -196,7 +200,11 @@ async fn serve(
         tracing::info!("ready to serve client requests");
         for listener in clients {
             let address = listener.address().context("a listener lost its address")?;
-            tracing::info!(%address, "serving client traffic insecurely; this is strongly discouraged!");
+            if listener.is_secure() {
+                tracing::info!(%address, "serving client traffic securely");
+            } else {
+                tracing::info!(%address, "serving client traffic insecurely; this is strongly discouraged!");
+            }
             let rules = Rules {
                 origins: config.web.origins.clone(),
                 hosts: config.web.hosts.clone(),
@@ -262,10 +270,14 @@ struct Ports {
     plain: Vec<Listener>,
 }
 
-async fn open_all(flag: &str, urls: &[crate::config::ListenUrl]) -> anyhow::Result<Vec<Listener>> {
+async fn open_all(
+    flag: &str,
+    urls: &[crate::config::ListenUrl],
+    tls: Option<&Acceptor>,
+) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for url in urls {
-        let listener = Listener::open(url).await.with_context(|| {
+        let listener = Listener::open(url, tls).await.with_context(|| {
             format!("{flag}={url}: can't listen there; end what uses the port or name another")
         })?;
         listeners.push(listener);
@@ -368,10 +380,11 @@ fn founder(founder: &Founder) -> InitialMember {
     InitialMember { name: founder.name.clone(), peer_urls: founder.peer_urls.clone() }
 }
 
-fn raft_options(config: &Config, metrics: &Metrics) -> raft::RaftOptions {
+fn raft_options(config: &Config, metrics: &Metrics) -> anyhow::Result<raft::RaftOptions> {
     let fsync = metrics.wal_fsync_seconds.clone();
     let commit = metrics.image_commit_seconds.clone();
-    raft::RaftOptions {
+    let tls = config.peer_tls.as_ref().map(Connector::new).transpose().context("TLS for members")?;
+    Ok(raft::RaftOptions {
         host: raft::Host::default(),
         data_dir: config.data_dir.clone(),
         bootstrap: Bootstrap {
@@ -380,7 +393,7 @@ fn raft_options(config: &Config, metrics: &Metrics) -> raft::RaftOptions {
             token: config.cluster_token.clone(),
             existing: config.joins,
         },
-        dialer: Dialer::new(config.election_timeout),
+        dialer: Dialer::new(config.election_timeout, tls),
         version: version::API,
         heartbeat_interval: config.heartbeat_interval,
         election_timeout: config.election_timeout,
@@ -389,5 +402,5 @@ fn raft_options(config: &Config, metrics: &Metrics) -> raft::RaftOptions {
         hub: HubOptions { fragment_bytes: config.limits.max_receive_bytes(), ..HubOptions::default() },
         on_fsync: Box::new(move |time| fsync.observe(time.as_secs_f64())),
         on_image_commit: Box::new(move |time| commit.observe(time.as_secs_f64())),
-    }
+    })
 }

@@ -5,3 +5,4 @@
 mod bootstrap;
 mod failover;
 mod snapshot;
+mod tls;

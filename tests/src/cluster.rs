@@ -38,7 +38,13 @@ impl Cluster {
     pub fn prepared(kind: Kind, size: usize, args: &[&str]) -> Self {
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
         let options = Options { args, ..Options::default() };
-        let mut members: Vec<_> = (0..size).map(|_| Server::prepared(kind, options.clone())).collect();
+        Self::of(kind, vec![options; size])
+    }
+
+    /// Members that are not started yet, each with its own options.
+    pub fn of(kind: Kind, options: Vec<Options>) -> Self {
+        let mut members: Vec<_> =
+            options.into_iter().map(|options| Server::prepared(kind, options)).collect();
         let urls: Vec<_> = members.iter().map(Server::peer_url).collect();
         let named: Vec<_> = urls.iter().enumerate().map(|(nth, url)| format!("m{nth}={url}")).collect();
         for (nth, member) in members.iter_mut().enumerate() {

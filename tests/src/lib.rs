@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod binary;
+pub mod certs;
 pub mod cluster;
 pub mod command;
 pub mod curl;

@@ -53,6 +53,10 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// Where its data lies; a temporary directory of its own by default.
     pub data_dir: Option<PathBuf>,
+    /// Clients are served over TLS, with what `args` say.
+    pub secure: bool,
+    /// Other members are spoken to over TLS, with what `args` say.
+    pub secure_peers: bool,
 }
 
 /// A server of one test; killed when dropped.
@@ -113,9 +117,10 @@ impl Server {
         &self.name
     }
 
-    /// `http://127.0.0.1:PORT`, where other members reach it.
+    /// `http://127.0.0.1:PORT`, or https, where other members reach it.
     pub fn peer_url(&self) -> String {
-        format!("http://{}", self.peer.address())
+        let scheme = if self.options.secure_peers { "https" } else { "http" };
+        format!("{scheme}://{}", self.peer.address())
     }
 
     pub fn is_running(&self) -> bool {
@@ -137,7 +142,8 @@ impl Server {
 
     /// The command that runs it.
     pub(crate) fn command(&self) -> Command {
-        let client = format!("http://{}", self.client.address());
+        let scheme = if self.options.secure { "https" } else { "http" };
+        let client = format!("{scheme}://{}", self.client.address());
         let peer = self.peer_url();
         let alone = || format!("{}={peer}", self.name);
         let cluster = self.initial_cluster.clone().unwrap_or_else(alone);
@@ -157,9 +163,13 @@ impl Server {
     pub fn wait_until_ready(&mut self) {
         let process = self.process.as_mut().expect("it was launched");
         let address = self.client.address();
+        let secure = self.options.secure;
         wait::until("the server is healthy (its log is below)", || {
             if let Some(status) = process.has_ended() {
                 panic!("the server ended with {status} before it served\n{}", process.log_tail());
+            }
+            if secure {
+                return process.log().contains("serving client traffic securely").then_some(());
             }
             http_get(&address, "/health").filter(|body| body.contains("\"true\"")).map(drop)
         });

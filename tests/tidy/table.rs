@@ -24,7 +24,8 @@ pub(crate) const SERVER: &[Module] = &[
     module("metrics", &[]),
     module("version", &[]),
     module("threads", &[]),
-    module("net", &["service", "metrics", "version", "config"]),
+    module("tls", &["config"]),
+    module("net", &["service", "metrics", "version", "config", "tls"]),
     module(
         "service",
         &[
@@ -47,7 +48,7 @@ pub(crate) const SERVER: &[Module] = &[
     module("lease::deadlines", &["lease::table"]),
     module("lease::lessor", &["lease::deadlines", "lease::table", "propose", "maintain", "mvcc"]),
     // The options of the store pass through to it.
-    module("raft", &["apply", "storage", "watch", "threads", "metrics", "mvcc::store::StoreOptions"]),
+    module("raft", &["apply", "storage", "watch", "threads", "metrics", "mvcc::store::StoreOptions", "tls"]),
     module("apply", &["mvcc", "lease::table", "auth", "storage"]),
     module("watch", &["mvcc", "threads"]),
     module("mvcc", &["storage"]),
@@ -121,7 +122,15 @@ pub(crate) const DOORS: &[Door] = &[
     // The transport to other members takes its streams in hyper's wrapping.
     door("server", "hyper_util", &["net", "raft::dial"]),
     door("server", "axum", &["net"]),
-    door("server", "rustls", &["net"]),
+    door("server", "rustls", &["tls"]),
+    door("server", "tokio_rustls", &["tls"]),
+    door("server", "rcgen", &["tls"]),
+    door("server", "rustls_native_certs", &["tls"]),
+    door("server", "x509_parser", &["tls"]),
+    door("server", "bcrypt", &["auth"]),
+    door("server", "jsonwebtoken", &["auth"]),
+    door("client", "rustls", &["tls"]),
+    door("client", "tokio_rustls", &["tls"]),
     door("server", "clap", &["config"]),
     door("server", "anyhow", &["run"]),
     door("fs", "fuser", &["kernel", "notify", "mount", "run"]),

@@ -9,7 +9,11 @@ use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, ValueEnum, parser::ValueSource};
 
-use super::{Config, ConfigError, LogFormat, LogLevel, check, unsupported};
+use super::{
+    Config, ConfigError, LogFormat, LogLevel, check,
+    tls::{PeerTlsArgs, TlsArgs},
+    unsupported,
+};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq)]
@@ -101,6 +105,11 @@ pub(super) struct Args {
     /// Host names to be asked by, comma separated; * for all [default: on a loopback address localhost, else all].
     #[arg(long, default_value = "", hide_default_value = true, help_heading = "HTTP")]
     pub(super) host_whitelist: String,
+
+    #[command(flatten)]
+    pub(super) tls: TlsArgs,
+    #[command(flatten)]
+    pub(super) peer_tls: PeerTlsArgs,
 
     /// How clients prove who they are: simple, or jwt with pub-key=, priv-key=, sign-method= and ttl=.
     #[arg(long, default_value = "simple", help_heading = "Authentication")]

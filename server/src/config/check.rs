@@ -104,6 +104,8 @@ pub(super) fn config(args: Args, given: &Given) -> Result<Config, ConfigError> {
         return Err(refuse("--watch-progress-notify-interval", value, "must be at least 100ms"));
     }
 
+    let client_tls = super::tls::clients(&args.tls, &listen_client, &listen_metrics, &mut warnings)?;
+    let peer_tls = super::tls::peers(&args.peer_tls, &args.tls, &listen_peer, &founders, &mut warnings)?;
     let auth = super::auth::auth(&args)?;
     let auto_compaction = auto_compaction(args.auto_compaction_mode, &args.auto_compaction_retention)?;
     let data_dir = args.data_dir.unwrap_or_else(|| format!("{}.etcd", args.name).into());
@@ -112,8 +114,10 @@ pub(super) fn config(args: Args, given: &Given) -> Result<Config, ConfigError> {
         data_dir,
         name: args.name,
         listen_client,
+        client_tls,
         advertise_client,
         listen_peer,
+        peer_tls,
         founders,
         joins,
         cluster_token: args.initial_cluster_token,

@@ -11,6 +11,7 @@ mod auth;
 mod check;
 mod embedded;
 mod names;
+mod tls;
 mod unsupported;
 mod url;
 
@@ -19,6 +20,7 @@ use std::{path::PathBuf, time::Duration};
 pub use args::{Invocation, parse};
 pub use embedded::EmbeddedMember;
 pub use names::Names;
+pub use tls::{Allowed, Certificate, Tls, TlsVersion};
 pub use url::ListenUrl;
 
 /// Connections to the port for peers: a few of each member, and some that are not closed yet.
@@ -30,8 +32,12 @@ pub struct Config {
     pub name: String,
     pub data_dir: PathBuf,
     pub listen_client: Vec<ListenUrl>,
+    /// Of the client port's https URLs, and of those for metrics.
+    pub client_tls: Option<Tls>,
     pub advertise_client: Vec<String>,
     pub listen_peer: Vec<ListenUrl>,
+    /// Of the peer port's https URLs, and towards the members that have such.
+    pub peer_tls: Option<Tls>,
     /// Members at the first start; their IDs derive from their URLs and the token.
     pub founders: Vec<Founder>,
     /// The first start is of a member that joins a cluster.

@@ -67,14 +67,14 @@ fn unknown_settings_are_refused_and_foreign_variables_mentioned() {
     refused(&["--naem", "x"], &["--naem"]);
     refused(&["stray"], &["stray"]);
     assert!(serve(&[], &[("ETCFSD_NAEM", "x")]).unwrap_err().contains("ETCFSD_NAEM=x"));
-    assert!(serve(&[], &[("ETCD_CERT_FILE", "x")]).unwrap_err().contains("TLS is not supported yet"));
+    assert!(serve(&[], &[("ETCD_CIPHER_SUITES", "x")]).unwrap_err().contains("the ciphers are"));
     let config = serve(&[], &[("ETCD_OF_SOMEONE", "x"), ("ETCDCTL_API", "3")]).unwrap();
     assert_eq!(config.warnings, ["unrecognized environment variable ETCD_OF_SOMEONE=x"]);
 }
 
 #[test]
 fn settings_of_etcd_that_are_not_here_yet_are_refused_with_the_reason() {
-    refused(&["--cert-file=/x"], &["--cert-file=/x", "TLS is not supported yet", "remove it"]);
+    refused(&["--wal-dir=/x"], &["--wal-dir=/x", "the log lives in the data directory", "remove it"]);
     refused(&["--experimental-initial-corrupt-check=true"], &["--experimental-initial-corrupt-check"]);
     refused(&["--pre-vote"], &["--pre-vote", "more than one member"]);
 }

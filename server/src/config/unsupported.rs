@@ -4,7 +4,6 @@
 //! silence could drop a protection that its author counts on, so each is
 //! refused with its reason.
 
-const TLS: &str = "TLS is not supported yet";
 const CLUSTER: &str = "clusters of more than one member are not supported yet";
 const ELSEWHERE: &str = "there is nothing to tune here: the storage is not etcd's";
 
@@ -12,28 +11,9 @@ const ELSEWHERE: &str = "there is nothing to tune here: the storage is not etcd'
 const SETTINGS: &[(&str, &str)] = &[
     ("config-file", "a configuration file is not supported yet; use flags or the environment"),
     ("wal-dir", "the log lives in the data directory"),
-    ("cert-file", TLS),
-    ("key-file", TLS),
-    ("client-cert-auth", TLS),
-    ("trusted-ca-file", TLS),
-    ("client-cert-file", TLS),
-    ("client-key-file", TLS),
-    ("client-crl-file", TLS),
-    ("client-cert-allowed-hostname", TLS),
-    ("auto-tls", TLS),
-    ("self-signed-cert-validity", TLS),
-    ("cipher-suites", TLS),
-    ("tls-min-version", TLS),
-    ("tls-max-version", TLS),
-    ("peer-cert-file", TLS),
-    ("peer-key-file", TLS),
-    ("peer-client-cert-auth", TLS),
-    ("peer-trusted-ca-file", TLS),
-    ("peer-cert-allowed-cn", TLS),
-    ("peer-cert-allowed-hostname", TLS),
-    ("peer-auto-tls", TLS),
-    ("peer-crl-file", TLS),
-    ("peer-skip-client-san-verification", TLS),
+    ("client-cert-file", "the server is no client of itself"),
+    ("client-key-file", "the server is no client of itself"),
+    ("cipher-suites", "the ciphers are those of TLS 1.3, and of 1.2 with authentication, always"),
     ("discovery", CLUSTER),
     ("discovery-srv", CLUSTER),
     ("discovery-srv-name", CLUSTER),

@@ -1,4 +1,4 @@
-//! URLs as the listen and advertise flags spell them: `http://HOST:PORT`.
+//! URLs as the listen and advertise flags spell them: `http://HOST:PORT` or `https://`.
 
 use std::{fmt, io, net::SocketAddr};
 
@@ -7,14 +7,16 @@ use std::{fmt, io, net::SocketAddr};
 pub struct ListenUrl {
     pub host: String,
     pub port: u16,
+    /// TLS is spoken there.
+    pub secure: bool,
 }
 
 impl ListenUrl {
     /// Reads `http://HOST:PORT`; the error is the remedy.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
-        let rest = match text.split_once("://") {
-            Some(("http", rest)) => rest,
-            Some(("https", _)) => return Err("TLS is not supported yet; use http://"),
+        let (rest, secure) = match text.split_once("://") {
+            Some(("http", rest)) => (rest, false),
+            Some(("https", rest)) => (rest, true),
             Some(("unix" | "unixs", _)) => {
                 return Err("unix sockets are not supported; use http://HOST:PORT");
             }
@@ -35,7 +37,7 @@ impl ListenUrl {
         if host.is_empty() {
             return Err("a URL needs a host; use http://0.0.0.0:PORT for every address");
         }
-        Ok(Self { host: host.to_owned(), port })
+        Ok(Self { host: host.to_owned(), port, secure })
     }
 
     /// The addresses behind the name, IPv4 first as etcd has it.
@@ -52,10 +54,11 @@ impl ListenUrl {
 
 impl fmt::Display for ListenUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.secure { "https" } else { "http" };
         if self.host.contains(':') {
-            write!(f, "http://[{}]:{}", self.host, self.port)
+            write!(f, "{scheme}://[{}]:{}", self.host, self.port)
         } else {
-            write!(f, "http://{}:{}", self.host, self.port)
+            write!(f, "{scheme}://{}:{}", self.host, self.port)
         }
     }
 }
@@ -66,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_url_prints_as_it_was_written() {
-        for text in ["http://localhost:2379", "http://[::1]:2379", "http://0.0.0.0:0"] {
+        for text in ["http://localhost:2379", "https://[::1]:2379", "http://0.0.0.0:0"] {
             assert_eq!(ListenUrl::parse(text).unwrap().to_string(), text);
         }
     }
@@ -75,7 +78,6 @@ mod tests {
     fn what_is_not_a_listen_url_is_refused_with_a_remedy() {
         for (text, remedy) in [
             ("localhost:2379", "scheme"),
-            ("https://localhost:2379", "TLS"),
             ("unix:///run/etcd.sock", "unix"),
             ("http://localhost", "port"),
             ("http://localhost:70000", "65535"),

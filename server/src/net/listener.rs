@@ -1,29 +1,42 @@
 //! Accepts connections within limits, and lets them finish at the end.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use hyper::service::service_fn;
+use http::Request;
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
+use parking_lot::Mutex;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::Door;
+use super::{Door, rpc::CommonName};
 use crate::{
     config::{Limits, ListenUrl},
     metrics::Metrics,
+    tls::Acceptor,
 };
 
 /// How long calls in flight may take to finish once the server is to end.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 /// Pause when the system has no file descriptor left for a connection.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// A handshake that failed is in the log once in this time.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 /// Headers of one request; a flood of CONTINUATION frames ends here.
 const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 /// Calls that a client may have reset before they were accepted; beyond them
@@ -34,13 +47,19 @@ const PENDING_RESETS_MAX: usize = 100;
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
+    tls: Option<Acceptor>,
 }
 
 impl Listener {
-    pub async fn open(url: &ListenUrl) -> io::Result<Self> {
+    /// With `tls` where the URL asks for it.
+    pub async fn open(url: &ListenUrl, tls: Option<&Acceptor>) -> io::Result<Self> {
         let addresses = url.resolve().await?;
         let socket = TcpListener::bind(addresses.as_slice()).await?;
-        Ok(Self { socket })
+        Ok(Self { socket, tls: tls.filter(|_| url.secure).cloned() })
+    }
+
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// Where it listens, with the port that the system chose for port 0.
@@ -60,8 +79,9 @@ pub async fn serve(
 ) {
     let tasks = TaskTracker::new();
     let builder = Arc::new(builder(&limits));
+    let complaints = Arc::new(Complaints::default());
     while let Some(accepted) = shutdown.run_until_cancelled(accept(&listener.socket, &slots)).await {
-        let (stream, slot) = match accepted {
+        let (stream, from, slot) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 metrics.connections_refused.inc();
@@ -72,10 +92,29 @@ pub async fn serve(
         };
         let (door, builder, metrics, shutdown) =
             (door.clone(), builder.clone(), metrics.clone(), shutdown.clone());
+        let (tls, complaints) = (listener.tls.clone(), complaints.clone());
         tasks.spawn(async move {
             let counted = i64::from(door.is_for_clients());
             metrics.connections.add(counted);
-            connection(stream, &builder, door, &shutdown).await;
+            match tls {
+                None => connection(stream, None, &builder, door, &shutdown).await,
+                Some(tls) => match shutdown.run_until_cancelled(tls.accept(stream)).await {
+                    Some(Ok((stream, name))) => {
+                        let name = name.map(|name| CommonName(name.into()));
+                        connection(stream, name, &builder, door, &shutdown).await;
+                    }
+                    Some(Err(error)) => {
+                        metrics.connections_refused.inc();
+                        let from = from.ip();
+                        if complaints.is_due() {
+                            tracing::warn!(%error, %from, "refused a connection: the TLS handshake failed");
+                        } else {
+                            tracing::debug!(%error, %from, "a TLS handshake failed");
+                        }
+                    }
+                    None => {}
+                },
+            }
             metrics.connections.sub(counted);
             drop(slot);
         });
@@ -86,14 +125,29 @@ pub async fn serve(
     tasks.wait().await;
 }
 
+/// What strangers do is told now and then: they could fill the log.
+#[derive(Debug, Default)]
+struct Complaints(Mutex<Option<Instant>>);
+
+impl Complaints {
+    fn is_due(&self) -> bool {
+        let mut last = self.0.lock();
+        let is_due = last.is_none_or(|last| last.elapsed() >= COMPLAINT_INTERVAL);
+        if is_due {
+            *last = Some(Instant::now());
+        }
+        is_due
+    }
+}
+
 type Slot = tokio::sync::OwnedSemaphorePermit;
 
-async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(TcpStream, Slot)> {
+async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(TcpStream, SocketAddr, Slot)> {
     let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
-    let (stream, _) = listener.accept().await?;
+    let (stream, from) = listener.accept().await?;
     // Answers are small and waited for.
     stream.set_nodelay(true)?;
-    Ok((stream, slot))
+    Ok((stream, from, slot))
 }
 
 fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
@@ -111,14 +165,20 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-async fn connection(
-    stream: TcpStream,
+async fn connection<S>(
+    stream: S,
+    name: Option<CommonName>,
     builder: &auto::Builder<TokioExecutor>,
     door: Door,
     shutdown: &CancellationToken,
-) {
-    let service = service_fn(move |request| {
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let door = door.clone();
+        if let Some(name) = &name {
+            request.extensions_mut().insert(name.clone());
+        }
         async move { Ok::<_, Infallible>(door.serve(request).await) }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));

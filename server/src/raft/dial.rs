@@ -8,7 +8,9 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
-use tonic::transport::{Channel, Endpoint, Error};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::tls::Connector;
 
 /// Receive windows: a snapshot must not wait for a round trip every 64 KiB.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
@@ -52,13 +54,25 @@ pub struct Dialer {
     /// packets to an isolated host vanish without an error.
     ping: Duration,
     connect_timeout: Duration,
+    /// For members whose URLs begin with https.
+    tls: Option<Connector>,
+}
+
+/// Why a member's URL is of no use.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DialError {
+    #[error("it is no URL: {0}")]
+    Url(#[from] tonic::transport::Error),
+    #[error("https needs a certificate of our own: --peer-cert-file, or --peer-auto-tls")]
+    NoCertificate,
 }
 
 impl Dialer {
     /// For members that give each other `election_timeout` before they look for another leader.
-    pub fn new(election_timeout: Duration) -> Self {
+    pub fn new(election_timeout: Duration, tls: Option<Connector>) -> Self {
         // A handshake that was lost is tried again by the kernel after 1 s, 3 s, 7 s: sooner is ours.
-        Self { network: Arc::new(Tcp), ping: election_timeout / 2, connect_timeout: election_timeout }
+        let ping = election_timeout / 2;
+        Self { network: Arc::new(Tcp), ping, connect_timeout: election_timeout, tls }
     }
 
     /// The same over another network.
@@ -67,7 +81,7 @@ impl Dialer {
     }
 
     /// A connection that is made when first used, and again after a loss.
-    pub(super) fn channel(&self, url: &str) -> Result<Channel, Error> {
+    pub(super) fn channel(&self, url: &str) -> Result<Channel, DialError> {
         let endpoint = Endpoint::from_shared(url.to_owned())?
             .connect_timeout(self.connect_timeout)
             .http2_keep_alive_interval(self.ping)
@@ -75,13 +89,25 @@ impl Dialer {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        let tls = match endpoint.uri().scheme_str() {
+            Some("https") => Some(self.tls.clone().ok_or(DialError::NoCertificate)?),
+            _ => None,
+        };
         let network = self.network.clone();
         let connect = move |url: Uri| {
             let host = url.host().unwrap_or_default();
             // An IPv6 address stands in brackets there.
             let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-            let connecting = network.connect(host, url.port_u16().unwrap_or(DEFAULT_PORT));
-            async move { connecting.await.map(TokioIo::new) }
+            let connecting = network.connect(host.clone(), url.port_u16().unwrap_or(DEFAULT_PORT));
+            let tls = tls.clone();
+            async move {
+                let stream = connecting.await?;
+                let stream: Box<dyn Stream> = match tls {
+                    Some(tls) => Box::new(tls.connect(host, stream).await?),
+                    None => stream,
+                };
+                Ok::<_, io::Error>(TokioIo::new(stream))
+            }
         };
         Ok(endpoint.connect_with_connector_lazy(tower::service_fn(connect)))
     }

@@ -79,7 +79,7 @@ fn options(data_dir: &std::path::Path) -> RaftOptions {
             token: "etcd-cluster".into(),
             existing: false,
         },
-        dialer: Dialer::new(Duration::from_secs(1)),
+        dialer: Dialer::new(Duration::from_secs(1), None),
         version: "3.6.0",
         heartbeat_interval: Duration::from_millis(100),
         election_timeout: Duration::from_secs(1),
