@@ -16,5 +16,5 @@ pub(crate) mod plan;
 pub(crate) mod process;
 pub(crate) mod report;
 pub(crate) mod round;
-mod tally;
+pub(crate) mod tally;
 mod work;

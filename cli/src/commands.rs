@@ -3,6 +3,7 @@
 pub(crate) mod alarm;
 pub(crate) mod auth;
 pub(crate) mod bench;
+pub(crate) mod check;
 pub(crate) mod compaction;
 pub(crate) mod completion;
 pub(crate) mod cp;
@@ -90,6 +91,7 @@ enum Command {
     Snapshot(snapshot::SnapshotArgs),
     MakeMirror(make_mirror::MakeMirrorArgs),
     Doctor(doctor::DoctorArgs),
+    Check(check::CheckArgs),
     Auth(auth::AuthArgs),
     User(user::UserArgs),
     Role(role::RoleArgs),
@@ -148,6 +150,7 @@ pub(crate) fn run(Arguments { global, command }: Arguments) -> Result<ExitCode, 
             completion::run(&args);
             Ok(())
         }
+        Command::Check(args) => check::run(&global, args),
         Command::Version(args) => version::run(&args),
         Command::Bench(args) => bench::run(&global, args),
     };

@@ -1,4 +1,4 @@
-//! `etcfs doctor` finds what is wrong and says what to do about it.
+//! `etcfs doctor` finds what is wrong and says what to do about it; `etcfs check` whether a load is borne.
 
 use etcfs_tests::{
     command::Client,
@@ -35,4 +35,21 @@ fn two_clusters_are_told_apart() {
     let both = format!("{},{}", servers[0].endpoint(), servers[1].endpoint());
     let told = Client::etcfs(&both).run(["doctor"]);
     assert!(told.stdout.contains("FAIL  the endpoints belong to several clusters"), "{told:?}");
+}
+
+#[test]
+fn a_load_is_checked_and_leaves_nothing_behind() {
+    for kind in [Kind::Etcfs, Kind::Etcd] {
+        let server = Server::start(kind);
+        let client = Client::etcfs(&server.endpoint());
+        // Whether it passes is this machine's affair; that it is judged, and cleaned up after, is not.
+        let told = client.run(["check", "perf", "--duration=1s", "--auto-compact"]);
+        assert!(told.stdout.contains("Throughput"), "{told:?}");
+        assert!(told.stdout.ends_with("\nPASS\n") == (told.code == 0), "{told:?}");
+        assert!(server.api().all("/etcdctl-check-perf/").is_empty());
+        server.api().set("/etcdctl-check-perf/mine", "x");
+        let refused = client.run(["check", "perf", "--duration=1s"]);
+        assert_eq!(refused.code, 3, "{refused:?}");
+        assert_eq!(server.api().value("/etcdctl-check-perf/mine").as_deref(), Some("x"));
+    }
 }

@@ -163,7 +163,7 @@ fn rounds(global: &Global, ops: &[Op], plan: Plan) -> Result<(), CliError> {
 }
 
 /// One client for each connection; with several endpoints they take turns to be first.
-fn clients(global: &Global, endpoints: &[String], plan: &Plan) -> Result<Vec<Client>, CliError> {
+pub(crate) fn clients(global: &Global, endpoints: &[String], plan: &Plan) -> Result<Vec<Client>, CliError> {
     let turned = |number: usize| {
         let mut endpoints = endpoints.to_vec();
         let turns = number % endpoints.len().max(1);
@@ -173,7 +173,7 @@ fn clients(global: &Global, endpoints: &[String], plan: &Plan) -> Result<Vec<Cli
     (0..plan.connections).map(turned).collect()
 }
 
-fn on_one_thread(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+pub(crate) fn on_one_thread(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, work)
 }

@@ -20,6 +20,11 @@ pub(crate) struct DefragArgs {
 pub(crate) async fn run(global: &Global, args: &DefragArgs) -> Result<(), CliError> {
     let endpoints =
         if args.cluster { connect::endpoints_of_cluster(global).await? } else { global.endpoints.clone() };
+    self::endpoints(global, endpoints).await
+}
+
+/// Defragments one endpoint after the other.
+pub(crate) async fn endpoints(global: &Global, endpoints: Vec<String>) -> Result<(), CliError> {
     let mut failed = false;
     for endpoint in endpoints {
         let client = connect::client_of(global, vec![endpoint.clone()])?;
