@@ -4,7 +4,7 @@
 //! `ETCDCTL_<FLAG>`. (etcdctl refuses a flag given both ways; here the command
 //! line wins.)
 
-use std::{ffi::OsString, fmt, path::PathBuf, time::Duration};
+use std::{ffi::OsString, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory, FromArgMatches};
 
@@ -27,8 +27,12 @@ pub(crate) fn parse<A: CommandFactory + FromArgMatches>(
 }
 
 /// Flags with an environment variable: clap's id and the variable's name.
-const GLOBAL_FLAGS: [(&str, &str); 15] = [
+const GLOBAL_FLAGS: [(&str, &str); 19] = [
     ("endpoints", "ENDPOINTS"),
+    ("discovery_srv", "DISCOVERY_SRV"),
+    ("discovery_srv_name", "DISCOVERY_SRV_NAME"),
+    ("discovery_srv_server", "DISCOVERY_SRV_SERVER"),
+    ("insecure_discovery", "INSECURE_DISCOVERY"),
     ("dial_timeout", "DIAL_TIMEOUT"),
     ("command_timeout", "COMMAND_TIMEOUT"),
     ("keepalive_time", "KEEPALIVE_TIME"),
@@ -52,6 +56,18 @@ pub(crate) struct Global {
     /// Servers to talk to, separated by commas [env: ETCFS_ENDPOINTS or ETCDCTL_ENDPOINTS; so for all of these]
     #[arg(long, global = true, default_value = "127.0.0.1:2379", value_delimiter = ',', value_name = "LIST")]
     pub(crate) endpoints: Vec<String>,
+    /// Domain whose SRV records name the servers; they are taken instead of --endpoints
+    #[arg(short = 'd', long, global = true, value_name = "DOMAIN")]
+    pub(crate) discovery_srv: Option<String>,
+    /// Name of the service in the records, if the domain has several clusters
+    #[arg(long, global = true, default_value = "", hide_default_value = true, value_name = "NAME")]
+    pub(crate) discovery_srv_name: String,
+    /// DNS server to ask for the records, instead of the system's
+    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    pub(crate) discovery_srv_server: Option<SocketAddr>,
+    /// Take servers without TLS from the records
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set, default_value = "true", default_missing_value = "true")]
+    pub(crate) insecure_discovery: bool,
     /// Longest wait for a connection
     #[arg(long, global = true, default_value = "2s", value_parser = duration, value_name = "TIME")]
     pub(crate) dial_timeout: Duration,

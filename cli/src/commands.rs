@@ -44,7 +44,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{args::Global, error::CliError};
+use crate::{args::Global, connect, error::CliError};
 
 /// The command line of etcfs: an etcd-compatible cluster and its file system.
 #[derive(Debug, Parser)]
@@ -103,12 +103,30 @@ enum Command {
     UpChild(up::child::ChildArgs),
 }
 
+impl Command {
+    /// True for what is done with the servers that the global options name.
+    fn asks_servers(&self) -> bool {
+        !matches!(
+            self,
+            Self::Up(_)
+                | Self::UpChild(_)
+                | Self::Mount(_)
+                | Self::Umount(_)
+                | Self::Completion(_)
+                | Self::Version(_)
+        )
+    }
+}
+
 /// Runs one command line.
-pub(crate) fn run(Arguments { global, command }: Arguments) -> Result<ExitCode, CliError> {
+pub(crate) fn run(Arguments { mut global, command }: Arguments) -> Result<ExitCode, CliError> {
     if global.debug {
         let to_stderr =
             tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::DEBUG);
         to_stderr.init();
+    }
+    if command.asks_servers() {
+        wait(connect::discover(&mut global))?;
     }
     let done = match command {
         Command::Up(args) => up::run(&args),

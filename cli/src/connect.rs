@@ -1,12 +1,27 @@
 //! From the global flags to a client.
 
-use etcfs_client::{Client, Config, Credentials, Tls};
+use etcfs_client::{Client, Config, Credentials, Discovery, Tls};
 use etcfs_proto::etcdserverpb::MemberListRequest;
 
 use crate::{
     args::{Global, Security},
     error::CliError,
 };
+
+/// Finds the servers in DNS, if that is where they are to be looked for.
+pub(crate) async fn discover(global: &mut Global) -> Result<(), CliError> {
+    let Some(domain) = &global.discovery_srv else { return Ok(()) };
+    let discovery = Discovery {
+        domain: domain.clone(),
+        service_name: global.discovery_srv_name.clone(),
+        server: global.discovery_srv_server,
+        only_secure: !global.insecure_discovery,
+    };
+    let found = discovery.endpoints().await;
+    global.endpoints = found.map_err(|error| CliError::failed(error.to_string()))?;
+    tracing::debug!(domain, endpoints = ?global.endpoints, "found servers in DNS");
+    Ok(())
+}
 
 /// A client for all endpoints.
 pub(crate) fn client(global: &Global) -> Result<Client, CliError> {

@@ -11,6 +11,7 @@ pub mod apply;
 pub mod auth;
 pub mod background;
 pub mod config;
+pub mod discovery;
 pub mod lease;
 pub mod maintain;
 pub mod metrics;

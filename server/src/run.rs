@@ -14,6 +14,7 @@ use crate::{
     auth::{Jwt, JwtKeys},
     background::Compactor,
     config::{AuthToken, Config, Founder, Quota},
+    discovery,
     lease::lessor::Lessor,
     maintain::{Hash, Sizes},
     metrics::{Metrics, Readings},
@@ -25,6 +26,7 @@ use crate::{
         Access, Admission, Auth, Cluster, Election, Headers, Health, Kv, Lease, Lock, Logins, Maintenance,
         Queues, Services, TokenKind, Watch,
     },
+    storage::DataDir,
     tls::{Acceptor, Connector},
     version,
     watch::HubOptions,
@@ -45,6 +47,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     drop(open_all("--listen-peer-urls", &config.listen_peer, peer_tls.as_ref()).await?);
     let plain = open_all("--listen-metrics-urls", &config.listen_metrics, tls.as_ref()).await?;
 
+    let config = with_founders(config).await?;
     let tokens = tokens(&config.auth.token)?;
     let metrics = Arc::new(Metrics::new(METHODS, config.metrics_extensive));
     let node = raft::start(raft_options(&config, &metrics)?).await.context("the server could not start")?;
@@ -230,6 +233,22 @@ async fn serve(
     tasks.close();
     tasks.wait().await;
     Ok(())
+}
+
+/// Finds out who founds the cluster, where that is not in the settings. A member
+/// that has been started before keeps who it is: it need not wait for DNS.
+async fn with_founders(mut config: Config) -> anyhow::Result<Config> {
+    let Some(discovery) = &config.discovery else { return Ok(config) };
+    let own = config.founders.iter().find(|founder| founder.name == config.name);
+    let advertised = own.map(|own| own.peer_urls.as_slice()).unwrap_or_default();
+    match discovery::initial_cluster(discovery, &config.name, advertised).await {
+        Ok(members) => config.found(&members)?,
+        Err(error) if DataDir::has_identity(&config.data_dir) => {
+            tracing::warn!(%error, "the members of the first start are not known; they are not needed any more");
+        }
+        Err(error) => return Err(error).context("--discovery-srv"),
+    }
+    Ok(config)
 }
 
 /// Reads the keys, if tokens are signed with any.

@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod command;
 pub mod curl;
 pub mod disk;
+pub mod dns;
 pub mod history;
 pub mod judge;
 pub mod listener;

@@ -69,6 +69,8 @@ pub struct Server {
     name: String,
     /// Members at its first start; it alone for `None`.
     initial_cluster: Option<String>,
+    /// It is not told of any member, itself among them.
+    discovers: bool,
     client: Port,
     peer: Port,
     dir: TempDir,
@@ -99,13 +101,29 @@ impl Server {
     pub fn prepared(kind: Kind, options: Options) -> Self {
         let dir = tempfile::Builder::new().prefix("etcfs-tests-").tempdir().expect("a temporary directory");
         let (client, peer, name) = (Port::take(), Port::take(), "default".to_owned());
-        Self { kind, options, name, initial_cluster: None, client, peer, dir, process: None }
+        Self {
+            kind,
+            options,
+            name,
+            initial_cluster: None,
+            discovers: false,
+            client,
+            peer,
+            dir,
+            process: None,
+        }
     }
 
     /// Has it start as one of several.
     pub(crate) fn set_cluster(&mut self, name: &str, initial_cluster: String) {
         self.name = name.to_owned();
         self.initial_cluster = Some(initial_cluster);
+    }
+
+    /// Has it start as `name`, and find out by itself who is in its cluster.
+    pub fn set_discovers(&mut self, name: &str) {
+        self.name = name.to_owned();
+        self.discovers = true;
     }
 
     /// Gives the next start a further argument.
@@ -153,7 +171,7 @@ impl Server {
             .arg(self.data_dir())
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &cluster])
+            .args(if self.discovers { vec![] } else { vec!["--initial-cluster", &cluster] })
             .args(&self.options.args)
             .envs(self.options.env.iter().map(|(name, value)| (name, value)));
         command

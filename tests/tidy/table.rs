@@ -21,6 +21,7 @@ pub(crate) const ASSEMBLY: &[(&str, &[&str])] =
 pub(crate) const SERVER: &[Module] = &[
     module("config", &[]),
     module("telemetry", &["config"]),
+    module("discovery", &["config"]),
     module("metrics", &[]),
     module("version", &[]),
     module("threads", &[]),
@@ -132,6 +133,7 @@ pub(crate) const DOORS: &[Door] = &[
     door("client", "rustls", &["tls"]),
     door("client", "tokio_rustls", &["tls"]),
     door("server", "clap", &["config"]),
+    door("server", "hickory_resolver", &["discovery"]),
     door("server", "anyhow", &["run"]),
     door("fs", "fuser", &["kernel", "notify", "mount", "run"]),
     door("fs", "etcfs_client", &["remote", "run", "config", "mount"]),

@@ -17,6 +17,7 @@ mod backoff;
 mod call;
 mod cluster;
 mod connection;
+mod discovery;
 mod election;
 mod endpoint;
 mod error;
@@ -33,6 +34,7 @@ use std::{sync::Arc, time::Duration};
 
 pub use auth::Auth;
 pub use cluster::Cluster;
+pub use discovery::{Discovery, DiscoveryError};
 pub use election::{Election, Observation};
 pub use endpoint::Endpoint;
 pub use error::{ClientError, Lost, Outcome, Unsent};

@@ -5,7 +5,7 @@
 //! single-dash flags work, and an empty variable counts as unset. The doc
 //! comments here are the `--help` text.
 
-use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, ValueEnum, parser::ValueSource};
 
@@ -88,6 +88,15 @@ pub(super) struct Args {
     /// Members at the first start, NAME=URL comma separated [default: this one].
     #[arg(long, help_heading = "Cluster")]
     pub(super) initial_cluster: Option<String>,
+    /// Domain whose SRV records name the members at the first start, instead of --initial-cluster.
+    #[arg(long, help_heading = "Cluster")]
+    pub(super) discovery_srv: Option<String>,
+    /// Name of the service in those records, if the domain has several clusters.
+    #[arg(long, help_heading = "Cluster")]
+    pub(super) discovery_srv_name: Option<String>,
+    /// DNS server to ask for them, ADDRESS:PORT [default: the system's].
+    #[arg(long, help_heading = "Cluster")]
+    pub(super) discovery_srv_server: Option<SocketAddr>,
     /// What the first start is of.
     #[arg(long, value_enum, default_value = "new", help_heading = "Cluster")]
     pub(super) initial_cluster_state: ClusterState,

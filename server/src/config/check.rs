@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    AutoCompaction, Config, ConfigError, Founder, Limits, ListenUrl, Log, Names, Quota, Web,
+    AutoCompaction, Config, ConfigError, Discovery, Founder, Limits, ListenUrl, Log, Names, Quota, Web,
     args::{Args, ClusterState, CompactionMode, Given, MetricsLevel},
 };
 
@@ -41,7 +41,8 @@ pub(super) fn config(args: Args, given: &Given) -> Result<Config, ConfigError> {
     let advertise_peer = advertise_urls("--initial-advertise-peer-urls", &args.initial_advertise_peer_urls)?;
     let founders = initial_cluster(&args, &advertise_peer)?;
     let joins = args.initial_cluster_state == ClusterState::Existing;
-    if joins && founders.len() == 1 {
+    let discovery = discovery(&args)?;
+    if joins && founders.len() == 1 && discovery.is_none() {
         return Err(refuse(
             "--initial-cluster-state",
             "existing",
@@ -119,6 +120,7 @@ pub(super) fn config(args: Args, given: &Given) -> Result<Config, ConfigError> {
         listen_peer,
         peer_tls,
         founders,
+        discovery,
         joins,
         cluster_token: args.initial_cluster_token,
         heartbeat_interval: millis(heartbeat),
@@ -160,7 +162,32 @@ fn initial_cluster(args: &Args, advertise_peer: &[String]) -> Result<Vec<Founder
         let own = Founder { name: args.name.clone(), peer_urls: sorted(advertise_peer) };
         return Ok(vec![own]);
     };
+    let members = members("--initial-cluster", cluster, &args.name)?;
     let refuse = |remedy: &str| Err(refuse("--initial-cluster", cluster, remedy));
+    let own = members.iter().find(|member| member.name == args.name).expect("it was looked for");
+    let missing = |urls: &[String], from: &[String]| {
+        let missing = urls.iter().filter(|url| !from.contains(url)).map(|url| format!("{}={url}", own.name));
+        missing.collect::<Vec<_>>().join(",")
+    };
+    let (unadvertised, unlisted) =
+        (missing(&own.peer_urls, advertise_peer), missing(advertise_peer, &own.peer_urls));
+    if !unadvertised.is_empty() {
+        let advertised = sorted(advertise_peer).join(",");
+        return refuse(&format!(
+            "--initial-cluster has {unadvertised} but missing from --initial-advertise-peer-urls={advertised}"
+        ));
+    }
+    if !unlisted.is_empty() {
+        return refuse(&format!(
+            "--initial-advertise-peer-urls has {unlisted} but missing from --initial-cluster"
+        ));
+    }
+    Ok(members)
+}
+
+/// Members written as NAME=URL; `own` is one of them.
+pub(super) fn members(setting: &str, cluster: &str, own: &str) -> Result<Vec<Founder>, ConfigError> {
+    let refuse = |remedy: &str| Err(refuse(setting, cluster, remedy));
     let mut members: Vec<Founder> = Vec::new();
     for member in cluster.split(',').map(str::trim).filter(|member| !member.is_empty()) {
         let Some((name, url)) = member.split_once('=').filter(|(name, _)| !name.is_empty()) else {
@@ -183,30 +210,41 @@ fn initial_cluster(args: &Args, advertise_peer: &[String]) -> Result<Vec<Founder
     if members.len() > MEMBERS_MAX {
         return refuse(&format!("names {} members; at most {MEMBERS_MAX} make sense", members.len()));
     }
-    let Some(own) = members.iter().find(|member| member.name == args.name) else {
+    if !members.iter().any(|member| member.name == own) {
         return refuse(&format!(
-            "couldn't find local name \"{0}\" in the initial cluster configuration; add {0}=URL or change --name",
-            args.name
-        ));
-    };
-    let missing = |urls: &[String], from: &[String]| {
-        let missing = urls.iter().filter(|url| !from.contains(url)).map(|url| format!("{}={url}", own.name));
-        missing.collect::<Vec<_>>().join(",")
-    };
-    let (unadvertised, unlisted) =
-        (missing(&own.peer_urls, advertise_peer), missing(advertise_peer, &own.peer_urls));
-    if !unadvertised.is_empty() {
-        let advertised = sorted(advertise_peer).join(",");
-        return refuse(&format!(
-            "--initial-cluster has {unadvertised} but missing from --initial-advertise-peer-urls={advertised}"
-        ));
-    }
-    if !unlisted.is_empty() {
-        return refuse(&format!(
-            "--initial-advertise-peer-urls has {unlisted} but missing from --initial-cluster"
+            "couldn't find local name \"{own}\" in the initial cluster configuration; add {own}=URL or change --name"
         ));
     }
     Ok(members)
+}
+
+/// Where members are found at the first start, if they are not named.
+fn discovery(args: &Args) -> Result<Option<Discovery>, ConfigError> {
+    let Some(domain) = args.discovery_srv.clone() else {
+        let orphan = [
+            ("--discovery-srv-name", args.discovery_srv_name.clone()),
+            ("--discovery-srv-server", args.discovery_srv_server.map(|server| server.to_string())),
+        ];
+        return match orphan.into_iter().find_map(|(flag, value)| Some((flag, value?))) {
+            Some((flag, value)) => Err(refuse(flag, value, "means nothing without --discovery-srv")),
+            None => Ok(None),
+        };
+    };
+    if args.initial_cluster.is_some() {
+        return Err(refuse(
+            "--discovery-srv",
+            domain,
+            "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\" or \"discovery-srv\"",
+        ));
+    }
+    if domain.trim_end_matches('.').is_empty() {
+        return Err(refuse("--discovery-srv", domain, "must be a domain"));
+    }
+    Ok(Some(Discovery {
+        domain,
+        service_name: args.discovery_srv_name.clone(),
+        server: args.discovery_srv_server,
+    }))
 }
 
 fn auto_compaction(mode: CompactionMode, retention: &str) -> Result<Option<AutoCompaction>, ConfigError> {

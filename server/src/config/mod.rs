@@ -15,7 +15,7 @@ mod tls;
 mod unsupported;
 mod url;
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use args::{Invocation, parse};
 pub use embedded::EmbeddedMember;
@@ -40,6 +40,8 @@ pub struct Config {
     pub peer_tls: Option<Tls>,
     /// Members at the first start; their IDs derive from their URLs and the token.
     pub founders: Vec<Founder>,
+    /// Where to find the founders; they are this member alone until then.
+    pub discovery: Option<Discovery>,
     /// The first start is of a member that joins a cluster.
     pub joins: bool,
     pub cluster_token: String,
@@ -69,6 +71,16 @@ pub struct Config {
 pub struct Founder {
     pub name: String,
     pub peer_urls: Vec<String>,
+}
+
+/// Which SRV records name the members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discovery {
+    pub domain: String,
+    /// Tells clusters of one domain apart.
+    pub service_name: Option<String>,
+    /// The DNS server to ask, instead of the system's.
+    pub server: Option<SocketAddr>,
 }
 
 /// The named limits of what one request or client may ask for.
@@ -162,6 +174,12 @@ impl Config {
         let election_millis = i64::try_from(self.election_timeout.as_millis()).unwrap_or(i64::MAX);
         // Rounded up to a whole second.
         (election_millis.saturating_mul(3) + 1999) / 2000
+    }
+
+    /// Takes the founders that were discovered, as `--initial-cluster` has them.
+    pub fn found(&mut self, initial_cluster: &str) -> Result<(), ConfigError> {
+        self.founders = check::members("--discovery-srv", initial_cluster, &self.name)?;
+        Ok(())
     }
 
     /// The limits of the port for peers, which are few and busy.

@@ -192,3 +192,23 @@ fn help_and_version_are_invocations() {
     assert!(matches!(parse("--help"), Invocation::Help(text) if text.contains("--listen-client-urls")));
     assert!(matches!(parse("-h"), Invocation::Help(_)));
 }
+
+#[test]
+fn members_are_named_or_found_in_dns_but_not_both() {
+    let found = serve(&["--discovery-srv=example.com", "--discovery-srv-name=blue"], &[]).unwrap();
+    let blue = Discovery { domain: "example.com".into(), service_name: Some("blue".into()), server: None };
+    assert_eq!(found.discovery, Some(blue));
+    let both = ["--discovery-srv=example.com", "--initial-cluster=default=http://localhost:2380"];
+    refused(&both, &["multiple discovery or bootstrap flags are set"]);
+    refused(&["--discovery-srv-name=blue"], &["means nothing without --discovery-srv"]);
+    refused(&["--discovery-srv=."], &["must be a domain"]);
+}
+
+#[test]
+fn what_was_found_in_dns_is_checked_as_if_it_were_named() {
+    let mut config = serve(&["--name=a", "--discovery-srv=example.com"], &[]).unwrap();
+    config.found("a=http://h:1,0=http://g:1").unwrap();
+    assert_eq!(config.founders, [founder("a", &["http://h:1"]), founder("0", &["http://g:1"])]);
+    let without = config.found("0=http://g:1").unwrap_err().to_string();
+    assert!(without.starts_with("--discovery-srv=0=http://g:1: couldn't find local name \"a\""), "{without}");
+}

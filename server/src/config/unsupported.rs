@@ -15,8 +15,6 @@ const SETTINGS: &[(&str, &str)] = &[
     ("client-key-file", "the server is no client of itself"),
     ("cipher-suites", "the ciphers are those of TLS 1.3, and of 1.2 with authentication, always"),
     ("discovery", CLUSTER),
-    ("discovery-srv", CLUSTER),
-    ("discovery-srv-name", CLUSTER),
     ("discovery-token", CLUSTER),
     ("discovery-endpoints", CLUSTER),
     ("strict-reconfig-check", CLUSTER),

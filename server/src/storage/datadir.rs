@@ -70,6 +70,11 @@ impl DataDir {
         Ok(Self { member, identity, _lock: lock })
     }
 
+    /// True if a directory has held a member; says nothing of how it is.
+    pub fn has_identity(data: &Path) -> bool {
+        data.join("member/identity").exists()
+    }
+
     /// `None` in a directory that never held a member.
     pub fn identity(&self) -> Option<Identity> {
         self.identity
