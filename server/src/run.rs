@@ -5,10 +5,13 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use etcfs_proto::etcfs::command::{ClusterVersion, MemberAttributes, Request, request::Body};
+use etcfs_proto::etcfs::{
+    command::{ClusterVersion, MemberAttributes, Request, request::Body},
+    peer::errands_server::ErrandsServer,
+};
 use tokio::{sync::Semaphore, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::service::Routes;
+use tonic::service::{Routes, interceptor::InterceptedService};
 
 use crate::{
     auth::{Jwt, JwtKeys},
@@ -20,11 +23,11 @@ use crate::{
     metrics::{Metrics, Readings},
     mvcc::StoreOptions,
     net::{self, Door, Gateway, Http, Listener, METHODS, Rpc, Rules, Web},
-    propose::{Members, Proposer, ReadBarrier},
-    raft::{self, Bootstrap, Dialer, InitialMember, Node, PeerService},
+    propose::{Errands, Members, Proposer, ReadBarrier},
+    raft::{self, Bootstrap, Dialer, InitialMember, MemberRules, Node, PeerService},
     service::{
-        Access, Admission, Auth, Cluster, Election, Headers, Health, Kv, Lease, Lock, Logins, Maintenance,
-        Queues, Services, TokenKind, Watch,
+        Access, Admission, Auth, Cluster, Election, Errands as ErrandService, Headers, Health, Kv, Lease,
+        Lock, Logins, Maintenance, Queues, Services, TokenKind, Watch,
     },
     storage::DataDir,
     tls::{Acceptor, Connector},
@@ -86,17 +89,34 @@ async fn serve(
     let Ports { clients, peers, plain } = ports;
     let proposer = Proposer::new(node, config.request_timeout(), config.limits.max_request_bytes);
     let barrier = ReadBarrier::new(node, config.request_timeout());
-    let members = Members::new(node);
+    let errands = Errands::new(node, config.request_timeout());
+    let members = Members::new(node, errands.clone(), config.request_timeout());
     let state = node.state();
     let hub = node.hub();
     let sizes = Sizes::new(state.store.clone(), node.engine());
-    let lessor =
-        Lessor::new(state.leases.clone(), metrics.lease_renewed.clone(), metrics.lease_expired.clone());
+    let lessor = Lessor::new(
+        state.leases.clone(),
+        proposer.clone(),
+        barrier.clone(),
+        metrics.lease_renewed.clone(),
+        metrics.lease_expired.clone(),
+    );
+    let hash = Hash::new(state.store.clone());
 
     // Ends with `shutdown`, in no order: each only asks things of the node.
     let tasks = TaskTracker::new();
     let peer_service = PeerService::new(node);
-    let routes = Routes::new(peer_service.transport()).add_service(peer_service.roster());
+    let errand_service = ErrandService {
+        lessor: lessor.clone(),
+        barrier: barrier.clone(),
+        members: members.clone(),
+        hash: hash.clone(),
+    };
+    let errand_service = InterceptedService::new(ErrandsServer::new(errand_service), node.guard());
+    let routes =
+        Routes::new(peer_service.transport()).add_service(peer_service.roster()).add_service(errand_service);
+    // They go on for a while after all else: a member that ends hands its leadership over first.
+    let (peers_end, peer_tasks) = (CancellationToken::new(), TaskTracker::new());
     let peer_slots = Arc::new(Semaphore::new(config.peer_limits().max_client_connections));
     for listener in peers {
         let address = listener.address().context("a listener lost its address")?;
@@ -104,9 +124,9 @@ async fn serve(
         tracing::info!(%address, secure, "serving peer traffic");
         let (door, slots) = (Door::Peers(routes.clone()), peer_slots.clone());
         let limits = config.peer_limits();
-        tasks.spawn(net::serve(listener, door, limits, slots, metrics.clone(), shutdown.clone()));
+        peer_tasks.spawn(net::serve(listener, door, limits, slots, metrics.clone(), peers_end.clone()));
     }
-    tasks.spawn(lessor.clone().run(proposer.clone(), members.watch(), shutdown.clone()));
+    tasks.spawn(lessor.clone().run(members.watch(), shutdown.clone()));
     if let Some(rule) = config.auto_compaction {
         let compactor = Compactor {
             rule,
@@ -156,6 +176,8 @@ async fn serve(
         lessor,
         proposer: proposer.clone(),
         barrier: barrier.clone(),
+        errands,
+        timeout: config.request_timeout(),
         headers: headers.clone(),
         admission,
         access: access.clone(),
@@ -172,7 +194,7 @@ async fn serve(
             members: members.clone(),
             alarms: state.alarms.clone(),
             sizes: sizes.clone(),
-            hash: Hash::new(state.store.clone()),
+            hash,
             proposer: proposer.clone(),
             headers: headers.clone(),
             access: access.clone(),
@@ -186,6 +208,7 @@ async fn serve(
             proposer: proposer.clone(),
             barrier: barrier.clone(),
         },
+        election_timeout: config.election_timeout,
         health: Health { kv: kv.clone(), alarms: state.alarms.clone(), members: members.clone() },
         kv,
     };
@@ -228,10 +251,14 @@ async fn serve(
         shutdown.cancelled().await;
         notify_supervisor(&[sd_notify::NotifyState::Stopping]);
     }
+    node.hand_over().await;
     // Watch streams end only when told to; the other calls finish by themselves.
     hub.shutdown();
     tasks.close();
     tasks.wait().await;
+    peers_end.cancel();
+    peer_tasks.close();
+    peer_tasks.wait().await;
     Ok(())
 }
 
@@ -413,6 +440,8 @@ fn raft_options(config: &Config, metrics: &Metrics) -> anyhow::Result<raft::Raft
             existing: config.joins,
         },
         dialer: Dialer::new(config.election_timeout, tls),
+        rules: MemberRules { strict: config.strict_reconfig_check, max_learners: config.max_learners },
+        force_new_cluster: config.force_new_cluster,
         version: version::API,
         heartbeat_interval: config.heartbeat_interval,
         election_timeout: config.election_timeout,

@@ -5,5 +5,8 @@
 mod bootstrap;
 mod discovery;
 mod failover;
+mod leader;
+mod lease;
+mod membership;
 mod snapshot;
 mod tls;

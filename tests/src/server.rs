@@ -131,6 +131,11 @@ impl Server {
         self.options.args.push(arg.to_owned());
     }
 
+    /// Leaves an argument out of the next start.
+    pub fn remove_arg(&mut self, arg: &str) {
+        self.options.args.retain(|had| had != arg);
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -271,8 +276,17 @@ impl Server {
         self.running().signal(Signal::CONT);
     }
 
+    /// Everything it has printed, in all its runs.
     pub fn log(&self) -> String {
-        self.running().log()
+        let log = std::fs::read(self.dir.path().join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    /// What it has printed since it was last started.
+    pub fn log_of_last_run(&self) -> String {
+        let log = self.log();
+        let began = log.rfind("\"message\":\"starting\"").unwrap_or(0);
+        log[began..].to_owned()
     }
 
     /// The value of a metric, summed over its labels; `None` where it is missing.

@@ -1,11 +1,11 @@
 //! Leases: granted, revoked, expired, checkpointed.
 
 use etcfs_proto::{
-    etcdserverpb::{
-        LeaseCheckpointRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest,
-        LeaseRevokeResponse,
+    etcdserverpb::{LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse},
+    etcfs::{
+        command::{LeaseCheckpoints, LeaseExpire},
+        record,
     },
-    etcfs::{command::LeaseExpire, record},
 };
 
 use super::ApplyError;
@@ -68,12 +68,22 @@ pub(super) fn expire(
     Ok(())
 }
 
-pub(super) fn checkpoint(leases: &LeaseTable, batch: &mut Batch, request: &LeaseCheckpointRequest) {
+/// Notes what the leader of `term` knows to be left of some leases.
+pub(super) fn checkpoint(
+    leases: &LeaseTable,
+    batch: &mut Batch,
+    request: &LeaseCheckpoints,
+    term: u64,
+) -> Result<(), ApplyError> {
+    if request.term != term {
+        return Err(ApplyError::StaleTerm);
+    }
     for checkpoint in &request.checkpoints {
         if let Some(facts) = leases.checkpoint(checkpoint.id, checkpoint.remaining_ttl) {
             store(batch, facts);
         }
     }
+    Ok(())
 }
 
 /// Removes a lease with all its keys at one revision, in key order. False: there is none.

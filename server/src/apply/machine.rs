@@ -214,7 +214,7 @@ impl Machine {
                 Response::Done
             }
             Body::LeaseCheckpoint(request) => {
-                lease::checkpoint(leases, batch, request);
+                lease::checkpoint(leases, batch, request, term)?;
                 Response::Done
             }
             Body::Alarm(request) => Response::Alarm(self.alarms.apply(request, writer.revision(), batch)),

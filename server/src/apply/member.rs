@@ -79,7 +79,6 @@ impl Cluster {
 
     /// Makes the members those of a membership; what they said of themselves stays.
     pub(super) fn apply_membership(&self, membership: &record::Membership, batch: &mut Batch) {
-        let is_voter = |id: u64| membership.voters.iter().any(|set| set.ids.contains(&id));
         let mut state = self.state.write();
         let mut old = std::mem::take(&mut state.members);
         for node in &membership.nodes {
@@ -87,7 +86,7 @@ impl Cluster {
             let mut member = before.clone().unwrap_or_default();
             member.id = node.id;
             member.peer_urls.clone_from(&node.peer_urls);
-            member.is_learner = !is_voter(node.id);
+            member.is_learner = node.learner;
             if before.as_ref() != Some(&member) {
                 batch.put(keyspace::member(node.id), codec::encode(&member));
             }

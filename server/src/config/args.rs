@@ -103,6 +103,17 @@ pub(super) struct Args {
     /// Tells clusters with the same URLs apart.
     #[arg(long, default_value = "etcd-cluster", help_heading = "Cluster")]
     pub(super) initial_cluster_token: String,
+    /// Refuse changes of members that could cost the cluster its majority.
+    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          action = clap::ArgAction::Set, help_heading = "Cluster")]
+    pub(super) strict_reconfig_check: bool,
+    /// Learners that the cluster may have.
+    #[arg(long, default_value_t = 1, help_heading = "Cluster")]
+    pub(super) max_learners: u32,
+    /// Make this member a cluster of its own, with the data it has: when the others are lost for good.
+    #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          action = clap::ArgAction::Set, help_heading = "Cluster")]
+    pub(super) force_new_cluster: bool,
 
     /// Serve JSON at /v3 as well.
     #[arg(long, default_value_t = true, num_args = 0..=1, default_missing_value = "true",

@@ -21,7 +21,7 @@ pub use args::{Invocation, parse};
 pub use embedded::EmbeddedMember;
 pub use names::Names;
 pub use tls::{Allowed, Certificate, Tls, TlsVersion};
-pub use url::ListenUrl;
+pub use url::{ListenUrl, peer_url};
 
 /// Connections to the port for peers: a few of each member, and some that are not closed yet.
 const PEER_CONNECTIONS_MAX: usize = 256;
@@ -45,6 +45,11 @@ pub struct Config {
     /// The first start is of a member that joins a cluster.
     pub joins: bool,
     pub cluster_token: String,
+    /// Refuses changes of members that could cost the cluster its majority.
+    pub strict_reconfig_check: bool,
+    pub max_learners: usize,
+    /// Makes this member a cluster of its own, with the data it has.
+    pub force_new_cluster: bool,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
     /// Applied entries between two snapshots.

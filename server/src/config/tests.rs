@@ -76,7 +76,7 @@ fn unknown_settings_are_refused_and_foreign_variables_mentioned() {
 fn settings_of_etcd_that_are_not_here_yet_are_refused_with_the_reason() {
     refused(&["--wal-dir=/x"], &["--wal-dir=/x", "the log lives in the data directory", "remove it"]);
     refused(&["--experimental-initial-corrupt-check=true"], &["--experimental-initial-corrupt-check"]);
-    refused(&["--pre-vote"], &["--pre-vote", "more than one member"]);
+    refused(&["--pre-vote"], &["--pre-vote", "always ask"]);
 }
 
 #[test]

@@ -4,7 +4,8 @@
 //! silence could drop a protection that its author counts on, so each is
 //! refused with its reason.
 
-const CLUSTER: &str = "clusters of more than one member are not supported yet";
+const DISCOVERY: &str = "members are found by --initial-cluster or --discovery-srv";
+const TUNING: &str = "there is nothing to tune here: the consensus is not etcd's";
 const ELSEWHERE: &str = "there is nothing to tune here: the storage is not etcd's";
 
 /// Names without dashes in front, with the reason.
@@ -14,15 +15,12 @@ const SETTINGS: &[(&str, &str)] = &[
     ("client-cert-file", "the server is no client of itself"),
     ("client-key-file", "the server is no client of itself"),
     ("cipher-suites", "the ciphers are those of TLS 1.3, and of 1.2 with authentication, always"),
-    ("discovery", CLUSTER),
-    ("discovery-token", CLUSTER),
-    ("discovery-endpoints", CLUSTER),
-    ("strict-reconfig-check", CLUSTER),
-    ("pre-vote", CLUSTER),
-    ("force-new-cluster", CLUSTER),
-    ("max-learners", CLUSTER),
-    ("initial-election-tick-advance", CLUSTER),
-    ("snapshot-catchup-entries", CLUSTER),
+    ("discovery", DISCOVERY),
+    ("discovery-token", DISCOVERY),
+    ("discovery-endpoints", DISCOVERY),
+    ("pre-vote", "members always ask before they stand for election"),
+    ("initial-election-tick-advance", TUNING),
+    ("snapshot-catchup-entries", TUNING),
     ("listen-client-http-urls", "gRPC and HTTP share one port"),
     ("grpc-keepalive-min-time", "client pings are limited by the HTTP/2 library alone"),
     ("max-snapshots", ELSEWHERE),

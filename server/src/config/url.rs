@@ -52,6 +52,11 @@ impl ListenUrl {
     }
 }
 
+/// A peer's URL in the one spelling that is kept; nothing for what is none.
+pub fn peer_url(text: &str) -> Option<String> {
+    ListenUrl::parse(text).ok().map(|url| url.to_string())
+}
+
 impl fmt::Display for ListenUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.secure { "https" } else { "http" };

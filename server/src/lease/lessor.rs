@@ -6,14 +6,22 @@
 //! end may come late but never early. An end goes through the log like any
 //! other change, with the term in which it was decided: a leader that was
 //! deposed without noticing ends nothing.
+//!
+//! A renewal is told only once the leader has made sure, after it, that it still
+//! leads: then no other clock began before. What is left of long leases is noted
+//! in the log now and then, so that a new leader need not start all over; a
+//! renewal of a noted lease is told only once the note is lifted.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use etcfs_proto::etcfs::command::{LeaseExpire, Request, request::Body};
+use etcfs_proto::{
+    etcdserverpb::LeaseCheckpoint,
+    etcfs::command::{LeaseCheckpoints, LeaseExpire, Request, request::Body},
+};
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, RwLock, mpsc, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -22,10 +30,12 @@ use super::{
     deadlines::{Deadlines, Renewal},
     table::{LeaseChange, LeaseFacts, TableHandle},
 };
-use crate::propose::{MemberStatus, Proposer};
+use crate::propose::{MemberStatus, Proposer, ReadBarrier};
 
 /// Leases that one log entry ends.
 const EXPIRE_BATCH_MAX: usize = 1000;
+/// Leases that one log entry notes the remainder of.
+const CHECKPOINT_BATCH_MAX: usize = 1000;
 /// A lease whose end could not be proposed is tried again after this.
 const EXPIRE_RETRY: Duration = Duration::from_millis(500);
 /// Changes of the table taken in one go.
@@ -56,6 +66,11 @@ pub struct Lessor(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     table: TableHandle,
+    proposer: Proposer,
+    barrier: ReadBarrier,
+    /// Held to note what is left of leases, and shared to lift such notes: so a note never
+    /// enters the log behind the lift that was meant for it.
+    notes: RwLock<()>,
     /// Never held while another lock is taken.
     clock: Mutex<Clock>,
     /// Wakes keep-alives that wait for a lease's end.
@@ -72,9 +87,20 @@ struct Clock {
 }
 
 impl Lessor {
-    pub fn new(table: TableHandle, renewed: prometheus::IntCounter, expired: prometheus::IntCounter) -> Self {
-        let clock = Mutex::default();
-        Self(Arc::new(Shared { table, clock, ended: Notify::new(), renewed, expired }))
+    pub fn new(
+        table: TableHandle,
+        proposer: Proposer,
+        barrier: ReadBarrier,
+        renewed: prometheus::IntCounter,
+        expired: prometheus::IntCounter,
+    ) -> Self {
+        let (clock, ended, notes) = (Mutex::default(), Notify::new(), RwLock::default());
+        Self(Arc::new(Shared { table, proposer, barrier, notes, clock, ended, renewed, expired }))
+    }
+
+    /// True if this member's clock counts.
+    pub fn leads(&self) -> bool {
+        self.0.clock.lock().leads.is_some()
     }
 
     /// Gives a lease its whole time again.
@@ -84,29 +110,73 @@ impl Lessor {
         loop {
             // Registered before the look at the clock: an end between the two wakes it.
             let ended = self.0.ended.notified();
-            let Some(facts) = self.0.table.lookup(id) else { return KeepAlive::Gone };
-            match self.renew(&facts) {
-                None => return KeepAlive::NotLeader,
-                Some(Renewal::Ending) => ended.await,
-                Some(Renewal::Renewed | Renewal::Unknown) => {
-                    self.0.renewed.inc();
-                    return KeepAlive::Renewed(facts.ttl);
-                }
+            if !self.leads() {
+                return KeepAlive::NotLeader;
             }
+            let facts = match self.0.table.lookup(id) {
+                Some(facts) => facts,
+                // A new leader may have more in its log than it has applied.
+                None if self.0.barrier.wait().await.is_err() => return KeepAlive::NotLeader,
+                None => match self.0.table.lookup(id) {
+                    Some(facts) => facts,
+                    None => return KeepAlive::Gone,
+                },
+            };
+            let Some((term, at, renewal)) = self.renew(&facts) else { return KeepAlive::NotLeader };
+            let is_sure = match renewal {
+                Renewal::Ending => {
+                    ended.await;
+                    continue;
+                }
+                Renewal::Noted => self.lift(id, term, at).await,
+                Renewal::Renewed | Renewal::Unknown => self.0.barrier.leads(term).await,
+            };
+            if !is_sure {
+                return KeepAlive::NotLeader;
+            }
+            self.0.renewed.inc();
+            return KeepAlive::Renewed(facts.ttl);
         }
     }
 
-    /// Nothing where this member does not lead.
-    fn renew(&self, facts: &LeaseFacts) -> Option<Renewal> {
+    /// In which term and when it was renewed; nothing where this member does not lead.
+    fn renew(&self, facts: &LeaseFacts) -> Option<(u64, Instant, Renewal)> {
         let mut clock = self.0.clock.lock();
-        clock.leads?;
+        let term = clock.leads?;
         let now = Instant::now();
-        let renewal = clock.deadlines.renew(facts.id, now);
+        let mut renewal = clock.deadlines.renew(facts.id, now);
         if renewal == Renewal::Unknown {
             // Granted this instant; the table is ahead of our news of it.
-            clock.start(&LeaseFacts { remaining_ttl: 0, ..*facts }, now);
+            clock.start(facts, now);
+            renewal = clock.deadlines.renew(facts.id, now);
         }
-        Some(renewal)
+        Some((term, now, renewal))
+    }
+
+    /// Has the log forget what was left of a renewed lease; false if it may not have.
+    async fn lift(&self, id: i64, term: u64, renewed: Instant) -> bool {
+        let _shared = self.0.notes.read().await;
+        let checkpoints = vec![LeaseCheckpoint { id, remaining_ttl: 0 }];
+        if !self.note(checkpoints, term).await {
+            return false;
+        }
+        let mut clock = self.0.clock.lock();
+        if clock.leads == Some(term) {
+            clock.deadlines.lifted(id, renewed);
+        }
+        // It was applied in that term, so this member led after the renewal.
+        true
+    }
+
+    async fn note(&self, checkpoints: Vec<LeaseCheckpoint>, term: u64) -> bool {
+        let body = Body::LeaseCheckpoint(LeaseCheckpoints { checkpoints, term });
+        match self.0.proposer.write(Request { body: Some(body) }).await {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::debug!(%error, "what is left of leases could not be noted");
+                false
+            }
+        }
     }
 
     /// What a lease was granted and has left; none for an unknown lease.
@@ -138,12 +208,7 @@ impl Lessor {
     }
 
     /// Follows the table and ends what is due, until `shutdown`.
-    pub async fn run(
-        self,
-        proposer: Proposer,
-        mut status: watch::Receiver<MemberStatus>,
-        shutdown: CancellationToken,
-    ) {
+    pub async fn run(self, mut status: watch::Receiver<MemberStatus>, shutdown: CancellationToken) {
         let (sender, mut changes) = mpsc::unbounded_channel();
         // The channel holds what apply did since the last turn of the loop
         // below, which never waits longer than one proposal takes.
@@ -155,7 +220,7 @@ impl Lessor {
         self.lead(&status.borrow_and_update().clone());
         let mut batch = Vec::new();
         loop {
-            let next = self.0.clock.lock().next();
+            let (next, next_checkpoint) = self.0.clock.lock().next();
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 changed = status.changed() => match changed {
@@ -165,7 +230,8 @@ impl Lessor {
                 _ = changes.recv_many(&mut batch, CHANGES_BATCH_MAX) => {
                     self.learn(batch.drain(..));
                 }
-                () = until(next) => self.expire(&proposer).await,
+                () = until(next) => self.expire().await,
+                () = until(next_checkpoint) => self.checkpoint().await,
             }
         }
     }
@@ -201,8 +267,7 @@ impl Lessor {
                     self.0.clock.lock().deadlines.remove(id);
                     ended = true;
                 }
-                // The leader's own clock is what the checkpoint was taken from.
-                LeaseChange::Checkpointed(_) => {}
+                LeaseChange::Checkpointed(facts) => self.0.clock.lock().heed(&facts, now),
                 LeaseChange::Replaced => {
                     let standing = self.0.table.all();
                     let mut clock = self.0.clock.lock();
@@ -219,7 +284,24 @@ impl Lessor {
         }
     }
 
-    async fn expire(&self, proposer: &Proposer) {
+    /// Notes what is left of long leases that nobody has renewed for a while.
+    async fn checkpoint(&self) {
+        let _alone = self.0.notes.write().await;
+        let (due, term) = {
+            let mut clock = self.0.clock.lock();
+            let Some(term) = clock.leads else { return };
+            (clock.deadlines.take_checkpoints(Instant::now(), CHECKPOINT_BATCH_MAX), term)
+        };
+        let noted =
+            |(id, left)| LeaseCheckpoint { id, remaining_ttl: i64::try_from(left).unwrap_or(i64::MAX) };
+        let checkpoints: Vec<_> = due.into_iter().map(noted).collect();
+        if !checkpoints.is_empty() {
+            // One that fails is noted again when its time comes.
+            self.note(checkpoints, term).await;
+        }
+    }
+
+    async fn expire(&self) {
         let (mut ids, term) = {
             let mut clock = self.0.clock.lock();
             let Some(term) = clock.leads else { return };
@@ -237,7 +319,7 @@ impl Lessor {
         }
         let count = ids.len();
         let body = Body::LeaseExpire(LeaseExpire { ids, term });
-        match proposer.write(Request { body: Some(body) }).await {
+        match self.0.proposer.write(Request { body: Some(body) }).await {
             Ok(_) => {
                 tracing::debug!(count, "leases expired");
                 self.0.expired.inc_by(count as u64);
@@ -252,11 +334,23 @@ impl Clock {
     fn start(&mut self, facts: &LeaseFacts, now: Instant) {
         let seconds = |ttl: i64| Duration::from_secs(ttl.unsigned_abs());
         let left = if facts.remaining_ttl > 0 { facts.remaining_ttl } else { facts.ttl };
-        self.deadlines.start(facts.id, seconds(facts.ttl), seconds(left), now);
+        self.deadlines.start(facts.id, seconds(facts.ttl), seconds(left), facts.remaining_ttl > 0, now);
     }
 
-    fn next(&self) -> Option<Instant> {
-        self.leads.and_then(|_| self.deadlines.next())
+    /// Takes note of a checkpoint. It may be of a leader before this one, and come
+    /// only after this one's clock was started from an older.
+    fn heed(&mut self, facts: &LeaseFacts, now: Instant) {
+        if self.leads.is_some() {
+            self.deadlines.heed(facts.id, facts.remaining_ttl > 0, now);
+        }
+    }
+
+    /// When an end, and when a checkpoint, may be due.
+    fn next(&self) -> (Option<Instant>, Option<Instant>) {
+        match self.leads {
+            Some(_) => (self.deadlines.next(), self.deadlines.next_checkpoint()),
+            None => (None, None),
+        }
     }
 }
 

@@ -31,6 +31,20 @@ macro_rules! methods {
                 }
             }
 
+            /// True for what a learner answers too, as etcd's does; a range only if it is serializable.
+            pub(super) fn is_for_learners(self) -> bool {
+                matches!(
+                    self,
+                    Self::Range
+                        | Self::Status
+                        | Self::Snapshot
+                        | Self::HealthCheck
+                        | Self::HealthWatch
+                        | Self::Reflection
+                        | Self::ReflectionAlpha
+                )
+            }
+
             /// The one that a gRPC path names.
             pub(super) fn of(path: &str) -> Option<Self> {
                 match path {

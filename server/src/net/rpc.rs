@@ -11,7 +11,11 @@ use etcfs_proto::etcdserverpb::{
     HashRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest, StatusRequest,
     WatchRequest, WatchResponse,
 };
-use futures_util::{FutureExt as _, Stream, StreamExt as _, future::BoxFuture, stream::BoxStream};
+use futures_util::{
+    FutureExt as _, Stream, StreamExt as _,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use prost::Message;
 use tokio_util::sync::CancellationToken;
@@ -106,6 +110,9 @@ impl Rpc {
 
     async fn admit(&self, method: Method, request: Request<Input>) -> Result<Answer, Status> {
         self.check_metadata(&request)?;
+        if !method.is_for_learners() {
+            self.services.refuse_if_learner()?;
+        }
         let caller = match method.right() {
             // A client with an old token may log in anew.
             Right::Open => Ok(Caller::Nobody),
@@ -122,7 +129,7 @@ impl Rpc {
 
     fn check_metadata(&self, request: &Request<Input>) -> Result<(), Refusal> {
         let headers = request.headers();
-        if headers.get("hasleader").is_some_and(|value| value == "true") {
+        if wants_leader(headers) {
             self.services.require_leader()?;
         }
         match headers.get("client-api-version") {
@@ -189,12 +196,13 @@ impl Rpc {
                 let build = || Foreign::new(reflection().build_v1alpha().expect(VALID));
                 Ok(foreign(self.reflection_alpha.get_or_init(build), request).await)
             }
-            Method::MemberAdd | Method::MemberRemove | Method::MemberUpdate | Method::MemberPromote => {
-                Err(Refusal::NoMembershipChange.into())
-            }
+            Method::MemberAdd => self.unary(request, |message| cluster.member_add(message)).await,
+            Method::MemberRemove => self.unary(request, |message| cluster.member_remove(message)).await,
+            Method::MemberUpdate => self.unary(request, |message| cluster.member_update(message)).await,
+            Method::MemberPromote => self.unary(request, |message| cluster.member_promote(message)).await,
             Method::Defragment => Err(Refusal::NoDefragment.into()),
             Method::Snapshot => Err(Refusal::NoSnapshot.into()),
-            Method::MoveLeader => Err(Refusal::NoMoveLeader.into()),
+            Method::MoveLeader => self.unary(request, |message| maintenance.move_leader(message)).await,
             Method::Downgrade => Err(Refusal::NoDowngrade.into()),
             Method::Authenticate => self.unary(request, |message| auth.authenticate(message)).await,
             Method::AuthEnable => self.unary(request, |AuthEnableRequest {}| auth.enable(caller)).await,
@@ -269,19 +277,44 @@ impl Rpc {
         Ok(grpc(Body::messages(answers)))
     }
 
+    fn leader_lost(&self, request: &Request<Input>) -> LeaderLost {
+        wants_leader(request.headers()).then(|| self.services.clone().leader_lost().boxed())
+    }
+
     fn watch(&self, request: Request<Input>, caller: Result<Caller, Refusal>) -> BoxFuture<'static, Answer> {
-        let call = WatchCall(self.services.watch.clone(), caller, self.max_receive_bytes);
-        stream::<WatchRequest, WatchResponse, _>(call, request, self.max_receive_bytes).boxed()
+        let led = self.leader_lost(&request);
+        let call = WatchCall(self.services.watch.clone(), caller, self.max_receive_bytes, led);
+        streaming::<WatchRequest, WatchResponse, _>(call, request, self.max_receive_bytes).boxed()
     }
 
     fn keep_alive(&self, request: Request<Input>, caller: Caller) -> BoxFuture<'static, Answer> {
-        let call = KeepAliveCall(self.services.lease.clone(), caller.into(), self.shutdown.clone());
+        let led = self.leader_lost(&request);
+        let call = KeepAliveCall(self.services.lease.clone(), caller.into(), self.shutdown.clone(), led);
         let max_bytes = self.max_receive_bytes;
-        stream::<LeaseKeepAliveRequest, LeaseKeepAliveResponse, _>(call, request, max_bytes).boxed()
+        streaming::<LeaseKeepAliveRequest, LeaseKeepAliveResponse, _>(call, request, max_bytes).boxed()
     }
 }
 
-async fn stream<Q, A, C>(call: C, request: Request<Input>, max_bytes: usize) -> Answer
+/// When a stream that asked for a leader has none any more; never for another.
+type LeaderLost = Option<BoxFuture<'static, ()>>;
+
+/// `answers` until the leader is lost, and then etcd's word for it.
+fn while_led<A: Send + 'static>(
+    answers: BoxStream<'static, Result<A, Status>>,
+    lost: LeaderLost,
+) -> BoxStream<'static, Result<A, Status>> {
+    let Some(lost) = lost else { return answers };
+    let lost = lost.map(|()| Some(Err(Refusal::NoLeader.into()))).into_stream();
+    // `None` is the end of the answers, which is the end of all.
+    let answers = answers.map(Some).chain(stream::once(ready(None)));
+    stream::select(answers, lost).take_while(|item| ready(item.is_some())).filter_map(ready).boxed()
+}
+
+fn wants_leader(headers: &HeaderMap) -> bool {
+    headers.get("hasleader").is_some_and(|value| value == "true")
+}
+
+async fn streaming<Q, A, C>(call: C, request: Request<Input>, max_bytes: usize) -> Answer
 where
     Q: Message + Default + 'static,
     A: Message + 'static,
@@ -294,7 +327,7 @@ where
     grpc.streaming(call, request).await.map(Body::Stream)
 }
 
-struct WatchCall(Watch, Result<Caller, Refusal>, usize);
+struct WatchCall(Watch, Result<Caller, Refusal>, usize, LeaderLost);
 
 impl StreamingService<WatchRequest> for WatchCall {
     type Response = WatchResponse;
@@ -305,12 +338,13 @@ impl StreamingService<WatchRequest> for WatchCall {
         let max_bytes = self.2;
         let requests = request.into_inner();
         let requests = requests.map(move |request| request.map_err(|status| etcd_words(status, max_bytes)));
-        ready(Ok(tonic::Response::new(self.0.serve(requests, self.1.clone()).boxed())))
+        let answers = self.0.serve(requests, self.1.clone()).boxed();
+        ready(Ok(tonic::Response::new(while_led(answers, self.3.take()))))
     }
 }
 
 /// One answer for each request, in their order.
-struct KeepAliveCall(Lease, Arc<Caller>, CancellationToken);
+struct KeepAliveCall(Lease, Arc<Caller>, CancellationToken, LeaderLost);
 
 impl StreamingService<LeaseKeepAliveRequest> for KeepAliveCall {
     type Response = LeaseKeepAliveResponse;
@@ -324,7 +358,7 @@ impl StreamingService<LeaseKeepAliveRequest> for KeepAliveCall {
             async move { Ok(lease.keep_alive(request?, &caller).await?) }
         });
         let answers = answers.take_until(self.2.clone().cancelled_owned()).boxed();
-        ready(Ok(tonic::Response::new(answers)))
+        ready(Ok(tonic::Response::new(while_led(answers, self.3.take()))))
     }
 }
 

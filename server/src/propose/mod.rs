@@ -4,15 +4,17 @@
 //! Limits are enforced here, before anything reaches the log: the size of a
 //! request, how many may wait, and for how long.
 
+mod errands;
 mod error;
 pub mod id;
 mod members;
 mod read;
 mod write;
 
+pub use errands::Errands;
 pub use error::ProposeError;
 pub use members::Members;
 pub use read::ReadBarrier;
 pub use write::Proposer;
 
-pub use crate::raft::{Alarms, ApplyError, MemberStatus, Response};
+pub use crate::raft::{Alarms, ApplyError, ChangeError, MemberChange, MemberStatus, Response};

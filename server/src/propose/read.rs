@@ -1,11 +1,12 @@
-//! When a linearizable read may go on.
+//! When a linearizable read may go on, and whether this member still leads.
 //!
 //! All that arrive while a round is under way share the next one: a round that
-//! began before a read arrived proves nothing for it. A round that fails for want
-//! of a leader is gone through again, as long as somebody waits.
+//! began before a read arrived proves nothing for it. A read's round that fails
+//! for want of a leader is gone through again, as long as somebody waits.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::{
     sync::oneshot,
@@ -15,7 +16,7 @@ use tokio::{
 use super::ProposeError;
 use crate::raft::{BarrierError, Node};
 
-/// Reads that may wait for one round.
+/// Callers that may wait for one round.
 const WAITING_MAX: usize = 65_536;
 /// Pause before the next round after one that failed, unless a leader is found earlier.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -23,79 +24,116 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// The cluster's read barrier; clones share its rounds.
 #[derive(Clone, Debug)]
 pub struct ReadBarrier {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
     node: Node,
-    timeout: Duration,
-    // Held to push or to take all.
-    rounds: Mutex<Rounds>,
-}
-
-#[derive(Debug, Default)]
-struct Rounds {
-    waiting: Vec<oneshot::Sender<Result<(), ProposeError>>>,
-    /// Whether a task goes from round to round.
-    running: bool,
+    reads: Arc<Rounds<()>>,
+    leads: Arc<Rounds<u64>>,
 }
 
 impl ReadBarrier {
     pub fn new(node: &Node, timeout: Duration) -> Self {
-        Self { shared: Arc::new(Shared { node: node.clone(), timeout, rounds: Mutex::default() }) }
+        let reads = Rounds::new(node, timeout, true, |node, timeout| {
+            Box::pin(async move { node.read_barrier(timeout).await })
+        });
+        let leads = Rounds::new(node, timeout, false, |node, _| {
+            Box::pin(async move { node.confirm_leadership().await })
+        });
+        Self { node: node.clone(), reads, leads }
     }
 
     /// Returns once all that was acknowledged before the call can be read here.
     pub async fn wait(&self) -> Result<(), ProposeError> {
-        if self.shared.node.leads_alone() {
+        if self.node.leads_alone() {
             return Ok(());
         }
-        let (told, answer) = oneshot::channel();
         let began = Instant::now();
-        {
-            let mut rounds = self.shared.rounds.lock();
-            if rounds.waiting.len() >= WAITING_MAX {
-                return Err(ProposeError::TooManyRequests);
-            }
-            rounds.waiting.push(told);
-            if !std::mem::replace(&mut rounds.running, true) {
-                tokio::spawn(go_round(self.shared.clone()));
-            }
+        self.reads.join().await.unwrap_or_else(|| Err(self.node.why_late(began).into()))
+    }
+
+    /// True if this member surely led in `term` at some moment after the call.
+    pub async fn leads(&self, term: u64) -> bool {
+        if self.node.leads_alone() {
+            return self.node.status().term == term;
         }
-        match time::timeout(self.shared.timeout, answer).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(ProposeError::Stopped),
-            Err(_) => Err(self.shared.node.why_late(began).into()),
-        }
+        matches!(self.leads.join().await, Some(Ok(confirmed)) if confirmed == term)
     }
 }
 
-/// Serves rounds until nobody waits.
-async fn go_round(shared: Arc<Shared>) {
-    loop {
-        let waiting = {
-            let mut rounds = shared.rounds.lock();
-            if rounds.waiting.is_empty() {
-                rounds.running = false;
-                return;
+type Told<T> = oneshot::Sender<Result<T, ProposeError>>;
+type Round<T> = fn(Node, Duration) -> BoxFuture<'static, Result<T, BarrierError>>;
+
+/// Callers that share rounds of one kind.
+struct Rounds<T> {
+    node: Node,
+    timeout: Duration,
+    /// Whether one that failed for want of a leader is repeated.
+    repeats: bool,
+    round: Round<T>,
+    // Held to push or to take all.
+    state: Mutex<State<T>>,
+}
+
+struct State<T> {
+    waiting: Vec<Told<T>>,
+    /// Whether a task goes from round to round.
+    running: bool,
+}
+
+impl<T> fmt::Debug for Rounds<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rounds").field("waiting", &self.state.lock().waiting.len()).finish_non_exhaustive()
+    }
+}
+
+impl<T: Clone + Send + 'static> Rounds<T> {
+    fn new(node: &Node, timeout: Duration, repeats: bool, round: Round<T>) -> Arc<Self> {
+        let state = Mutex::new(State { waiting: Vec::new(), running: false });
+        Arc::new(Self { node: node.clone(), timeout, repeats, round, state })
+    }
+
+    /// What the next round comes to; nothing if that takes too long.
+    async fn join(self: &Arc<Self>) -> Option<Result<T, ProposeError>> {
+        let (told, answer) = oneshot::channel();
+        {
+            let mut state = self.state.lock();
+            if state.waiting.len() >= WAITING_MAX {
+                return Some(Err(ProposeError::TooManyRequests));
             }
-            std::mem::take(&mut rounds.waiting)
-        };
-        let result = match shared.node.read_barrier(shared.timeout).await {
-            Ok(()) => Ok(()),
-            Err(BarrierError::NoLeader | BarrierError::NoQuorum) => {
-                let mut status = shared.node.watch();
-                drop(time::timeout(RETRY_PAUSE, status.changed()).await);
-                let mut rounds = shared.rounds.lock();
-                rounds.waiting.extend(waiting.into_iter().filter(|told| !told.is_closed()));
-                continue;
+            state.waiting.push(told);
+            if !std::mem::replace(&mut state.running, true) {
+                tokio::spawn(self.clone().go_round());
             }
-            Err(BarrierError::Stopped) => Err(ProposeError::Stopped),
-        };
-        for told in waiting {
-            // Who has given up needs no answer.
-            drop(told.send(result.clone()));
+        }
+        let answer = time::timeout(self.timeout, answer).await.ok()?;
+        Some(answer.unwrap_or(Err(ProposeError::Stopped)))
+    }
+
+    /// Serves rounds until nobody waits.
+    async fn go_round(self: Arc<Self>) {
+        loop {
+            let waiting = {
+                let mut state = self.state.lock();
+                if state.waiting.is_empty() {
+                    state.running = false;
+                    return;
+                }
+                std::mem::take(&mut state.waiting)
+            };
+            let result = match (self.round)(self.node.clone(), self.timeout).await {
+                Err(BarrierError::NoLeader | BarrierError::NoQuorum) if self.repeats => {
+                    let mut status = self.node.watch();
+                    drop(time::timeout(RETRY_PAUSE, status.changed()).await);
+                    let mut state = self.state.lock();
+                    state.waiting.extend(waiting.into_iter().filter(|told| !told.is_closed()));
+                    continue;
+                }
+                Ok(done) => Ok(done),
+                Err(BarrierError::NoLeader | BarrierError::NoQuorum) => Err(ProposeError::NoLeader),
+                Err(BarrierError::Stopped) => Err(ProposeError::Stopped),
+            };
+            for told in waiting {
+                // Who has given up needs no answer.
+                drop(told.send(result.clone()));
+            }
         }
     }
 }

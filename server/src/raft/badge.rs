@@ -32,7 +32,7 @@ const REMOVED: &str = "the member has been permanently removed from the cluster"
 
 /// Put on every call to one member.
 #[derive(Clone, Debug)]
-pub(super) struct Badge {
+pub struct Badge {
     cluster: AsciiMetadataValue,
     from: AsciiMetadataValue,
     to: AsciiMetadataValue,

@@ -62,15 +62,23 @@ pub enum BootstrapError {
 }
 
 impl Bootstrap {
-    fn own(&self) -> &InitialMember {
+    pub(super) fn own(&self) -> &InitialMember {
         let own = self.members.iter().find(|member| member.name == self.name);
         own.expect("the settings were checked: this member is among them")
+    }
+
+    /// The members that the settings name beside this one.
+    pub(super) fn others(&self) -> impl Iterator<Item = &InitialMember> {
+        self.members.iter().filter(|member| member.name != self.name)
     }
 
     /// The cluster that these settings make.
     pub(super) fn founders(&self) -> (Identity, BTreeMap<u64, Peer>) {
         let id = |member: &InitialMember| id::member(&member.peer_urls, &self.token);
-        let peers = self.members.iter().map(|member| (id(member), Peer { urls: member.peer_urls.clone() }));
+        let peers = self
+            .members
+            .iter()
+            .map(|member| (id(member), Peer { urls: member.peer_urls.clone(), learner: false }));
         let peers: BTreeMap<_, _> = peers.collect();
         let cluster_id = id::cluster(peers.keys().copied());
         (Identity { member_id: id(self.own()), cluster_id }, peers)
@@ -97,10 +105,9 @@ impl Bootstrap {
 
     /// The first answer of the other members, all of whom are asked.
     async fn ask(&self, dialer: &Dialer) -> Option<MembersResponse> {
-        let others = self.members.iter().filter(|member| member.name != self.name);
-        let asked = others.flat_map(|member| &member.peer_urls).map(|url| async move {
+        let asked = self.others().flat_map(|member| &member.peer_urls).map(|url| async move {
             let channel = dialer.channel(url).ok()?;
-            let request = within(MembersRequest {}, ASK_TIMEOUT);
+            let request = within(MembersRequest { asker: 0 }, ASK_TIMEOUT);
             match RosterClient::new(channel).members(request).await {
                 Ok(answer) => Some(answer.into_inner()),
                 Err(status) => {

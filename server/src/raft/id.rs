@@ -10,6 +10,11 @@ pub fn member(peer_urls: &[String], cluster_token: &str) -> u64 {
     first_eight(Sha1::new().chain_update(urls.concat()).chain_update(cluster_token))
 }
 
+/// Id of a member that is added later, at this second.
+pub fn added(peer_urls: &[String], cluster_token: &str, unix_seconds: u64) -> u64 {
+    member(peer_urls, &format!("{cluster_token}{unix_seconds}"))
+}
+
 /// Id of a cluster that begins with `members`.
 pub fn cluster(members: impl IntoIterator<Item = u64>) -> u64 {
     let mut members: Vec<u64> = members.into_iter().collect();

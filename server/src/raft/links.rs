@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use etcfs_proto::etcfs::{
-    peer::{self, peer_client::PeerClient},
+    peer::{self, errands_client, peer_client::PeerClient},
     record,
 };
 use parking_lot::Mutex;
@@ -37,6 +37,8 @@ use crate::storage::Identity;
 pub(super) const MESSAGE_BYTES_MAX: usize = 576 << 20;
 
 pub(super) type Client = PeerClient<InterceptedService<Channel, Badge>>;
+/// To another member, for what is no matter of Raft's.
+pub type ErrandsClient = errands_client::ErrandsClient<InterceptedService<Channel, Badge>>;
 
 /// All links of this member; clones share them.
 #[derive(Clone)]
@@ -164,6 +166,10 @@ impl Link {
     /// For entries and snapshots.
     pub(super) fn bulk(&self) -> Result<Client, Status> {
         Ok(self.client(self.way()?.bulk.clone()))
+    }
+
+    pub(super) fn errands(&self) -> Result<ErrandsClient, Status> {
+        Ok(ErrandsClient::new(InterceptedService::new(self.way()?.control.clone(), self.badge.clone())))
     }
 
     fn way(&self) -> Result<&Way, Status> {

@@ -12,9 +12,11 @@ mod host;
 pub mod id;
 mod links;
 mod log;
+mod membership;
 mod network;
 mod outcomes;
 mod peer_service;
+mod removal;
 mod retention;
 mod snapshots;
 mod start;
@@ -35,10 +37,13 @@ use std::{
     time::Duration,
 };
 
+pub use badge::{Badge, Guard};
 pub use bootstrap::{Bootstrap, InitialMember};
 pub use dial::{Connecting, Dialer, Network, Stream, Tcp};
 use etcfs_proto::etcfs::{command, record};
 pub use host::{Host, OpenEngine};
+pub use links::ErrandsClient;
+pub use membership::{ChangeError, MemberChange, MemberRules};
 use openraft::{
     Raft, ReadPolicy, ServerState,
     errors::{ClientWriteError, LinearizableReadError, RaftError},
@@ -108,6 +113,11 @@ pub struct Node {
 struct Inner {
     identity: Identity,
     version: &'static str,
+    rules: MemberRules,
+    /// The cluster's, from which the ids of further members derive.
+    token: String,
+    /// Held while the members are changed.
+    changing: tokio::sync::Mutex<()>,
     raft: Raft<TypeConfig, state_machine::StateMachine>,
     metrics: WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>,
     contact: contact::Contact,
@@ -300,8 +310,9 @@ impl Node {
         membership.get_node(&member).map(|peer| self.inner.links.to(member, peer))
     }
 
-    fn guard(&self) -> badge::Guard {
-        badge::Guard::new(self.inner.identity, self.inner.state.cluster.clone())
+    /// Lets in other members of this cluster alone.
+    pub fn guard(&self) -> Guard {
+        Guard::new(self.inner.identity, self.inner.state.cluster.clone())
     }
 
     /// Returns once every change acknowledged before the call is applied here.
@@ -333,6 +344,18 @@ impl Node {
             && metrics.last_applied.is_some_and(|id| id.leader_id.term == metrics.current_term)
     }
 
+    /// The term in which this member surely led at some moment after the call.
+    pub async fn confirm_leadership(&self) -> Result<u64, BarrierError> {
+        // A read index is of the term of the leader that gives it.
+        Ok(self.leader_read_index().await?.leader_id.term)
+    }
+
+    /// The way to ask another member for something beyond Raft.
+    pub fn errands(&self, member: u64) -> Result<ErrandsClient, Status> {
+        let link = self.link(member).ok_or_else(|| Status::unavailable("no such member"))?;
+        link.errands()
+    }
+
     /// As the leader: the index that a linearizable read must wait for.
     async fn leader_read_index(&self) -> Result<LogId, BarrierError> {
         match self.inner.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
@@ -355,6 +378,46 @@ impl Node {
             BarrierError::NoQuorum
         })?;
         read.as_ref().map(types::from_id).ok_or(BarrierError::NoLeader)
+    }
+
+    /// Has another voter lead, and waits until it does; false if that takes too long.
+    pub async fn transfer_leadership(&self, to: u64, timeout: Duration) -> bool {
+        let mut status = self.watch();
+        if self.inner.raft.trigger().transfer_leader(to).await.is_err() {
+            return false;
+        }
+        let led = |status: &MemberStatus| status.leader.is_some_and(|leader| leader != self.member_id());
+        if matches!(time::timeout(timeout, status.wait_for(led)).await, Ok(Ok(_))) {
+            return self.status().leader == Some(to);
+        }
+        // It stays the leader, and takes writes again in a term of its own.
+        drop(self.inner.raft.trigger().elect(false).await);
+        false
+    }
+
+    /// Before an end in order: lets another lead, so that nobody has to miss this member first.
+    pub async fn hand_over(&self) {
+        let best = {
+            let metrics = self.inner.metrics.borrow_watched();
+            let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+            let matched = metrics.replication.iter().flatten();
+            let others = matched.filter(|(id, _)| **id != metrics.id && voters.contains(id));
+            let best =
+                others.max_by_key(|(_, matched)| matched.as_ref().map(|id| id.index)).map(|(id, _)| *id);
+            best.filter(|_| metrics.state == ServerState::Leader)
+        };
+        let Some(to) = best else { return };
+        let began = Instant::now();
+        if self.transfer_leadership(to, self.inner.election_timeout).await {
+            tracing::info!(to = format!("{to:x}"), took = ?began.elapsed(), "another member leads now");
+        } else {
+            tracing::warn!(to = format!("{to:x}"), "leadership could not be handed over");
+        }
+    }
+
+    /// True for a member with a vote.
+    pub fn is_voter(&self, id: u64) -> bool {
+        self.inner.raft.voter_ids().any(|voter| voter == id)
     }
 
     /// Cancelled once this member has been removed from its cluster.

@@ -222,9 +222,10 @@ impl peer_server::Peer for PeerService {
 impl roster_server::Roster for PeerService {
     async fn members(
         &self,
-        _request: Request<peer::MembersRequest>,
+        request: Request<peer::MembersRequest>,
     ) -> Result<Response<peer::MembersResponse>, Status> {
-        let members = self.node.inner.state.cluster.members();
+        let cluster = &self.node.inner.state.cluster;
+        let members = cluster.members();
         if members.is_empty() {
             return Err(Status::unavailable("this member has not found its cluster yet"));
         }
@@ -233,6 +234,7 @@ impl roster_server::Roster for PeerService {
             member_id: self.node.member_id(),
             members,
             version: self.node.inner.version.to_owned(),
+            asker_removed: cluster.is_removed(request.get_ref().asker),
         }))
     }
 }

@@ -20,9 +20,10 @@ use super::{
     host::Host,
     links::Links,
     log::LogStore,
+    membership::{self, MemberRules},
     network::Network,
     outcomes::Outcomes,
-    retention,
+    removal, retention,
     snapshots::Snapshots,
     state_machine::StateMachine,
     status::{self, MemberStatus},
@@ -43,6 +44,9 @@ pub struct RaftOptions {
     pub data_dir: PathBuf,
     pub bootstrap: Bootstrap,
     pub dialer: Dialer,
+    pub rules: MemberRules,
+    /// Makes this member a cluster of its own, with the data it has.
+    pub force_new_cluster: bool,
     /// The API's version that this member speaks.
     pub version: &'static str,
     pub heartbeat_interval: Duration,
@@ -88,7 +92,7 @@ pub enum StartError {
     NoLeader(Duration),
 }
 
-/// How often the member looks whether something has ended that it did not end.
+/// How often the member looks whether openraft has ended by itself.
 const END_LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Pause between two chunks of deleted rows: others use the state machine too.
 const SCRUB_PAUSE: Duration = Duration::from_millis(10);
@@ -131,6 +135,10 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
     };
     let wal = Wal::open(&data_dir.wal(), wal_options)?;
     let applied = machine.meta().applied.map(|id| id.index);
+    if options.force_new_cluster {
+        let urls = &options.bootstrap.own().peer_urls;
+        membership::force_alone(&wal, machine.meta(), identity.member_id, urls).await?;
+    }
     check_reach(&wal, applied, &data_dir.snapshots())?;
 
     let store = state.store.clone();
@@ -174,7 +182,7 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
         let removed = removed.clone();
         move || removed.cancel()
     });
-    let links = Links::new(identity, options.dialer, on_removed);
+    let links = Links::new(identity, options.dialer.clone(), on_removed);
     let network = Network { links: links.clone() };
     let raft = Raft::new(identity.member_id, Arc::new(config), network, log, state_machine)
         .await
@@ -198,6 +206,9 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
     let inner = Inner {
         identity,
         version: options.version,
+        rules: options.rules,
+        token: options.bootstrap.token.clone(),
+        changing: tokio::sync::Mutex::default(),
         raft,
         metrics,
         contact,
@@ -219,7 +230,9 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
         _data_dir: data_dir,
     };
     let node = Node { inner: Arc::new(inner) };
-    tasks.spawn(watch_for_ends(node.clone()));
+    tasks.spawn(watch_for_an_end(node.clone()));
+    tasks.spawn(removal::watch(node.clone(), options.bootstrap.clone(), options.dialer.clone()));
+    tasks.spawn(membership::raise_voters(node.clone()));
     tasks.spawn(scrub_when_told(node.clone(), scrub.clone()));
     tasks.spawn(retention::run(node.clone(), snapshots, options.snapshot_count, shutdown));
     if scrub_waits {
@@ -346,16 +359,9 @@ async fn take_part(node: &Node, bootstrap: &Bootstrap) -> Result<(), StartError>
 }
 
 /// openraft that has failed stays failed: the member starts anew, from its disk.
-/// Looks besides who is no member any more, this one among them.
-async fn watch_for_ends(node: Node) {
+async fn watch_for_an_end(node: Node) {
     let mut ticks = time::interval(END_LOOK_INTERVAL);
-    let own = node.member_id();
     while node.inner.shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-        let cluster = &node.inner.state.cluster;
-        node.inner.links.retain(|id| !cluster.is_removed(id));
-        if cluster.is_removed(own) {
-            node.inner.removed.cancel();
-        }
         let failed = node.fatal();
         if let Some(error) = failed
             && !node.inner.shutdown.is_cancelled()

@@ -40,7 +40,7 @@ pub(super) fn of(metrics: &RaftMetrics<TypeConfig>, contact: &Contact) -> Member
         last_index: metrics.last_log_index.unwrap_or(0),
         committed_index: index(metrics.local_committed),
         applied_index: index(metrics.last_applied),
-        is_learner: metrics.state == ServerState::Learner,
+        is_learner: metrics.membership_config.get_node(&metrics.id).is_some_and(|own| own.learner),
     }
 }
 

@@ -55,6 +55,8 @@ pub(super) type Snapshot = SnapshotOf<TypeConfig, SnapshotFile>;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Peer {
     pub(super) urls: Vec<String>,
+    /// Meant to stay without a vote.
+    pub(super) learner: bool,
 }
 
 /// A batch of requests, and the bytes by which the log and the peers know it.
@@ -149,6 +151,11 @@ pub(super) fn to_wal(entry: &Entry) -> WalEntry {
     WalEntry { id: to_id(&entry.log_id), kind, payload }
 }
 
+/// An entry of a membership that no leader proposed.
+pub(super) fn membership_entry(id: record::LogId, membership: &record::Membership) -> WalEntry {
+    WalEntry { id, kind: MEMBERSHIP, payload: membership.encode_to_vec().into() }
+}
+
 pub(super) fn from_wal(entry: WalEntry) -> Result<Entry, EntryError> {
     let index = entry.id.index;
     let failed = |source| EntryError::Decode { index, source };
@@ -201,13 +208,20 @@ pub(super) fn from_vote(vote: &record::Vote) -> Vote {
 pub(super) fn to_membership(membership: &Membership) -> record::Membership {
     let sets = membership.get_joint_config().iter();
     let voters = sets.map(|ids| record::VoterSet { ids: ids.iter().copied().collect() });
-    let nodes = membership.nodes().map(|(id, peer)| record::Node { id: *id, peer_urls: peer.urls.clone() });
+    let nodes = membership.nodes().map(|(id, peer)| record::Node {
+        id: *id,
+        peer_urls: peer.urls.clone(),
+        learner: peer.learner,
+    });
     record::Membership { voters: voters.collect(), nodes: nodes.collect() }
 }
 
 pub(super) fn from_membership(membership: &record::Membership, index: u64) -> Result<Membership, EntryError> {
     let voters = membership.voters.iter().map(|set| set.ids.iter().copied().collect::<BTreeSet<_>>());
-    let nodes = membership.nodes.iter().map(|node| (node.id, Peer { urls: node.peer_urls.clone() }));
+    let nodes = membership
+        .nodes
+        .iter()
+        .map(|node| (node.id, Peer { urls: node.peer_urls.clone(), learner: node.learner }));
     let nodes: std::collections::BTreeMap<_, _> = nodes.collect();
     Membership::new(voters.collect(), nodes)
         .map_err(|error| EntryError::Membership { index, reason: error.to_string() })
@@ -237,7 +251,7 @@ mod tests {
     fn entries() -> Vec<Entry> {
         let put = PutRequest { key: "k".into(), value: "v".into(), ..PutRequest::default() };
         let request = command::Request { body: Some(command::request::Body::Put(put)) };
-        let nodes = [(3, Peer { urls: vec!["http://a:1".into()] }), (4, Peer::default())];
+        let nodes = [(3, Peer { urls: vec!["http://a:1".into()], learner: true }), (4, Peer::default())];
         let membership =
             Membership::new(vec![[3].into(), [3, 4].into()], std::collections::BTreeMap::from(nodes));
         let payloads = [

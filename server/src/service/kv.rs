@@ -59,6 +59,9 @@ impl Kv {
     /// A range as it is, whoever asks.
     pub(super) async fn read(&self, request: &RangeRequest) -> Result<RangeResponse, Refusal> {
         if !request.serializable {
+            if self.is_learner() {
+                return Err(Refusal::NotSupportedForLearner);
+            }
             self.barrier.wait().await?;
         }
         self.refuse_if_corrupt()?;
@@ -151,6 +154,10 @@ impl Kv {
     async fn write(&self, body: Body, caller: &Caller) -> Result<Response, Refusal> {
         let (response, _term) = self.proposer.write(self.access.sign(caller, body)).await?;
         Ok(response)
+    }
+
+    fn is_learner(&self) -> bool {
+        self.admission.members.status().is_learner
     }
 
     fn refuse_if_corrupt(&self) -> Result<(), Refusal> {

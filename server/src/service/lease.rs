@@ -1,6 +1,6 @@
 //! The Lease service: grants and ends through the log, time at the lessor.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use etcfs_proto::{
     etcdserverpb::{
@@ -8,16 +8,21 @@ use etcfs_proto::{
         LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest,
         LeaseTimeToLiveResponse,
     },
-    etcfs::command::request::Body,
+    etcfs::{command::request::Body, peer::TimeLeftResponse},
 };
+
+use tokio::time::{self, Instant};
 
 use super::{Access, Admission, Headers, Refusal, check, kv::unexpected};
 use crate::{
     auth::{self, Caller},
-    lease::lessor::{KeepAlive, Lessor},
+    lease::lessor::{KeepAlive, Lessor, TimeToLive},
     mvcc::Store,
-    propose::{Proposer, ReadBarrier, Response, id},
+    propose::{Errands, Proposer, ReadBarrier, Response, id},
 };
+
+/// Pause before a keep-alive that found no leader is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Debug)]
 pub struct Lease {
@@ -25,6 +30,9 @@ pub struct Lease {
     pub lessor: Lessor,
     pub proposer: Proposer,
     pub barrier: ReadBarrier,
+    pub errands: Errands,
+    /// How long a keep-alive may look for a leader.
+    pub timeout: Duration,
     pub headers: Headers,
     pub admission: Admission,
     pub access: Access,
@@ -83,34 +91,44 @@ impl Lease {
         Ok(LeaseKeepAliveResponse { header, id: request.id, ttl })
     }
 
-    /// Renews, and only then makes sure that this member still led: so no other
-    /// leader's clock can have begun before.
+    /// At the leader, whoever that is. A renewal may be made twice: it does no harm.
     async fn renew(&self, id: i64) -> Result<i64, Refusal> {
-        let (leads, term) = self.leads();
-        if !leads {
-            return Err(Refusal::NoLeader);
+        let began = Instant::now();
+        while began.elapsed() < self.timeout {
+            match self.lessor.keep_alive(id).await {
+                KeepAlive::Renewed(ttl) => return Ok(ttl),
+                KeepAlive::Gone => return Ok(0),
+                KeepAlive::NotLeader => {}
+            }
+            match self.errands.keep_alive(id).await {
+                Ok(ttl) => return Ok(ttl),
+                Err(status) => {
+                    tracing::debug!(error = status.message(), "no leader renews a lease yet");
+                    time::sleep(RETRY_PAUSE).await;
+                }
+            }
         }
-        let mut renewal = self.lessor.keep_alive(id).await;
-        self.barrier.wait().await?;
-        if renewal == KeepAlive::Gone {
-            // It may have been granted, and not applied here yet.
-            renewal = self.lessor.keep_alive(id).await;
-            self.barrier.wait().await?;
-        }
-        if self.leads() != (true, term) {
-            return Err(Refusal::NoLeader);
-        }
-        match renewal {
-            KeepAlive::Renewed(ttl) => Ok(ttl),
-            KeepAlive::Gone => Ok(0),
-            KeepAlive::NotLeader => Err(Refusal::NoLeader),
-        }
+        Err(Refusal::Timeout)
     }
 
-    /// Whether this member leads, as far as it knows, and the term.
-    fn leads(&self) -> (bool, u64) {
-        let status = self.admission.members.status();
-        (status.leader == Some(status.member_id), status.term)
+    /// What the leader's clock says, and whether there is such a lease.
+    async fn time_left(&self, id: i64) -> Result<Option<TimeToLive>, Refusal> {
+        let began = Instant::now();
+        while began.elapsed() < self.timeout {
+            if self.lessor.leads() {
+                return Ok(self.lessor.time_to_live(id));
+            }
+            match self.errands.time_left(id).await {
+                Ok(TimeLeftResponse { found, granted, left }) => {
+                    return Ok(found.then_some(TimeToLive { granted, left }));
+                }
+                Err(status) => {
+                    tracing::debug!(error = status.message(), "no leader tells a lease's time yet");
+                    time::sleep(RETRY_PAUSE).await;
+                }
+            }
+        }
+        Err(Refusal::Timeout)
     }
 
     pub async fn time_to_live(
@@ -127,7 +145,7 @@ impl Lease {
         self.access.demand(caller, wants)?;
         let header = self.headers.at(self.store.revision());
         let id = request.id;
-        let Some(time) = self.lessor.time_to_live(id) else {
+        let Some(time) = self.time_left(id).await? else {
             return Ok(LeaseTimeToLiveResponse { header, id, ttl: -1, granted_ttl: 0, keys: Vec::new() });
         };
         let keys = if request.keys { self.lessor.keys(id) } else { Vec::new() };

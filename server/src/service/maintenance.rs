@@ -3,7 +3,7 @@
 use etcfs_proto::{
     etcdserverpb::{
         AlarmMember, AlarmRequest, AlarmResponse, DowngradeInfo, HashKvRequest, HashKvResponse, HashResponse,
-        StatusResponse, alarm_request::AlarmAction,
+        MoveLeaderRequest, MoveLeaderResponse, StatusResponse, alarm_request::AlarmAction,
     },
     etcfs::command::request::Body,
 };
@@ -93,6 +93,21 @@ impl Maintenance {
             compact_revision: hash.compact_revision,
             hash_revision: hash.hash_revision,
         })
+    }
+
+    /// Asked of the leader itself, as etcd has it.
+    pub async fn move_leader(&self, request: MoveLeaderRequest) -> Result<MoveLeaderResponse, Refusal> {
+        let own = self.members.member_id();
+        if self.members.status().leader != Some(own) {
+            return Err(Refusal::NotLeader);
+        }
+        if !self.members.is_voter(request.target_id) {
+            return Err(Refusal::BadLeaderTransferee);
+        }
+        if request.target_id != own && !self.members.move_leader(request.target_id).await {
+            return Err(Refusal::LeaderTransferTimeout);
+        }
+        Ok(MoveLeaderResponse { header: None })
     }
 
     /// etcd hashes its whole file here, for tests; what members share is keys, users and roles.

@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use crate::{
     maintain::StorageError,
     mvcc::ReadError,
-    propose::{ApplyError, ProposeError},
+    propose::{ApplyError, ChangeError, ProposeError},
 };
 
 macro_rules! refusals {
@@ -72,6 +72,18 @@ refusals! {
     TooManyRequests = ResourceExhausted "etcdserver: too many requests",
     LeaseNotFound = NotFound "etcdserver: requested lease not found",
     MemberNotFound = NotFound "etcdserver: member not found",
+    MemberBadUrls = InvalidArgument "etcdserver: given member URLs are invalid",
+    PeerUrlExists = FailedPrecondition "etcdserver: Peer URLs already exists",
+    MemberNotEnoughStarted = FailedPrecondition "etcdserver: re-configuration failed due to not enough started members",
+    MemberNotLearner = FailedPrecondition "etcdserver: can only promote a learner member",
+    LearnerNotReady = FailedPrecondition "etcdserver: can only promote a learner member which is in sync with leader",
+    TooManyLearners = FailedPrecondition "etcdserver: too many learner members in cluster",
+    NotSupportedForLearner = FailedPrecondition "etcdserver: rpc not supported for learner",
+    NotLeader = FailedPrecondition "etcdserver: not leader",
+    BadLeaderTransferee = FailedPrecondition "etcdserver: bad leader transferee",
+    /// etcd gives it no code of its own.
+    LeaderTransferTimeout = Unknown "etcdserver: request timed out, leader transfer took too long",
+    Unhealthy = Unavailable "etcdserver: unhealthy cluster",
     LeaseExists = FailedPrecondition "etcdserver: lease already exists",
     AuthNotEnabled = FailedPrecondition "etcdserver: authentication is not enabled",
     RootUserMissing = FailedPrecondition "etcdserver: root user does not exist",
@@ -95,10 +107,8 @@ refusals! {
     UnknownCommand = Unimplemented "etcdserver: request is of a newer version",
     /// etcd has no such text: its process ends where ours can still answer.
     Storage = Internal "etcdserver: storage failed",
-    NoMembershipChange = Unimplemented "etcdserver: changing members is not supported yet",
     NoDefragment = Unimplemented "etcdserver: defragmentation is not supported yet",
     NoSnapshot = Unimplemented "etcdserver: snapshots for download are not supported yet",
-    NoMoveLeader = Unimplemented "etcdserver: moving the leader is not supported yet",
     NoDowngrade = Unimplemented "etcdserver: downgrades are not supported",
 }
 
@@ -129,6 +139,22 @@ impl From<StorageError> for Refusal {
     fn from(cause: StorageError) -> Self {
         tracing::error!(%cause, "storage failed");
         Self::Storage
+    }
+}
+
+impl From<ChangeError> for Refusal {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::NotLeader => Self::NoLeader,
+            ChangeError::NotFound => Self::MemberNotFound,
+            ChangeError::UrlTaken => Self::PeerUrlExists,
+            ChangeError::NotEnoughStarted => Self::MemberNotEnoughStarted,
+            ChangeError::Unhealthy => Self::Unhealthy,
+            ChangeError::NotLearner => Self::MemberNotLearner,
+            ChangeError::LearnerNotReady => Self::LearnerNotReady,
+            ChangeError::TooManyLearners => Self::TooManyLearners,
+            ChangeError::Late => Self::Timeout,
+        }
     }
 }
 
