@@ -15,7 +15,7 @@ use tonic::service::{Routes, interceptor::InterceptedService};
 
 use crate::{
     auth::{Jwt, JwtKeys},
-    background::Compactor,
+    background::{Compactor, CorruptionCheck, Inconsistent},
     config::{AuthToken, Config, Founder, Quota},
     discovery,
     lease::lessor::Lessor,
@@ -176,7 +176,7 @@ async fn serve(
         lessor,
         proposer: proposer.clone(),
         barrier: barrier.clone(),
-        errands,
+        errands: errands.clone(),
         timeout: config.request_timeout(),
         headers: headers.clone(),
         admission,
@@ -194,7 +194,7 @@ async fn serve(
             members: members.clone(),
             alarms: state.alarms.clone(),
             sizes: sizes.clone(),
-            hash,
+            hash: hash.clone(),
             proposer: proposer.clone(),
             headers: headers.clone(),
             access: access.clone(),
@@ -214,8 +214,25 @@ async fn serve(
     };
     describe(&metrics, node, &members, &sizes, &proposer, config);
 
-    let published = shutdown.run_until_cancelled(publish(config, &members, &proposer, &barrier)).await;
-    if published.is_some() {
+    let check = CorruptionCheck {
+        hash: hash.clone(),
+        members: members.clone(),
+        errands: errands.clone(),
+        proposer: proposer.clone(),
+        alarms: state.alarms.clone(),
+    };
+    let begun = async {
+        publish(config, &members, &proposer, &barrier).await;
+        if config.initial_corrupt_check {
+            check.at_start().await?;
+        }
+        Ok::<_, Inconsistent>(())
+    };
+    let begun = shutdown.run_until_cancelled(begun).await.transpose();
+    if matches!(begun, Ok(Some(()))) {
+        if let Some(interval) = config.corrupt_check_interval {
+            tasks.spawn(check.run(interval, shutdown.clone()));
+        }
         let http = Arc::new(Http::new(services.health.clone(), metrics.clone()));
         let rpc = Arc::new(Rpc::new(services, metrics.clone(), &config.limits, shutdown.clone()));
         let gateway = config.web.gateway.then(|| {
@@ -251,6 +268,8 @@ async fn serve(
         shutdown.cancelled().await;
         notify_supervisor(&[sd_notify::NotifyState::Stopping]);
     }
+    // Whatever it was that ended it.
+    shutdown.cancel();
     node.hand_over().await;
     // Watch streams end only when told to; the other calls finish by themselves.
     hub.shutdown();
@@ -259,6 +278,7 @@ async fn serve(
     peers_end.cancel();
     peer_tasks.close();
     peer_tasks.wait().await;
+    begun?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "every function here is part of a test")]
 
 mod bootstrap;
+mod corruption;
 mod discovery;
 mod failover;
 mod leader;

@@ -1,5 +1,7 @@
 //! Work that nobody asks for: it goes on as long as the server runs.
 
 mod compactor;
+mod corruption;
 
 pub use compactor::Compactor;
+pub use corruption::{CorruptionCheck, Inconsistent};

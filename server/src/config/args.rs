@@ -151,6 +151,18 @@ pub(super) struct Args {
     #[arg(long, default_value = "0", allow_negative_numbers = true, help_heading = "Compaction")]
     pub(super) auto_compaction_retention: String,
 
+    /// Compare the keys with the other members' before clients are served.
+    #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          action = clap::ArgAction::Set, alias = "experimental-initial-corrupt-check", help_heading = "Safety")]
+    pub(super) initial_corrupt_check: bool,
+    /// How often the leader compares the keys of all members; 0 for never.
+    #[arg(long, default_value = "0", value_parser = duration,
+          alias = "experimental-corrupt-check-time", help_heading = "Safety")]
+    pub(super) corrupt_check_time: Duration,
+    /// etcd's gates, as NAME=true or NAME=false, comma separated; for InitialCorruptCheck.
+    #[arg(long, default_value = "", help_heading = "Safety")]
+    pub(super) feature_gates: String,
+
     /// Silence after which a watcher that asked for it is told the revision.
     #[arg(long, default_value = "10m", value_parser = duration,
           alias = "experimental-watch-progress-notify-interval", help_heading = "Observation")]

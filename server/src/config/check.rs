@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     AutoCompaction, Config, ConfigError, Discovery, Founder, Limits, ListenUrl, Log, Names, Quota, Web,
     args::{Args, ClusterState, CompactionMode, Given, MetricsLevel},
+    gates::Gates,
 };
 
 /// etcd's quota where none is given.
@@ -108,6 +109,7 @@ pub(super) fn config(args: Args, given: &Given) -> Result<Config, ConfigError> {
     let client_tls = super::tls::clients(&args.tls, &listen_client, &listen_metrics, &mut warnings)?;
     let peer_tls = super::tls::peers(&args.peer_tls, &args.tls, &listen_peer, &founders, &mut warnings)?;
     let auth = super::auth::auth(&args)?;
+    let gates = Gates::parse(&args.feature_gates)?;
     let auto_compaction = auto_compaction(args.auto_compaction_mode, &args.auto_compaction_retention)?;
     let data_dir = args.data_dir.unwrap_or_else(|| format!("{}.etcd", args.name).into());
     let millis = |millis: i64| Duration::from_millis(millis.unsigned_abs());
@@ -126,6 +128,8 @@ pub(super) fn config(args: Args, given: &Given) -> Result<Config, ConfigError> {
         strict_reconfig_check: args.strict_reconfig_check,
         max_learners: args.max_learners as usize,
         force_new_cluster: args.force_new_cluster,
+        initial_corrupt_check: gates.initial_corrupt_check(args.initial_corrupt_check),
+        corrupt_check_interval: Some(args.corrupt_check_time).filter(|time| !time.is_zero()),
         heartbeat_interval: millis(heartbeat),
         election_timeout: millis(election),
         snapshot_count: args.snapshot_count,

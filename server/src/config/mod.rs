@@ -10,6 +10,7 @@ mod args;
 mod auth;
 mod check;
 mod embedded;
+mod gates;
 mod names;
 mod tls;
 mod unsupported;
@@ -50,6 +51,10 @@ pub struct Config {
     pub max_learners: usize,
     /// Makes this member a cluster of its own, with the data it has.
     pub force_new_cluster: bool,
+    /// Compares its keys with the other members' before it serves.
+    pub initial_corrupt_check: bool,
+    /// How often it does so while it leads.
+    pub corrupt_check_interval: Option<Duration>,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
     /// Applied entries between two snapshots.

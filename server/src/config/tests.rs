@@ -75,7 +75,7 @@ fn unknown_settings_are_refused_and_foreign_variables_mentioned() {
 #[test]
 fn settings_of_etcd_that_are_not_here_yet_are_refused_with_the_reason() {
     refused(&["--wal-dir=/x"], &["--wal-dir=/x", "the log lives in the data directory", "remove it"]);
-    refused(&["--experimental-initial-corrupt-check=true"], &["--experimental-initial-corrupt-check"]);
+    refused(&["--experimental-compact-hash-check-enabled=true"], &["--corrupt-check-time"]);
     refused(&["--pre-vote"], &["--pre-vote", "always ask"]);
 }
 

@@ -18,7 +18,7 @@ use super::{
     row,
     store::Inner,
 };
-use crate::storage::Batch;
+use crate::storage::{Batch, failpoint};
 
 /// Adds revisions; there is one for each store.
 #[derive(Debug)]
@@ -114,6 +114,7 @@ impl WriteTxn<'_> {
     }
 
     pub fn put(&mut self, key: Bytes, value: Bytes, lease: i64) {
+        let value = failpoint::spoil("mvcc-spoil-value", value);
         let revision = self.next();
         let store = Arc::clone(&self.writer.store);
         let (place, live, previous) = {

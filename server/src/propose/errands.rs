@@ -11,6 +11,9 @@ use tonic::{Request, Status};
 
 use crate::raft::{ErrandsClient, Node};
 
+/// A hash reads everything that a member has.
+const HASH_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// Errands to other members; cheap to clone. None of them is repeated here.
 #[derive(Clone, Debug)]
 pub struct Errands {
@@ -43,7 +46,9 @@ impl Errands {
     /// The hash of another member's keys up to a revision.
     pub async fn hash_keys(&self, member: u64, revision: i64) -> Result<HashKeysResponse, Status> {
         let mut member = self.node.errands(member)?;
-        Ok(member.hash_keys(self.within(HashKeysRequest { revision })).await?.into_inner())
+        let mut request = Request::new(HashKeysRequest { revision });
+        request.set_timeout(HASH_TIMEOUT);
+        Ok(member.hash_keys(request).await?.into_inner())
     }
 
     fn leader(&self) -> Result<ErrandsClient, Status> {

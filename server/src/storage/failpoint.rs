@@ -1,4 +1,4 @@
-//! Places where a crash test may end the process.
+//! Places where a crash test may end the process, or spoil what it holds.
 //!
 //! Compiled in by the feature `failpoints`, and armed by the environment:
 //! `FAILPOINTS=wal-after-append=1%return` kills at one in a hundred passes. Kills,
@@ -21,3 +21,23 @@ pub fn kill(name: &'static str) {
 /// Nothing, without the feature.
 #[cfg(not(feature = "failpoints"))]
 pub fn kill(_name: &'static str) {}
+
+/// Other bytes than those given, as a broken machine makes them, if the failpoint is armed with `return`.
+#[cfg(feature = "failpoints")]
+pub fn spoil(name: &'static str, bytes: bytes::Bytes) -> bytes::Bytes {
+    if fail::eval(name, |_| ()).is_none() {
+        return bytes;
+    }
+    tracing::warn!(failpoint = name, "spoiled");
+    let mut bytes = bytes.to_vec();
+    if let Some(last) = bytes.last_mut() {
+        *last ^= 1;
+    }
+    bytes.into()
+}
+
+/// The same bytes, without the feature.
+#[cfg(not(feature = "failpoints"))]
+pub fn spoil(_name: &'static str, bytes: bytes::Bytes) -> bytes::Bytes {
+    bytes
+}
