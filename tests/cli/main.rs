@@ -2,6 +2,7 @@
 //! Debian's `etcdctl` and with our `etcfs`, on our server and on etcd.
 
 mod alike;
+mod cluster;
 mod doctor;
 mod files;
 mod keys;

@@ -3,14 +3,30 @@
 use std::time::Duration;
 
 use etcfs_tests::{
+    cluster::Cluster,
     command::{Client, Followed},
-    server::{Kind, Server},
+    server::Kind,
     wait,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
 /// So long nobody else may have been told that it is its turn.
 const QUIET: Duration = Duration::from_millis(200);
+
+/// One member, or three of which each client has another.
+struct Stage(Cluster);
+
+impl Stage {
+    fn new(kind: Kind, members: usize) -> Self {
+        let cluster = Cluster::with(kind, members, &[]);
+        cluster.leader();
+        Self(cluster)
+    }
+
+    fn client(&self, connect: fn(&str) -> Client, nth: usize) -> Client {
+        connect(&self.0.members[nth % self.0.members.len()].endpoint())
+    }
+}
 
 fn interrupt(command: &Followed) {
     let pid = i32::try_from(command.pid()).ok().and_then(Pid::from_raw).expect("a process");
@@ -24,9 +40,8 @@ fn wait_for_queue(client: &Client, name: &str, length: usize) {
     });
 }
 
-fn a_lock_has_one_holder_at_a_time(kind: Kind) {
-    let server = Server::start(kind);
-    let (etcdctl, etcfs) = (Client::etcdctl(&server.endpoint()), Client::etcfs(&server.endpoint()));
+fn a_lock_has_one_holder_at_a_time(stage: &Stage) {
+    let (etcdctl, etcfs) = (stage.client(Client::etcdctl, 0), stage.client(Client::etcfs, 1));
     for (name, first, second) in [("a", &etcfs, &etcdctl), ("b", &etcdctl, &etcfs), ("c", &etcfs, &etcfs)] {
         let mut holder = first.follow(["lock", name]);
         let held = holder.line();
@@ -45,9 +60,8 @@ fn a_lock_has_one_holder_at_a_time(kind: Kind) {
     }
 }
 
-fn a_command_runs_under_a_lock_and_its_end_gives_it_back(kind: Kind) {
-    let server = Server::start(kind);
-    let client = Client::etcfs(&server.endpoint());
+fn a_command_runs_under_a_lock_and_its_end_gives_it_back(stage: &Stage) {
+    let client = stage.client(Client::etcfs, 2);
     let script = "echo $ETCD_LOCK_KEY $ETCD_LOCK_REV; exit 3";
     let first = client.run(["lock", "x", "sh", "-c", script]);
     let second = client.run(["lock", "x", "sh", "-c", script]);
@@ -61,10 +75,9 @@ fn a_command_runs_under_a_lock_and_its_end_gives_it_back(kind: Kind) {
     assert_eq!(client.run(["lease", "list"]).ok(), "found 0 leases\n");
 }
 
-fn a_leader_is_followed_by_the_next_and_all_who_listen_hear_of_it(kind: Kind) {
-    let server = Server::start(kind);
-    let (etcdctl, etcfs) = (Client::etcdctl(&server.endpoint()), Client::etcfs(&server.endpoint()));
-    let mut listener = etcfs.follow(["elect", "-l", "e"]);
+fn a_leader_is_followed_by_the_next_and_all_who_listen_hear_of_it(stage: &Stage) {
+    let (etcdctl, etcfs) = (stage.client(Client::etcdctl, 0), stage.client(Client::etcfs, 1));
+    let mut listener = stage.client(Client::etcfs, 2).follow(["elect", "-l", "e"]);
     let mut first = etcfs.follow(["elect", "e", "one"]);
     let key = first.line();
     first.expect(&["one"]);
@@ -86,9 +99,13 @@ macro_rules! on_both {
                 use super::*;
 
                 #[test]
-                fn on_etcfsd() { super::$name(Kind::Etcfs) }
+                fn on_etcfsd() { super::$name(&Stage::new(Kind::Etcfs, 1)) }
                 #[test]
-                fn on_etcd() { super::$name(Kind::Etcd) }
+                fn on_etcd() { super::$name(&Stage::new(Kind::Etcd, 1)) }
+                #[test]
+                fn on_three_of_etcfsd() { super::$name(&Stage::new(Kind::Etcfs, 3)) }
+                #[test]
+                fn on_three_of_etcd() { super::$name(&Stage::new(Kind::Etcd, 3)) }
             }
         )*
     };
