@@ -12,6 +12,7 @@ use std::io::{self, IoSlice, Write};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 
 use tokio::sync::watch;
@@ -43,10 +44,13 @@ const NO_DATA: i64 = -1;
 /// own to the same mount and a descriptor table of its own without the session's: the
 /// session's channel is closed by the rest of the process, which ends the
 /// requests that were read from it, and with them the wait.
+///
+/// Returns once the thread has that table: it is a copy, and must not hold what is opened from now on. The other
+/// end of a socket, kept open there, would never be seen to close.
 pub fn start(fs: Arc<Fs>, device: OwnedFd) -> io::Result<JoinHandle<()>> {
     let everything = Device(File::from(device.try_clone()?));
     fs.runtime.spawn(doubt(fs.trust_changes(), everything));
-    let channel = match own_channel(&device) {
+    let own = match own_channel(&device) {
         Ok(channel) => Some(channel),
         Err(error) => {
             // An unprivileged mount where the device itself can't be opened again.
@@ -54,17 +58,22 @@ pub fn start(fs: Arc<Fs>, device: OwnedFd) -> io::Result<JoinHandle<()>> {
             None
         }
     };
-    std::thread::Builder::new().name("notify".to_owned()).spawn(move || {
-        let device = match channel {
-            Some(channel) => {
+    let (apart, is_apart) = channel::<()>();
+    let notifier = std::thread::Builder::new().name("notify".to_owned()).spawn(move || {
+        let device = match own {
+            Some(own) => {
                 drop(device);
-                alone_with(&channel);
-                channel
+                alone_with(&own);
+                own
             }
             None => device,
         };
+        drop(apart);
         run(&fs, &Device(File::from(device)));
-    })
+    })?;
+    // Nothing is ever sent: it ends.
+    is_apart.recv().unwrap_or(());
+    Ok(notifier)
 }
 
 /// Another channel to the mount behind `session`.

@@ -34,7 +34,7 @@ const BATCH: usize = 64;
 /// With more waiting, those that nobody watches are looked for and left out.
 const SHED_AT: usize = 512;
 
-/// A helper that can't be started, or dies of each order, is given up after so many times in a row.
+/// A helper that can't be started is given up after so many times in a row, and so is an order that it dies of.
 const STRIKES_MAX: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -162,11 +162,12 @@ impl Teller {
     /// Has one order carried out; again by another helper if the first one died before it was done.
     fn carry_out(&mut self, repeat: &Repeat, order: &Order) -> Result<Told, Over> {
         let mut opened = Vec::new();
-        for _ in 0..STRIKES_MAX {
+        let (mut strikes, mut killed) = (0, 0);
+        while strikes < STRIKES_MAX {
             if self.fs.is_stopping() || !self.ready() {
                 return Err(Over);
             }
-            let Some(helper) = &mut self.helper else { return Err(Over) };
+            let Some(mut helper) = self.helper.take() else { return Err(Over) };
             self.fs.nodes.with(|table| table.repeat(repeat.clone()));
             let answered = helper.order(order);
             let repeating = self.fs.nodes.with(|table| table.repeated());
@@ -174,6 +175,7 @@ impl Teller {
             opened.extend(repeating.into_iter().flat_map(|repeating| repeating.opened));
             match answered {
                 Ok(reply) => {
+                    self.helper = Some(helper);
                     if reply.errno != 0 {
                         tracing::debug!(errno = reply.errno, ?order, "a change can't be told to listeners");
                     }
@@ -186,9 +188,16 @@ impl Teller {
                 Err(error) => {
                     tracing::warn!(%error, "the helper for inotify died; starting it again");
                     self.fs.set_helper(0);
-                    self.helper = None;
                     if done {
                         return Ok(Told { reply: Reply::default(), opened });
+                    }
+                    if helper.was_killed() {
+                        killed += 1;
+                        if killed > STRIKES_MAX {
+                            std::thread::sleep(PAUSE);
+                        }
+                    } else {
+                        strikes += 1;
                     }
                 }
             }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -62,6 +62,13 @@ impl Process {
         let mut reply = [0; REPLY_BYTES];
         self.socket.read_exact(&mut reply)?;
         Ok(Reply::decode(reply))
+    }
+
+    /// Waits for the end of one that is gone; true if somebody killed it, so that it did not die of its order.
+    pub(super) fn was_killed(mut self) -> bool {
+        // It has closed its socket, so how it ends is settled, and this changes nothing of it.
+        drop(self.child.kill());
+        self.child.wait().is_ok_and(|status| status.signal() == Some(libc::SIGKILL))
     }
 }
 

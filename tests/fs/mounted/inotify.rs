@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,7 @@ use etcfs_tests::{
     listener::Listener,
     machine,
     mount::{Mount, mounted},
-    server::Kind,
+    server::{Kind, Server},
     wait,
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -306,6 +306,31 @@ fn a_helper_that_is_killed_is_started_again_and_no_change_goes_unheard() {
     assert_eq!(created, 1001, "each file once, with {killed} helpers killed");
     let now = wait::until("there is a helper", || helpers(&path).first().copied());
     assert!(killed > 3 && now != old, "{killed} helpers were killed");
+}
+
+/// A copy of the daemon's descriptors, made too late, kept the helper's own end of its socket open: the daemon waited
+/// for ever for the answer of a helper that was dead.
+#[test]
+fn no_thread_of_a_mounted_daemon_keeps_the_helpers_end_of_the_socket() {
+    let server = Server::etcfs();
+    for _ in 0..5 {
+        let mut mount = Mount::root(&server.endpoint());
+        let helper = wait::until("there is a helper", || helpers(&mount.path()).first().copied());
+        let sockets = |of: &Path| -> Vec<PathBuf> {
+            let open = fs::read_dir(of.join("fd")).into_iter().flatten().flatten();
+            let targets = open.filter_map(|fd| fs::read_link(fd.path()).ok());
+            targets.filter(|target| target.to_string_lossy().starts_with("socket:")).collect()
+        };
+        let [theirs] = wait::until("the helper has its socket alone", || {
+            <[PathBuf; 1]>::try_from(sockets(Path::new(&format!("/proc/{helper}")))).ok()
+        });
+        let tasks = format!("/proc/{}/task", mount.process().pid());
+        // Who starts it has it for a moment.
+        wait::until_true("the daemon has let go of the helper's end", || {
+            let mut tasks = fs::read_dir(&tasks).expect("the daemon runs").flatten();
+            tasks.all(|task| !sockets(&task.path()).contains(&theirs))
+        });
+    }
 }
 
 #[test]
