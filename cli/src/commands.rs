@@ -39,6 +39,7 @@ pub(crate) mod up;
 pub(crate) mod user;
 pub(crate) mod version;
 pub(crate) mod watch;
+pub(crate) mod whoami;
 
 use std::process::ExitCode;
 
@@ -95,6 +96,7 @@ enum Command {
     Auth(auth::AuthArgs),
     User(user::UserArgs),
     Role(role::RoleArgs),
+    Whoami(whoami::WhoamiArgs),
     Bench(bench::BenchArgs),
     Completion(completion::CompletionArgs),
     Version(version::VersionArgs),
@@ -164,6 +166,7 @@ pub(crate) fn run(Arguments { mut global, command }: Arguments) -> Result<ExitCo
         Command::Auth(args) => wait(auth::run(&global, args)),
         Command::User(args) => wait(user::run(&global, args)),
         Command::Role(args) => wait(role::run(&global, args)),
+        Command::Whoami(args) => wait(whoami::run(&global, args)),
         Command::Completion(args) => {
             completion::run(&args);
             Ok(())

@@ -30,9 +30,18 @@ pub(crate) fn client(global: &Global) -> Result<Client, CliError> {
 
 /// A client for some endpoints, with the same waits.
 pub(crate) fn client_of(global: &Global, endpoints: Vec<String>) -> Result<Client, CliError> {
+    foreign(global, &global.security, endpoints)
+}
+
+/// A client for endpoints of another cluster, which has its own certificates and users.
+pub(crate) fn foreign(
+    global: &Global,
+    security: &Security,
+    endpoints: Vec<String>,
+) -> Result<Client, CliError> {
     let config = Config {
-        tls: tls(&global.security, &endpoints)?,
-        credentials: credentials(&global.security)?,
+        tls: tls(security, &endpoints)?,
+        credentials: credentials(security)?,
         endpoints,
         connect_timeout: global.dial_timeout,
         request_timeout: global.command_timeout,

@@ -154,6 +154,33 @@ fn a_key_moves_with_its_lease_in_one_revision(kind: Kind) {
     client.run(["mv", "/d/y", "/d/y"]).failed();
 }
 
+fn whoami_shows_roles_and_what_they_let_us_do(kind: Kind) {
+    let (_server, client) = stage(kind);
+    match kind {
+        Kind::Etcfs => {
+            assert_eq!(says(&client, "whoami"), "Authentication is off: everybody may do everything.\n");
+        }
+        // 3.4 can't be asked.
+        Kind::Etcd => assert!(client.run(["whoami"]).failed().contains("no user was named")),
+    }
+    for line in [
+        "user add root:top",
+        "user grant-role root root",
+        "role add dev",
+        "role grant-permission --prefix dev readwrite /a/",
+        "user add alice:secret",
+        "user grant-role alice dev",
+        "auth enable",
+    ] {
+        says(&client, line);
+    }
+    let told = client.run_in(&[("ETCFS_PASSWORD", "secret")], ["--user", "alice", "whoami"]).ok();
+    let rights = "KV Read:\n\t[/a/, /a0) (prefix /a/)\nKV Write:\n\t[/a/, /a0) (prefix /a/)\n";
+    assert_eq!(told, format!("User: alice\nRoles: dev\nRole dev\n{rights}"));
+    assert!(client.run(["whoami"]).failed().contains("no user was named"));
+    client.run(["--user", "alice:wrong", "whoami"]).failed();
+}
+
 macro_rules! on_both {
     ($($name:ident)*) => {
         $(
@@ -177,4 +204,5 @@ on_both! {
     a_value_is_put_back_or_edited_if_nobody_was_faster
     keys_and_prefixes_are_copied_as_of_a_revision
     a_key_moves_with_its_lease_in_one_revision
+    whoami_shows_roles_and_what_they_let_us_do
 }

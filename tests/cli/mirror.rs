@@ -91,3 +91,19 @@ fn contradictions_are_refused() {
         client.run(["make-mirror", "--max-txn-ops", "0", "127.0.0.1:1"]).failed().contains("--max-txn-ops 0")
     );
 }
+
+/// The destination's users are its own.
+#[test]
+fn a_mirror_logs_in_at_its_destination() {
+    let (source, destination) = (Server::start(Kind::Etcfs), Server::start(Kind::Etcd));
+    source.api().set("k", "v");
+    let there = Client::etcfs(&destination.endpoint());
+    for line in ["user add root:top", "user grant-role root root", "auth enable"] {
+        there.run(line.split(' ')).ok();
+    }
+    let client = Client::etcfs(&source.endpoint());
+    let refused = client.run(["make-mirror", &destination.endpoint()]).failed();
+    assert!(refused.contains("user name is empty"), "{refused}");
+    let _mirror = client.follow(["make-mirror", "--dest-user", "root:top", &destination.endpoint()]);
+    wait::until_true("the key is copied", || there.run(["--user", "root:top", "get", "k"]).ok() == "k\nv\n");
+}
