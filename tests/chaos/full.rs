@@ -20,10 +20,10 @@ const LARGE_MIB: u64 = 1024;
 const VALUE_BYTES: usize = 512 << 10;
 
 /// A file system in memory, of a size that can be changed.
-struct Tmpfs(TempDir);
+pub(crate) struct Tmpfs(TempDir);
 
 impl Tmpfs {
-    fn of(mib: u64) -> Self {
+    pub(crate) fn of(mib: u64) -> Self {
         assert!(machine::is_root(), "mounting a tmpfs needs root: run this test as root");
         let dir =
             tempfile::Builder::new().prefix("etcfs-tests-full-").tempdir().expect("a temporary directory");
@@ -36,7 +36,7 @@ impl Tmpfs {
         mount(&["-o", &format!("remount,size={mib}m")], &self.path());
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.0.path().to_owned()
     }
 }

@@ -37,7 +37,7 @@ fn made(args: &[String], end: fn(&mut Server)) -> (Server, Vec<Event>) {
 }
 
 /// Every file below `dir` that holds something, with the bytes up to its last that is not zero.
-fn files(dir: &Path) -> Vec<(PathBuf, usize)> {
+pub(crate) fn files(dir: &Path) -> Vec<(PathBuf, usize)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

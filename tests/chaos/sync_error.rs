@@ -19,17 +19,18 @@ use etcfs_tests::{
 use crate::verdict::Clients;
 
 /// Its end must come this soon after the first failed sync.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// strace on a process; it ends with the process.
-struct Tracer(Child);
+pub(crate) struct Tracer(Child);
 
 impl Tracer {
-    fn failing_syncs(server: &Server) -> Self {
+    /// Every sync of the process `pid` fails from now on.
+    pub(crate) fn failing_syncs(pid: u32) -> Self {
         let child = Command::new(machine::program("strace"))
             .args(["-f", "-qq", "-o", "/dev/null"])
             .args(["-e", "trace=fdatasync,fsync", "-e", "inject=fdatasync,fsync:error=EIO"])
-            .args(["-p", &server.pid().to_string()])
+            .args(["-p", &pid.to_string()])
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -51,7 +52,7 @@ fn a_failed_sync_ends_the_server(kind: Kind) {
     let mut server = Server::with(kind, Options { data_dir, ..Default::default() });
     let clients = Clients::start(&server);
     clients.load.wait_for_more(200);
-    let tracer = Tracer::failing_syncs(&server);
+    let tracer = Tracer::failing_syncs(server.pid());
     let status = server.wait_for_end(PATIENCE);
     assert!(!status.success(), "it ends as failed: {status}");
     drop(tracer);

@@ -85,6 +85,18 @@ pub fn needs_network_namespaces() {
     }
 }
 
+/// The library that gives a process a wall clock of its own.
+pub fn faketime() -> PathBuf {
+    let found = fs::read_dir("/usr/lib").into_iter().flatten().flatten().find_map(|dir| {
+        let library = dir.path().join("faketime/libfaketimeMT.so.1");
+        library.is_file().then_some(library)
+    });
+    found.expect(
+        "libfaketime is not installed: it is in the Debian package `libfaketime`, \
+         which `tests/run` installs (or: apt-get install libfaketime)",
+    )
+}
+
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

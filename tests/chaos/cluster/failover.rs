@@ -13,6 +13,9 @@ use etcfs_tests::{
     server::Kind,
     wait,
 };
+use serde_json::json;
+
+use super::record;
 
 /// Leaders killed of each store.
 const KILLS: u64 = 1;
@@ -34,9 +37,17 @@ fn a_killed_leader_is_replaced() {
             times.push(kill_the_leader(cluster, number));
         }
     }
+    let mut stores = Vec::new();
     for (cluster, times) in &mut clusters {
         times.sort_unstable();
         let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);
+        stores.push(json!({
+            "store": format!("{:?}", cluster.kind()),
+            "commit": record::version(cluster.kind()),
+            "kills": times.len(),
+            "median_ms": median.as_millis() as u64,
+            "times_ms": times.iter().map(|time| time.as_millis() as u64).collect::<Vec<_>>(),
+        }));
         show(&format!(
             "{:?}: from the kill of a leader to the next acknowledged put, median {median:.3?}, \
              slowest {slowest:.3?} of {}: {times:.3?}",
@@ -44,6 +55,8 @@ fn a_killed_leader_is_replaced() {
             times.len()
         ));
     }
+    let test = record::test();
+    record::keep(&format!("{test}.json"), &json!({ "test": test, "args": ARGS, "stores": stores }));
 }
 
 /// Kills the leader of a cluster that has been at rest; returns the time to the next acknowledged put.

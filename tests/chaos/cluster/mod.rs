@@ -6,6 +6,8 @@
 mod clients;
 mod end;
 mod failover;
+mod faults;
+mod membership;
 mod nemesis;
 mod power;
 mod record;

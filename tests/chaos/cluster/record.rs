@@ -28,13 +28,10 @@ pub(crate) struct Record<'a> {
 impl Record<'_> {
     fn json(&self) -> Value {
         let faults: Vec<Value> = self.faults.iter().map(fault).collect();
-        let commit = match self.kind {
-            Kind::Etcfs => commit(),
-            Kind::Etcd => version_of_etcd(),
-        };
         json!({
+            "test": test(),
             "store": format!("{:?}", self.kind),
-            "commit": commit,
+            "commit": version(self.kind),
             "seed": self.seed,
             "seconds": self.lasted.as_secs(),
             "members": self.history.end.members.len(),
@@ -47,16 +44,19 @@ impl Record<'_> {
         })
     }
 
-    /// Writes it where `ETCFS_TEST_RECORDS` says, or beside what cargo builds.
     pub(crate) fn write(&self) {
-        let dir = std::env::var_os("ETCFS_TEST_RECORDS").map(PathBuf::from);
-        let dir = dir.unwrap_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("records"));
-        let name = format!("{:?}-{}.json", self.kind, self.seed).to_lowercase();
-        let text = serde_json::to_string_pretty(&self.json()).expect("a record is JSON");
-        fs::create_dir_all(&dir).expect("a directory for records");
-        fs::write(dir.join(&name), text + "\n").expect("a record of our own");
-        show(&format!("the record of the run is {}", dir.join(name).display()));
+        keep(&format!("{}-{}.json", test(), self.seed), &self.json());
     }
+}
+
+/// Writes a record where `ETCFS_TEST_RECORDS` says, or beside what cargo builds.
+pub(crate) fn keep(name: &str, record: &Value) {
+    let dir = std::env::var_os("ETCFS_TEST_RECORDS").map(PathBuf::from);
+    let dir = dir.unwrap_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("records"));
+    let text = serde_json::to_string_pretty(record).expect("a record is JSON");
+    fs::create_dir_all(&dir).expect("a directory for records");
+    fs::write(dir.join(name), text + "\n").expect("a record of our own");
+    show(&format!("the record of the run is {}", dir.join(name).display()));
 }
 
 impl fmt::Display for Record<'_> {
@@ -66,6 +66,13 @@ impl fmt::Display for Record<'_> {
         writeln!(f, "tolerated: {:?}", by_rule(self.tolerated))?;
         self.faults.iter().try_for_each(|fault| writeln!(f, "  {fault}"))
     }
+}
+
+/// The name of the test that runs.
+pub(crate) fn test() -> String {
+    let thread = std::thread::current();
+    let path = thread.name().expect("a test's thread has its name");
+    path.rsplit("::").next().unwrap_or(path).to_owned()
 }
 
 fn fault(fault: &Fault) -> Value {
@@ -86,6 +93,14 @@ fn by_rule(violations: &[Violation]) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::<Rule, u64>::new();
     violations.iter().for_each(|violation| *counts.entry(violation.rule).or_default() += 1);
     counts.into_iter().map(|(rule, count)| (format!("{rule:?}"), count)).collect()
+}
+
+/// What is under test.
+pub(crate) fn version(kind: Kind) -> String {
+    match kind {
+        Kind::Etcfs => commit(),
+        Kind::Etcd => version_of_etcd(),
+    }
 }
 
 /// The commit of the code under test; marked where the code is not quite it.

@@ -26,6 +26,9 @@ pub(super) fn check(stream: &Stream, log: &Log, compactions: &Compactions, verdi
         next: stream.request.start_revision,
         delivered: BTreeSet::new(),
     };
+    if check.is_boundary(stream.request.start_revision) {
+        check.verdict.count("watches from the compacted revision on");
+    }
     for (at, response) in &stream.responses {
         check.response(*at, response);
     }

@@ -7,6 +7,7 @@
 mod network;
 
 use std::{
+    fs,
     path::PathBuf,
     process::{Command, ExitStatus},
     time::Duration,
@@ -38,11 +39,13 @@ pub struct Shape {
     pub args: Vec<String>,
     /// Where each member's data lies, by its number; directories of the cluster's own by default.
     pub data_dirs: Vec<PathBuf>,
+    /// Each member's environment, by its number; nothing added by default.
+    pub env: Vec<Vec<(String, String)>>,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { members: 3, args: Vec::new(), data_dirs: Vec::new() }
+        Self { members: 3, args: Vec::new(), data_dirs: Vec::new(), env: Vec::new() }
     }
 }
 
@@ -54,6 +57,8 @@ pub struct Cluster {
     network: Network,
     kind: Kind,
     shape: Shape,
+    /// Of each place, how many members it has had before this one.
+    replaced: Vec<usize>,
     dir: TempDir,
 }
 
@@ -63,7 +68,8 @@ impl Cluster {
         let dir = tempfile::Builder::new().prefix("etcfs-tests-").tempdir().expect("a temporary directory");
         let network = Network::of(shape.members);
         let members = (0..shape.members).map(|_| None).collect();
-        let mut cluster = Self { members, network, kind, shape, dir };
+        let replaced = vec![0; shape.members];
+        let mut cluster = Self { members, network, kind, shape, replaced, dir };
         (0..cluster.len()).for_each(|member| cluster.launch(member));
         cluster.wait_until_ready();
         cluster
@@ -88,7 +94,7 @@ impl Cluster {
     }
 
     pub fn data_dir(&self, member: usize) -> PathBuf {
-        let own = || self.dir.path().join(format!("data-{member}"));
+        let own = || self.dir.path().join(format!("data-{member}-{}", self.replaced[member]));
         self.shape.data_dirs.get(member).cloned().unwrap_or_else(own)
     }
 
@@ -98,27 +104,42 @@ impl Cluster {
         self.shape.data_dirs[member] = dir;
     }
 
+    /// `http://HOST:PORT`, where the other members reach one.
+    pub fn peer_url(&self, member: usize) -> String {
+        format!("http://{}:{PEER_PORT}", self.network.peer_host(member))
+    }
+
+    /// Starts a new member, with nothing on its disk, in the place of a removed one.
+    pub fn join(&mut self, place: usize) {
+        self.kill(place);
+        self.replaced[place] += 1;
+        self.launch(place);
+    }
+
     /// Starts a member without waiting until it serves.
     pub fn launch(&mut self, member: usize) {
         let name = format!("{:?} {member} on {}", self.kind, self.endpoint(member));
         let mut command = self.network.inside(member, &self.command(member));
-        let log = self.dir.path().join(format!("log-{member}"));
-        self.members[member] = Some(Process::start(&name, &mut command, &log));
+        self.members[member] = Some(Process::start(&name, &mut command, &self.log_file(member)));
     }
 
     fn command(&self, member: usize) -> Command {
-        let url = |host: String, port: u16| format!("http://{host}:{port}");
-        let peer = |member| url(self.network.peer_host(member), PEER_PORT);
-        let client = url(self.network.client_host(member), CLIENT_PORT);
-        let all: Vec<String> = (0..self.len()).map(|number| format!("m{number}={}", peer(number))).collect();
+        let client = format!("http://{}", self.endpoint(member));
+        let peer = self.peer_url(member);
+        let all: Vec<String> =
+            (0..self.len()).map(|number| format!("m{number}={}", self.peer_url(number))).collect();
         let mut command = self.kind.command();
         command
             .args(["--name", &format!("m{member}"), "--data-dir"])
             .arg(self.data_dir(member))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer(member), "--initial-advertise-peer-urls", &peer(member)])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &all.join(",")])
+            .args(["--initial-cluster-state", if self.replaced[member] > 0 { "existing" } else { "new" }])
             .args(&self.shape.args);
+        for (name, value) in self.shape.env.get(member).into_iter().flatten() {
+            command.env(name, value);
+        }
         command
     }
 
@@ -180,6 +201,17 @@ impl Cluster {
         self.members[member].take().map(|mut process| process.stop())
     }
 
+    /// Waits until a member has ended by itself.
+    #[track_caller]
+    pub fn wait_for_end(&mut self, member: usize, patience: Duration) -> ExitStatus {
+        self.members[member].take().expect("the member runs").wait_for_end(patience)
+    }
+
+    /// The process of a member that runs.
+    pub fn pid(&self, member: usize) -> u32 {
+        self.members[member].as_ref().expect("the member runs").pid()
+    }
+
     pub fn pause(&self, member: usize) {
         self.signal(member, Signal::STOP);
     }
@@ -212,7 +244,14 @@ impl Cluster {
         Some(fallen)
     }
 
+    /// All that a member has logged since its first start.
     pub fn log(&self, member: usize) -> String {
-        self.members[member].as_ref().map(Process::log).unwrap_or_default()
+        fs::read(self.log_file(member))
+            .map(|log| String::from_utf8_lossy(&log).into_owned())
+            .unwrap_or_default()
+    }
+
+    fn log_file(&self, member: usize) -> PathBuf {
+        self.dir.path().join(format!("log-{member}"))
     }
 }
