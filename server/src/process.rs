@@ -28,7 +28,7 @@ pub fn main() -> ExitCode {
     let printed = match config::parse(std::env::args_os(), env) {
         Ok(Invocation::Serve(config)) => return serve(*config),
         Ok(Invocation::Version) => io::stdout().write_all(version::lines().as_bytes()),
-        Ok(Invocation::Help(text)) => io::stdout().write_all(text.as_bytes()),
+        Ok(Invocation::Help(text) | Invocation::Print(text)) => io::stdout().write_all(text.as_bytes()),
         Err(error) => {
             let _unheard = writeln!(io::stderr(), "etcfsd: {error}");
             return ExitCode::from(EXIT_USAGE);

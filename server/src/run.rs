@@ -251,7 +251,8 @@ async fn serve(
             let rules = Rules {
                 origins: config.web.origins.clone(),
                 hosts: config.web.hosts.clone(),
-                is_loopback: address.ip().is_loopback(),
+                // A page that has a name point here has no certificate for it.
+                is_loopback: address.ip().is_loopback() && !listener.is_secure(),
             };
             let web = Arc::new(Web::new(rules, http.clone(), gateway.clone()));
             let door = Door::Clients(rpc.clone(), web);

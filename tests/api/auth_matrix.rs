@@ -3,7 +3,7 @@
 //! The list of RPCs is the server's own, so one that is added has no row here
 //! until somebody has said who may call it, and the test fails.
 
-use bytes::{Buf as _, BufMut as _, Bytes};
+use bytes::Bytes;
 use etcfs_proto::{
     authpb::permission::Type,
     etcdserverpb::{
@@ -15,13 +15,11 @@ use etcfs_proto::{
 use etcfs_server::net::METHODS;
 use etcfs_tests::{
     api::{Api, grant as lease, put_on_lease},
+    raw::Raw,
     server::Kind,
 };
 use prost::Message as _;
-use tonic::{
-    Code, Status,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-};
+use tonic::{Code, Status};
 
 use crate::{
     auth::{BAD_TOKEN, DENIED, USER_EMPTY, add_user, enabled, subject},
@@ -124,46 +122,13 @@ fn body(method: &str, lease: i64) -> Vec<u8> {
     }
 }
 
-#[derive(Clone, Copy, Default)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Vec<u8>;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put_slice(&item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
-    }
-}
-
 /// Calls any RPC with the bytes of its request; gives how the first answer came out.
 fn call(api: &Api, path: String, body: Vec<u8>) -> Result<(), Status> {
     api.wait(async {
         let mut grpc = tonic::client::Grpc::new(api.channel()).max_decoding_message_size(usize::MAX);
         grpc.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
         let path = path.parse().expect("a method is a path");
-        let request = api.signed(tokio_stream::once(body));
+        let request = api.signed(tokio_stream::once(Bytes::from(body)));
         let mut answers = grpc.streaming(request, path, Raw).await?.into_inner();
         answers.message().await.map(drop)
     })

@@ -10,6 +10,7 @@
 #[macro_use]
 mod subject;
 
+mod abuse;
 mod auth;
 mod auth_holes;
 mod auth_matrix;
@@ -27,6 +28,7 @@ mod limits;
 mod lock;
 mod member;
 mod put;
+mod python;
 mod range;
 mod range_order;
 mod tls;

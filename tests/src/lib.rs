@@ -24,6 +24,7 @@ pub mod partition;
 pub mod port;
 pub mod process;
 pub mod proxy;
+pub mod raw;
 pub mod server;
 pub mod shared;
 pub mod wait;

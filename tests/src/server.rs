@@ -229,6 +229,25 @@ impl Server {
         self.running().pid()
     }
 
+    /// Bytes of memory that it holds now.
+    pub fn resident_bytes(&self) -> u64 {
+        self.memory("VmRSS")
+    }
+
+    /// The most that it has held.
+    pub fn peak_bytes(&self) -> u64 {
+        self.memory("VmHWM")
+    }
+
+    fn memory(&self, field: &str) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a running process");
+        let line = status.lines().find(|line| line.starts_with(field)).expect("the kernel says it");
+        let kilobytes: u64 =
+            line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number");
+        kilobytes * 1024
+    }
+
     pub fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("the server runs")
     }

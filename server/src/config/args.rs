@@ -1,16 +1,24 @@
-//! The command line and the environment, with etcd's names and defaults.
+//! Every setting as a flag, with etcd's names and defaults, and the ways that it
+//! may be given in.
 //!
 //! `--some-flag` is also `ETCFSD_SOME_FLAG` and `ETCD_SOME_FLAG`. As with
 //! etcd, a flag whose variable is set as well is refused rather than decided,
-//! single-dash flags work, and an empty variable counts as unset. The doc
-//! comments here are the `--help` text.
+//! single-dash flags work, an empty variable counts as unset, and where there is
+//! a configuration file it alone counts. The doc comments here are the `--help`
+//! text.
 
-use std::{collections::BTreeMap, ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, ValueEnum, parser::ValueSource};
 
 use super::{
-    Config, ConfigError, LogFormat, LogLevel, check,
+    Config, ConfigError, LogFormat, LogLevel, check, file, idle,
     tls::{PeerTlsArgs, TlsArgs},
     unsupported,
 };
@@ -22,6 +30,8 @@ pub enum Invocation {
     Version,
     /// The text to print.
     Help(String),
+    /// The settings to print, as a configuration file.
+    Print(String),
 }
 
 /// A key-value server that speaks the etcd v3 API.
@@ -31,6 +41,12 @@ pub(super) struct Args {
     /// Print the version and exit.
     #[arg(long)]
     pub(super) version: bool,
+    /// Print the settings that result, as a configuration file, and exit.
+    #[arg(long)]
+    pub(super) print_config: bool,
+    /// File of settings (YAML); other flags and the environment are passed over then.
+    #[arg(long)]
+    pub(super) config_file: Option<PathBuf>,
 
     /// Name of this member.
     #[arg(long, default_value = "default", help_heading = "Member")]
@@ -207,8 +223,9 @@ pub fn parse(
     argv: impl IntoIterator<Item = OsString>,
     env: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Invocation, ConfigError> {
-    let mut argv: Vec<OsString> = argv.into_iter().map(with_two_dashes).collect();
+    let argv = argv.into_iter().map(with_two_dashes).collect();
     let mut command = Args::command();
+    let (mut argv, mut warnings) = idle::take_from(argv)?;
     refuse_unsupported_flags(&argv)?;
     let matches = match command.try_get_matches_from_mut(&argv) {
         Ok(matches) => matches,
@@ -220,41 +237,129 @@ pub fn parse(
     if matches.get_flag("version") {
         return Ok(Invocation::Version);
     }
+    let prints = matches.get_flag("print_config");
 
-    let mut given = Given::new();
-    let mut flags = BTreeMap::new();
-    for arg in command.get_arguments() {
-        let (Some(long), id) = (arg.get_long(), arg.get_id().as_str()) else { continue };
-        if matches!(long, "help" | "version") {
-            continue;
-        }
-        if matches.value_source(id) == Some(ValueSource::CommandLine) {
-            let raw = matches.get_raw(id).and_then(|mut raw| raw.next()).unwrap_or_default();
-            given.insert(long.to_owned(), raw.to_string_lossy().into_owned());
-        }
-        for name in std::iter::once(long).chain(arg.get_all_aliases().unwrap_or_default()) {
-            flags.insert(name.to_owned(), long.to_owned());
-        }
-    }
-    let (from_env, warnings) = read_environment(env, &flags, &given)?;
-    argv.extend(from_env.iter().map(|(flag, value)| format!("--{flag}={value}").into()));
+    let flags = Flags::of(&command);
+    let mut given = flags.given(&command, &matches);
+    let from_env = read_environment(env, &flags, &given, &mut warnings)?;
+    argv.extend(arguments(&from_env));
     given.extend(from_env);
+    if let Some(path) = given.remove("config-file") {
+        let program = argv.into_iter().next().unwrap_or_default();
+        let own = read_file(path.as_ref(), &flags, &mut warnings)?;
+        let passed_over = given.iter().filter(|(flag, value)| own.get(*flag) != Some(value));
+        warnings.extend(passed_over.map(|(flag, value)| {
+            format!("--{flag}={value} is passed over: only the file counts that --config-file={path} names")
+        }));
+        argv = std::iter::once(program).chain(arguments(&own)).collect();
+        given = own;
+    }
 
     let matches = command.try_get_matches_from_mut(&argv).map_err(|error| usage(&error))?;
     let args = Args::from_arg_matches(&matches).map_err(|error| usage(&error))?;
     let mut config = check::config(args, &given)?;
     config.warnings.extend(warnings);
-    Ok(Invocation::Serve(Box::new(config)))
+    Ok(if prints {
+        Invocation::Print(flags.print(&command, &matches))
+    } else {
+        Invocation::Serve(Box::new(config))
+    })
 }
 
-/// The flags that the environment sets, and what it says that nobody asked for.
+fn arguments(given: &Given) -> impl Iterator<Item = OsString> {
+    given.iter().map(|(flag, value)| format!("--{flag}={value}").into())
+}
+
+/// Every name that a setting has, with its flag's.
+#[derive(Debug)]
+struct Flags(BTreeMap<String, String>);
+
+/// Flags that are no settings of a server.
+const ACTIONS: [&str; 3] = ["help", "version", "print-config"];
+
+impl Flags {
+    fn of(command: &clap::Command) -> Self {
+        let mut flags = BTreeMap::new();
+        for arg in command.get_arguments() {
+            let Some(long) = arg.get_long().filter(|long| !ACTIONS.contains(long)) else { continue };
+            for name in std::iter::once(long).chain(arg.get_all_aliases().unwrap_or_default()) {
+                flags.insert(name.to_owned(), long.to_owned());
+            }
+        }
+        Self(flags)
+    }
+
+    fn flag(&self, name: &str) -> Option<&String> {
+        self.0.get(name)
+    }
+
+    /// What the command line has set.
+    fn given(&self, command: &clap::Command, matches: &clap::ArgMatches) -> Given {
+        let set = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+        self.values(command, matches)
+            .filter(|(id, _, _)| set(id))
+            .map(|(_, long, value)| (long, value))
+            .collect()
+    }
+
+    /// All settings that have a value, as a configuration file.
+    fn print(&self, command: &clap::Command, matches: &clap::ArgMatches) -> String {
+        let mut text = String::new();
+        for (_, long, value) in self.values(command, matches).filter(|(_, long, _)| long != "config-file") {
+            let is_bare = value.parse::<i64>().is_ok_and(|number| number.to_string() == value)
+                || matches!(value.as_str(), "true" | "false");
+            // A text of JSON is one of YAML.
+            let value = if is_bare { value } else { serde_json::Value::from(value).to_string() };
+            text.push_str(&format!("{long}: {value}\n"));
+        }
+        text
+    }
+
+    /// The id, the flag and the value of each setting that has one.
+    fn values<'a>(
+        &'a self,
+        command: &'a clap::Command,
+        matches: &'a clap::ArgMatches,
+    ) -> impl Iterator<Item = (&'a str, String, String)> {
+        command.get_arguments().filter_map(|arg| {
+            let (long, id) = (arg.get_long()?, arg.get_id().as_str());
+            let raw = matches.get_raw(id).filter(|_| self.0.contains_key(long))?.next()?;
+            Some((id, long.to_owned(), raw.to_string_lossy().into_owned()))
+        })
+    }
+}
+
+/// The flags that a configuration file sets.
+fn read_file(path: &Path, flags: &Flags, warnings: &mut Vec<String>) -> Result<Given, ConfigError> {
+    let mut given = Given::new();
+    for (name, value) in file::read(path)? {
+        let setting = format!("{}: {name}", path.display());
+        if idle::take(&name, &value, &format!("{setting}={value}"), warnings)? {
+            continue;
+        }
+        let Some(flag) = flags.flag(&name).filter(|flag| *flag != "config-file") else {
+            if let Some(reason) = unsupported::reason(&name) {
+                return Err(ConfigError::NotSupported { setting: format!("{setting}={value}"), reason });
+            }
+            let remedy = "there is no such setting; see etcfsd --help".to_owned();
+            return Err(ConfigError::Refused { setting, value, remedy });
+        };
+        if let Some(other) = given.insert(flag.clone(), value.clone()) {
+            let remedy = format!("--{flag}={other} is its other name; drop one of the two");
+            return Err(ConfigError::Refused { setting, value, remedy });
+        }
+    }
+    Ok(given)
+}
+
+/// The flags that the environment sets; what it says that nobody asked for is warned of.
 fn read_environment(
     env: impl IntoIterator<Item = (String, String)>,
-    flags: &BTreeMap<String, String>,
+    flags: &Flags,
     given: &Given,
-) -> Result<(Given, Vec<String>), ConfigError> {
+    warnings: &mut Vec<String>,
+) -> Result<Given, ConfigError> {
     let mut found: BTreeMap<String, (String, String)> = BTreeMap::new();
-    let mut warnings = Vec::new();
     let mut env: Vec<_> = env.into_iter().collect();
     env.sort();
     for (variable, value) in env {
@@ -264,7 +369,10 @@ fn read_environment(
             continue;
         }
         let name = name.to_ascii_lowercase().replace('_', "-");
-        let Some(flag) = flags.get(&name) else {
+        if idle::take(&name, &value, &format!("{variable}={value}"), warnings)? {
+            continue;
+        }
+        let Some(flag) = flags.flag(&name) else {
             if let Some(reason) = unsupported::reason(&name) {
                 return Err(ConfigError::NotSupported { setting: format!("{variable}={value}"), reason });
             }
@@ -290,7 +398,7 @@ fn read_environment(
             _ => found.insert(flag.clone(), (variable, value)),
         };
     }
-    Ok((found.into_iter().map(|(flag, (_, value))| (flag, value)).collect(), warnings))
+    Ok(found.into_iter().map(|(flag, (_, value))| (flag, value)).collect())
 }
 
 /// `-data-dir` is how etcd's own documents often write `--data-dir`.

@@ -53,6 +53,8 @@ fn embedded(data_dir: PathBuf, client: SocketAddr, args: Vec<String>) -> Result<
     ];
     match parse(argv.into_iter().chain(args).map(Into::into), std::iter::empty())? {
         Invocation::Serve(config) => Ok(Config { data_dir, ..*config }),
-        Invocation::Version | Invocation::Help(_) => unreachable!("neither is asked for"),
+        Invocation::Version | Invocation::Help(_) | Invocation::Print(_) => {
+            unreachable!("neither is asked for")
+        }
     }
 }

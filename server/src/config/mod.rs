@@ -1,7 +1,7 @@
 //! What a server is told to be: one plain [`Config`], checked before it exists.
 //!
-//! Flags and environment carry etcd's names and defaults (`args`), the rules
-//! between them stand in `check`. Whoever holds a `Config` may trust it: no
+//! Flags, environment and a configuration file (`file`) carry etcd's names and
+//! defaults (`args`), the rules between them stand in `check`. Whoever holds a `Config` may trust it: no
 //! other module looks at a flag, an environment variable or a default again.
 //! What is unknown, contradictory or not supported yet is refused by name,
 //! value and remedy; nothing is ignored in silence.
@@ -10,7 +10,9 @@ mod args;
 mod auth;
 mod check;
 mod embedded;
+mod file;
 mod gates;
+mod idle;
 mod names;
 mod tls;
 mod unsupported;
@@ -219,6 +221,8 @@ pub enum ConfigError {
     Shadowed { variable: String, value: String, flag: String },
     #[error("{first} and {second} say different things for --{flag}; unset one of them")]
     Contradiction { first: String, second: String, flag: String },
+    #[error("--config-file={}: {reason}", path.display())]
+    File { path: PathBuf, reason: String },
     #[error("{setting}: {reason}; remove it")]
     NotSupported { setting: String, reason: &'static str },
 }

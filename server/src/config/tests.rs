@@ -1,5 +1,7 @@
 //! The rules of the settings, and that each refusal says what to do.
 
+use std::ffi::OsString;
+
 use super::*;
 
 fn serve(args: &[&str], env: &[(&str, &str)]) -> Result<Config, String> {
@@ -76,7 +78,102 @@ fn unknown_settings_are_refused_and_foreign_variables_mentioned() {
 fn settings_of_etcd_that_are_not_here_yet_are_refused_with_the_reason() {
     refused(&["--wal-dir=/x"], &["--wal-dir=/x", "the log lives in the data directory", "remove it"]);
     refused(&["--experimental-compact-hash-check-enabled=true"], &["--corrupt-check-time"]);
-    refused(&["--pre-vote"], &["--pre-vote", "always ask"]);
+    refused(&["--pre-vote=false"], &["--pre-vote=false", "always ask"]);
+}
+
+#[test]
+fn settings_of_etcd_that_change_nothing_are_taken() {
+    let taken = [
+        "--logger=zap",
+        "--log-outputs",
+        "stderr",
+        "--pre-vote",
+        "--enable-pprof=false",
+        "-socket-reuse-address",
+        "--name=a",
+    ];
+    let config = serve(&taken, &[("ETCD_UNSAFE_NO_FSYNC", "false")]).unwrap();
+    assert_eq!((config.name.as_str(), config.warnings.as_slice()), ("a", &[][..]));
+    let tuned = ["--max-wals", "7", "--experimental-compaction-batch-limit=9"];
+    let config = serve(&tuned, &[("ETCD_MAX_SNAPSHOTS", "3")]).unwrap();
+    let reason = "has no effect: there is nothing to tune here: the storage is not etcd's";
+    let tuned = ["--max-wals=7", "--experimental-compaction-batch-limit=9", "ETCD_MAX_SNAPSHOTS=3"];
+    assert_eq!(config.warnings, tuned.map(|setting| format!("{setting} {reason}")));
+    refused(
+        &["--unsafe-no-fsync"],
+        &["--unsafe-no-fsync=true: what is acknowledged is on disk, always; remove it"],
+    );
+    refused(&["--logger=capnslog"], &["--logger=capnslog", "one logger"]);
+    refused(&["--max-wals"], &["a value is required for '--max-wals'"]);
+}
+
+/// A file of settings, and its name.
+fn file(text: &str) -> (tempfile::NamedTempFile, String) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, text).unwrap();
+    let path = file.path().to_str().unwrap().to_owned();
+    (file, path)
+}
+
+#[test]
+fn where_there_is_a_file_it_alone_counts() {
+    let (_file, path) = file("name: a\nheartbeat-interval: 50\nmax-wals: 5\n");
+    let by_flag = serve(&["--config-file", &path, "--name=b"], &[("ETCD_SNAPSHOT_COUNT", "7")]).unwrap();
+    assert_eq!((by_flag.name.as_str(), by_flag.snapshot_count), ("a", 10_000));
+    assert_eq!(by_flag.heartbeat_interval, Duration::from_millis(50));
+    let said = by_flag.warnings.join("\n");
+    for setting in ["--name=b", "--snapshot-count=7", "max-wals=5 has no effect"] {
+        assert!(said.contains(setting), "{setting}: {said}");
+    }
+    let by_variable = serve(&[], &[("ETCD_CONFIG_FILE", &path), ("ETCD_NAME", "a")]).unwrap();
+    assert_eq!((by_variable.name.as_str(), by_variable.warnings.len()), ("a", 1), "what both say is no news");
+}
+
+#[test]
+fn a_files_settings_are_judged_as_flags_are() {
+    for (text, words) in [
+        ("naem: x\n", &["naem=x", "no such setting"][..]),
+        ("wal-dir: /x\n", &["wal-dir=/x", "the log lives in the data directory", "remove it"]),
+        ("heartbeat-interval: -1\n", &["--heartbeat-interval=-1", "at least 1"]),
+        ("heartbeat-interval: soon\n", &["--heartbeat-interval", "soon"]),
+        ("listen-client-urls: http://0.0.0.0:1\n", &["--advertise-client-urls is required"]),
+        ("config-file: /other\n", &["config-file=/other", "no such setting"]),
+        ("unsafe-no-fsync: true\n", &["unsafe-no-fsync=true", "on disk, always"]),
+        (
+            "watch-progress-notify-interval: 5s\nexperimental-watch-progress-notify-interval: 6s\n",
+            &["watch-progress-notify-interval", "drop one of the two"],
+        ),
+        ("name: [a\n", &["--config-file="]),
+    ] {
+        let (_file, path) = file(text);
+        let refusal = serve(&["--config-file", &path], &[]).unwrap_err();
+        for word in words {
+            assert!(refusal.contains(word), "{text:?}: {refusal}");
+        }
+    }
+    refused(&["--config-file=/no/such/file"], &["--config-file=/no/such/file: No such file"]);
+}
+
+#[test]
+fn printed_settings_are_a_file_that_says_the_same() {
+    let print = |args: &[&str]| match parse(["etcfsd"].iter().chain(args).map(|arg| arg.into()), []) {
+        Ok(Invocation::Print(text)) => text,
+        other => panic!("{other:?}"),
+    };
+    let text =
+        print(&["--print-config", "--name=a: b", "--quota-backend-bytes=-1", "--cors=*", "--log-level=warn"]);
+    for line in ["name: \"a: b\"", "quota-backend-bytes: -1", "cors: \"*\"", "enable-grpc-gateway: true"] {
+        assert!(text.lines().any(|printed| printed == line), "{line}: {text}");
+    }
+    assert!(!text.lines().any(|line| line.starts_with("config-file") || line.starts_with("print")), "{text}");
+    let (_file, path) = file(&text);
+    assert_eq!(print(&["--print-config", "--config-file", &path]), text);
+    let from_file = serve(&["--config-file", &path], &[]).unwrap();
+    let from_flags = serve(&["--name=a: b", "--quota-backend-bytes=-1", "--cors=*", "--log-level=warn"], &[]);
+    assert_eq!(from_file, from_flags.unwrap());
+    // What would not be served is not printed either.
+    let refusal = parse(["etcfsd", "--print-config", "--max-txn-ops=0"].map(OsString::from), []).unwrap_err();
+    assert!(refusal.to_string().contains("--max-txn-ops=0"), "{refusal}");
 }
 
 #[test]

@@ -10,7 +10,6 @@ const ELSEWHERE: &str = "there is nothing to tune here: the storage is not etcd'
 
 /// Names without dashes in front, with the reason.
 const SETTINGS: &[(&str, &str)] = &[
-    ("config-file", "a configuration file is not supported yet; use flags or the environment"),
     ("wal-dir", "the log lives in the data directory"),
     ("client-cert-file", "the server is no client of itself"),
     ("client-key-file", "the server is no client of itself"),

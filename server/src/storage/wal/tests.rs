@@ -9,6 +9,8 @@ use std::{
     },
 };
 
+use proptest::prelude::*;
+
 use super::*;
 
 const SEGMENT: usize = 16 << 10;
@@ -169,6 +171,35 @@ fn a_flipped_byte_in_what_was_synced_is_refused() {
             Err(WalError::Corrupt { .. } | WalError::Format { .. }) => {}
             Ok(Some(2)) if at >= end - 4 => {}
             other => panic!("byte {at}: {other:?}"),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Whatever has become of a file, what is read of it was written, or it is refused.
+    #[test]
+    fn a_spoilt_file_is_refused_or_read_as_it_was(
+        spots in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let wal = Wal::open(dir.path(), options()).expect("opened");
+        fill(&wal, 0..9, 40);
+        wal.close();
+        let file = last_segment(dir.path());
+        let end = used(&file);
+        let found = recovered(dir.path(), |dir| edit(&last_segment(dir), |bytes| {
+            for (at, byte) in &spots {
+                bytes[at.index(end)] = *byte;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(end));
+            }
+        }));
+        if let Ok(last) = found {
+            prop_assert!(last.is_none_or(|last| last < 9), "{last:?}");
         }
     }
 }
