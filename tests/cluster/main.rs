@@ -9,5 +9,6 @@ mod failover;
 mod leader;
 mod lease;
 mod membership;
+mod rolling;
 mod snapshot;
 mod tls;
