@@ -5,6 +5,7 @@ mod flood;
 mod frames;
 mod garbage;
 mod many;
+mod slow;
 mod watchers;
 
 use etcfs_tests::server::{Kind, Options, Server};

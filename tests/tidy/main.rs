@@ -4,6 +4,7 @@
 //! stays behind. The rest reads the code, the manual pages and the documents and
 //! compares. A failure lists every breach at once, each with its file.
 
+mod conformance;
 mod dashboard;
 mod files;
 mod imports;

@@ -80,7 +80,10 @@ const STORY: &[Step] = &[
         r#"{"leader":{"name":"ZWxlY3Q=","key":"ZWxlY3QvNQ==","rev":"12"},"value":"Mg=="}"#,
     ),
     step("/v3/election/proclaim", "{}"),
-    step("/v3/election/resign", r#"{"leader":{"name":"ZWxlY3Q=","key":"ZWxlY3QvNQ==","rev":"12"}}"#),
+    step(
+        "/v3/election/resign",
+        r#"{"leader":{"name":"ZWxlY3Q=","key":"ZWxlY3QvNQ==","rev":"12","lease":"5"}}"#,
+    ),
     step("/v3/election/resign", "{}"),
     step("/v3/cluster/member/add", r#"{"peerURLs":["no url"]}"#),
     step("/v3/cluster/member/add", "{}"),
