@@ -158,7 +158,7 @@ fn time(operation: &Operation, answer: &LeaseTimeToLiveResponse, known: &Known, 
     let Operation { asked, answered, .. } = *operation;
     if known.ended.is_some_and(|ended| ended < asked) {
         let text = format!("{} told {}s of an ended lease", shown(operation), answer.ttl);
-        return verdict.breach(Rule::LeaseStaysEnded, text);
+        return verdict.breach(Rule::LeaseIsToldRight, text);
     }
     if known.granted.is_some_and(|granted| granted != answer.granted_ttl) || answer.ttl > answer.granted_ttl {
         let (left, granted) = (answer.ttl, answer.granted_ttl);
@@ -209,7 +209,7 @@ fn list(
     for (id, known) in known {
         if listed.contains(id) && known.ended.is_some_and(|ended| ended < asked) {
             let text = format!("{} has {id:x}, which had ended", shown(operation));
-            verdict.breach(Rule::LeaseStaysEnded, text);
+            verdict.breach(Rule::LeaseIsToldRight, text);
         }
         if !listed.contains(id) && known.lives(asked, answered) {
             let text = format!("{} has not {id:x}, which lived", shown(operation));

@@ -202,17 +202,17 @@ fn an_ended_lease_that_is_told_to_be_there_is_found() {
     let mut store = leased();
     store.revoke();
     store.time_to_live(1, &[]);
-    breaks(Rule::LeaseStaysEnded, &store.end());
+    breaks(Rule::LeaseIsToldRight, &store.end());
     let mut store = leased();
     store.revoke();
     store.leases(&[LEASE]);
-    breaks(Rule::LeaseStaysEnded, &store.end());
+    breaks(Rule::LeaseIsToldRight, &store.end());
     let mut store = leased();
     store.now += 2_000;
     store.lease_ends();
     store.get("lease/a");
     store.leases(&[LEASE]);
-    breaks(Rule::LeaseStaysEnded, &store.end());
+    breaks(Rule::LeaseIsToldRight, &store.end());
 }
 
 #[test]
