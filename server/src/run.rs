@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use etcfs_proto::etcfs::{
-    command::{ClusterVersion, MemberAttributes, Request, request::Body},
+    command::{MemberAttributes, Request, request::Body},
     peer::errands_server::ErrandsServer,
 };
 use tokio::{sync::Semaphore, time};
@@ -15,7 +15,7 @@ use tonic::service::{Routes, interceptor::InterceptedService};
 
 use crate::{
     auth::{Jwt, JwtKeys},
-    background::{Compactor, CorruptionCheck, Inconsistent},
+    background::{Compactor, CorruptionCheck, Inconsistent, Versions},
     config::{AuthToken, Config, Founder, Quota},
     discovery,
     lease::lessor::Lessor,
@@ -26,8 +26,8 @@ use crate::{
     propose::{Errands, Members, Proposer, ReadBarrier},
     raft::{self, Bootstrap, Dialer, InitialMember, MemberRules, Node, PeerService},
     service::{
-        Access, Admission, Auth, Cluster, Election, Errands as ErrandService, Headers, Health, Kv, Lease,
-        Lock, Logins, Maintenance, Queues, Services, TokenKind, Watch,
+        Access, Admission, Auth, Cluster, Election, Errands as ErrandService, Headers, Health, Kv,
+        Lease, Lock, Logins, Maintenance, Queues, Services, TokenKind, Watch,
     },
     storage::DataDir,
     tls::{Acceptor, Connector},
@@ -37,10 +37,12 @@ use crate::{
 
 /// Pause before something that must happen at the start is tried again.
 const START_RETRY: Duration = Duration::from_millis(100);
+/// Between two looks whether a new cluster has a version.
+const VERSION_LOOK: Duration = Duration::from_millis(5);
 
 /// Serves until `shutdown` is cancelled; what was acknowledged is on disk.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    tracing::info!(version = version::OWN, api = version::API, name = config.name, "starting");
+    tracing::info!(version = version::OWN, api = version::api(), name = config.name, "starting");
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     raise_descriptor_limit();
     // Before the data is opened: a port that is taken should be told at once.
@@ -127,6 +129,8 @@ async fn serve(
         peer_tasks.spawn(net::serve(listener, door, limits, slots, metrics.clone(), peers_end.clone()));
     }
     tasks.spawn(lessor.clone().run(members.watch(), shutdown.clone()));
+    let versions = Versions { members: members.clone(), proposer: proposer.clone() };
+    tasks.spawn(versions.run(shutdown.clone()));
     if let Some(rule) = config.auto_compaction {
         let compactor = Compactor {
             rule,
@@ -370,8 +374,10 @@ async fn publish(config: &Config, members: &Members, proposer: &Proposer, barrie
                 name: config.name.clone(),
                 client_urls: config.advertise_client.clone(),
             })
-        } else if members.cluster_version() != version::CLUSTER {
-            Body::ClusterVersion(ClusterVersion { version: version::CLUSTER.to_owned() })
+        } else if members.cluster_version().is_empty() {
+            // The leader is about to decide it.
+            time::sleep(VERSION_LOOK).await;
+            continue;
         } else {
             return;
         };
@@ -394,7 +400,7 @@ fn describe(
         Quota::Bytes(bytes) => bytes,
         Quota::Unlimited => 0,
     };
-    metrics.describe(members.member_id(), version::API, quota);
+    metrics.describe(members.member_id(), version::api(), quota);
     let (state, hub, members, sizes) = (node.state(), node.hub(), members.clone(), sizes.clone());
     let (image, proposer, peers) = (node.image(), proposer.clone(), node.clone());
     metrics.read_from(Box::new(move || {
@@ -463,7 +469,7 @@ fn raft_options(config: &Config, metrics: &Metrics) -> anyhow::Result<raft::Raft
         dialer: Dialer::new(config.election_timeout, tls),
         rules: MemberRules { strict: config.strict_reconfig_check, max_learners: config.max_learners },
         force_new_cluster: config.force_new_cluster,
-        version: version::API,
+        version: version::api(),
         heartbeat_interval: config.heartbeat_interval,
         election_timeout: config.election_timeout,
         snapshot_count: config.snapshot_count,

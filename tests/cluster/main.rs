@@ -12,3 +12,4 @@ mod membership;
 mod rolling;
 mod snapshot;
 mod tls;
+mod upgrade;

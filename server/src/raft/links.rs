@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use etcfs_proto::etcfs::{
-    peer::{self, errands_client, peer_client::PeerClient},
+    peer::{self, errands_client, peer_client::PeerClient, roster_client::RosterClient},
     record,
 };
 use parking_lot::Mutex;
@@ -224,6 +224,16 @@ impl Links {
         let request = within(peer::ReadIndexRequest {}, timeout);
         let answer = self.noted(link, link.control()?.read_index(request).await)?;
         Ok(answer.into_inner().read)
+    }
+
+    /// Asks a member which version of the API it speaks.
+    pub(super) async fn version(&self, link: &Link, timeout: Duration) -> Result<String, Status> {
+        let mut roster = RosterClient::with_interceptor(link.way()?.control.clone(), link.badge.clone());
+        let answer = roster.members(within(peer::MembersRequest { asker: 0 }, timeout)).await?.into_inner();
+        if answer.member_id != link.id {
+            return Err(Status::unavailable("another member answers there"));
+        }
+        Ok(answer.version)
     }
 
     /// Has a leader append an encoded batch; true if it refused.

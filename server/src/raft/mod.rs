@@ -41,6 +41,7 @@ pub use badge::{Badge, Guard};
 pub use bootstrap::{Bootstrap, InitialMember};
 pub use dial::{Connecting, Dialer, Network, Stream, Tcp};
 use etcfs_proto::etcfs::{command, record};
+use futures_util::future::join_all;
 pub use host::{Host, OpenEngine};
 pub use links::ErrandsClient;
 pub use membership::{ChangeError, MemberChange, MemberRules};
@@ -308,6 +309,17 @@ impl Node {
     fn link(&self, member: u64) -> Option<Arc<links::Link>> {
         let membership = self.inner.metrics.borrow_watched().membership_config.clone();
         membership.get_node(&member).map(|peer| self.inner.links.to(member, peer))
+    }
+
+    /// What each other member speaks; `None` for one that does not answer.
+    pub async fn versions(&self) -> Vec<(u64, Option<String>)> {
+        let membership = self.inner.metrics.borrow_watched().membership_config.clone();
+        let others = membership.nodes().map(|(id, _)| *id).filter(|id| *id != self.member_id());
+        let asked = others.map(|id| async move {
+            let Some(link) = self.link(id) else { return (id, None) };
+            (id, self.inner.links.version(&link, self.inner.election_timeout).await.ok())
+        });
+        join_all(asked).await
     }
 
     /// Lets in other members of this cluster alone.

@@ -235,6 +235,7 @@ impl roster_server::Roster for PeerService {
             members,
             version: self.node.inner.version.to_owned(),
             asker_removed: cluster.is_removed(request.get_ref().asker),
+            cluster_version: cluster.version(),
         }))
     }
 }
