@@ -26,7 +26,7 @@ use crate::{
     propose::{Errands, Members, Proposer, ReadBarrier},
     raft::{self, Bootstrap, Dialer, InitialMember, MemberRules, Node, PeerService},
     service::{
-        Access, Admission, Auth, Cluster, Election, Errands as ErrandService, Headers, Health, Kv,
+        Access, Admission, Auth, Check, Cluster, Election, Errands as ErrandService, Headers, Health, Kv,
         Lease, Lock, Logins, Maintenance, Queues, Services, TokenKind, Watch,
     },
     storage::DataDir,
@@ -237,7 +237,8 @@ async fn serve(
         if let Some(interval) = config.corrupt_check_interval {
             tasks.spawn(check.run(interval, shutdown.clone()));
         }
-        let http = Arc::new(Http::new(services.health.clone(), metrics.clone()));
+        let health = services.health.clone();
+        let http = Arc::new(Http::new(health.clone(), metrics.clone()));
         let rpc = Arc::new(Rpc::new(services, metrics.clone(), &config.limits, shutdown.clone()));
         let gateway = config.web.gateway.then(|| {
             let gateway = Gateway::new(rpc.clone(), config.limits.max_receive_bytes());
@@ -270,6 +271,9 @@ async fn serve(
             tasks.spawn(net::serve(listener, door, config.limits, slots, metrics.clone(), shutdown.clone()));
         }
         notify_supervisor(&[sd_notify::NotifyState::Ready]);
+        if let Some(interval) = sd_notify::watchdog_enabled() {
+            tasks.spawn(feed_watchdog(interval, health, shutdown.clone()));
+        }
         shutdown.cancelled().await;
         notify_supervisor(&[sd_notify::NotifyState::Stopping]);
     }
@@ -439,6 +443,18 @@ fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::debug!(%error, "could not raise the limit of open files");
+    }
+}
+
+/// Tells systemd, twice in its time, that this member answers: it is started anew otherwise.
+/// What a member without the others can answer is asked, as no restart brings them back.
+async fn feed_watchdog(interval: Duration, health: Health, shutdown: CancellationToken) {
+    let mut ticks = time::interval(interval / 2);
+    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        match health.run(Check::SerializableRead).await {
+            Ok(()) => notify_supervisor(&[sd_notify::NotifyState::Watchdog]),
+            Err(reason) => tracing::warn!(reason, "not well: the watchdog is not fed"),
+        }
     }
 }
 

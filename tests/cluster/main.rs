@@ -11,5 +11,6 @@ mod lease;
 mod membership;
 mod rolling;
 mod snapshot;
+mod supervisor;
 mod tls;
 mod upgrade;
