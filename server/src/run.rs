@@ -20,7 +20,7 @@ use crate::{
     discovery,
     lease::lessor::Lessor,
     maintain::{Hash, Sizes},
-    metrics::{Metrics, Readings},
+    metrics::{Metrics, PeerReading, Readings},
     mvcc::StoreOptions,
     net::{self, Door, Gateway, Http, Listener, METHODS, Rpc, Rules, Web},
     propose::{Errands, Members, Proposer, ReadBarrier},
@@ -37,6 +37,8 @@ use crate::{
 
 /// Pause before something that must happen at the start is tried again.
 const START_RETRY: Duration = Duration::from_millis(100);
+/// A sync of the log that takes longer is told, as etcd does: all writes wait for it.
+const SLOW_SYNC: Duration = Duration::from_secs(1);
 /// Between two looks whether a new cluster has a version.
 const VERSION_LOOK: Duration = Duration::from_millis(5);
 
@@ -216,7 +218,7 @@ async fn serve(
         health: Health { kv: kv.clone(), alarms: state.alarms.clone(), members: members.clone() },
         kv,
     };
-    describe(&metrics, node, &members, &sizes, &proposer, config);
+    describe(&metrics, node, &members, &sizes, &proposer, &barrier, config);
 
     let check = CorruptionCheck {
         hash: hash.clone(),
@@ -398,6 +400,7 @@ fn describe(
     members: &Members,
     sizes: &Sizes,
     proposer: &Proposer,
+    barrier: &ReadBarrier,
     config: &Config,
 ) {
     let quota = match config.quota {
@@ -406,7 +409,7 @@ fn describe(
     };
     metrics.describe(members.member_id(), version::api(), quota);
     let (state, hub, members, sizes) = (node.state(), node.hub(), members.clone(), sizes.clone());
-    let (image, proposer, peers) = (node.image(), proposer.clone(), node.clone());
+    let (image, proposer, barrier, peers) = (node.image(), proposer.clone(), barrier.clone(), node.clone());
     metrics.read_from(Box::new(move || {
         let status = members.status();
         let watch = hub.metrics();
@@ -432,9 +435,16 @@ fn describe(
             leases: state.leases.ids().len() as u64,
             image_lag_bytes: image.lag_bytes(),
             cluster_version: members.cluster_version(),
-            peers: peers.peers_in_contact() as u64,
+            peers: peers.peers().into_iter().map(peer_reading).collect(),
+            slow_applies: peers.slow_applies(),
+            slow_read_indexes: barrier.slow(),
+            read_indexes_failed: barrier.failed(),
         }
     }));
+}
+
+fn peer_reading(peer: raft::PeerReading) -> PeerReading {
+    PeerReading { id: format!("{:x}", peer.member_id), up: peer.up, failures: peer.failures }
 }
 
 /// As many open files as the system lets us have: each client takes one.
@@ -491,7 +501,12 @@ fn raft_options(config: &Config, metrics: &Metrics) -> anyhow::Result<raft::Raft
         snapshot_count: config.snapshot_count,
         store: StoreOptions { value_cache_bytes: config.value_cache_bytes as u64 },
         hub: HubOptions { fragment_bytes: config.limits.max_receive_bytes(), ..HubOptions::default() },
-        on_fsync: Box::new(move |time| fsync.observe(time.as_secs_f64())),
+        on_fsync: Box::new(move |time| {
+            fsync.observe(time.as_secs_f64());
+            if time >= SLOW_SYNC {
+                tracing::warn!(took = ?time, expected = ?SLOW_SYNC, "slow fdatasync");
+            }
+        }),
         on_image_commit: Box::new(move |time| commit.observe(time.as_secs_f64())),
     })
 }

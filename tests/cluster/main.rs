@@ -9,6 +9,7 @@ mod failover;
 mod leader;
 mod lease;
 mod membership;
+mod observation;
 mod rolling;
 mod snapshot;
 mod supervisor;

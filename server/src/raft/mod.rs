@@ -44,6 +44,7 @@ use etcfs_proto::etcfs::{command, record};
 use futures_util::future::join_all;
 pub use host::{Host, OpenEngine};
 pub use links::ErrandsClient;
+pub use links::PeerReading;
 pub use membership::{ChangeError, MemberChange, MemberRules};
 use openraft::{
     Raft, ReadPolicy, ServerState,
@@ -129,6 +130,7 @@ struct Inner {
     removed: CancellationToken,
     member_status: watch::Receiver<MemberStatus>,
     leader_changes: Arc<AtomicU64>,
+    slow_applies: Arc<AtomicU64>,
     host: Host,
     wal: Wal,
     engine: Arc<dyn Engine>,
@@ -211,6 +213,16 @@ impl Node {
     /// How often a leader was found since the start.
     pub fn leader_changes(&self) -> u64 {
         self.inner.leader_changes.load(Ordering::Relaxed)
+    }
+
+    /// Entries that took long to apply.
+    pub fn slow_applies(&self) -> u64 {
+        self.inner.slow_applies.load(Ordering::Relaxed)
+    }
+
+    /// How each other member that was spoken to is reached.
+    pub fn peers(&self) -> Vec<PeerReading> {
+        self.inner.links.readings()
     }
 
     /// Brings a batch into the log, here or at the leader. `done` is called once
@@ -435,11 +447,6 @@ impl Node {
     /// Cancelled once this member has been removed from its cluster.
     pub fn removed(&self) -> CancellationToken {
         self.inner.removed.clone()
-    }
-
-    /// Other members that answered their last call.
-    pub fn peers_in_contact(&self) -> usize {
-        self.inner.links.active()
     }
 
     /// Why openraft has ended, if it has.

@@ -213,8 +213,10 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let mut client = self.link.control().map_err(rpc_error)?;
         let answer = client.vote(within(vote_request(&rpc), option.soft_ttl())).await;
-        let answer = self.links.noted(&self.link, answer).map_err(rpc_error)?;
-        Ok(vote_response(answer.into_inner()))
+        let answer = self.links.noted(&self.link, answer).map_err(rpc_error)?.into_inner();
+        let (term, granted) = (rpc.vote.leader_id.term, answer.granted);
+        tracing::info!(term, of = %self.link, granted, "asked for a vote");
+        Ok(vote_response(answer))
     }
 
     async fn pre_vote(

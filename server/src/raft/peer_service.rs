@@ -144,7 +144,10 @@ impl peer_server::Peer for PeerService {
         &self,
         request: Request<peer::VoteRequest>,
     ) -> Result<Response<peer::VoteResponse>, Status> {
-        let response = self.node.inner.raft.vote(vote_request(request.get_ref())).await.map_err(stopped)?;
+        let rpc = vote_request(request.get_ref());
+        let term = rpc.vote.leader_id.term;
+        let response = self.node.inner.raft.vote(rpc).await.map_err(stopped)?;
+        tracing::info!(term, granted = response.vote_granted, "was asked for a vote");
         Ok(Response::new(vote_response(&response)))
     }
 

@@ -173,6 +173,7 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
     let scrub = Arc::new(tokio::sync::Notify::new());
     let scrub_waits = machine.scrub_pending();
     let outcomes = Outcomes::new();
+    let slow_applies = Arc::new(AtomicU64::new(0));
     let state_machine = StateMachine {
         machine,
         outcomes: outcomes.clone(),
@@ -180,6 +181,7 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
         image: image.clone(),
         hub: hub.clone(),
         snapshots: snapshots.clone(),
+        slow: slow_applies.clone(),
         scrub: scrub.clone(),
     };
     let log = LogStore::new(wal.clone(), Some(image.clone()));
@@ -227,6 +229,7 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
         removed,
         member_status,
         leader_changes,
+        slow_applies,
         host,
         wal,
         engine,
