@@ -125,6 +125,7 @@ pub(crate) const DOORS: &[Door] = &[
     door("server", "hyper", &["net"]),
     // The transport to other members takes its streams in hyper's wrapping.
     door("server", "hyper_util", &["net", "raft::dial"]),
+    door("server", "lz4_flex", &["raft::chunks"]),
     door("server", "axum", &["net"]),
     door("server", "rustls", &["tls"]),
     door("server", "tokio_rustls", &["tls"]),

@@ -6,6 +6,7 @@
 
 mod badge;
 mod bootstrap;
+mod chunks;
 mod contact;
 mod dial;
 mod host;
