@@ -36,7 +36,21 @@ pub struct Readings {
     pub leases: u64,
     pub image_lag_bytes: u64,
     pub cluster_version: String,
-    pub peers: u64,
+    pub peers: Vec<PeerReading>,
+    pub slow_applies: u64,
+    pub slow_read_indexes: u64,
+    pub read_indexes_failed: u64,
+}
+
+/// How another member is reached.
+#[derive(Clone, Debug)]
+pub struct PeerReading {
+    /// In hex, as etcd's metrics have it.
+    pub id: String,
+    /// It answered its last call.
+    pub up: bool,
+    /// Calls that it did not answer.
+    pub failures: u64,
 }
 
 /// Reads what the other parts know.
@@ -191,7 +205,8 @@ impl Metrics {
 
     /// Facts that don't change while the server runs.
     pub fn describe(&self, member_id: u64, version: &str, quota_bytes: u64) {
-        self.gauges.id.with_label_values(&[format!("{member_id:x}").as_str()]).set(1);
+        let id = self.gauges.own.get_or_init(|| format!("{member_id:x}"));
+        self.gauges.id.with_label_values(&[id.as_str()]).set(1);
         self.gauges.version.with_label_values(&[version]).set(1);
         self.gauges.quota.set(signed(quota_bytes));
     }
@@ -237,6 +252,13 @@ struct Gauges {
     events: IntCounter,
     leases: IntGauge,
     peers: IntGauge,
+    /// This member's ID, for what names both ends.
+    own: OnceLock<String>,
+    active_peers: IntGaugeVec,
+    sent_failures: IntCounterVec,
+    slow_applies: IntCounter,
+    slow_read_indexes: IntCounter,
+    read_indexes_failed: IntCounter,
     image_lag: IntGauge,
     fd_used: IntGauge,
     fd_limit: IntGauge,
@@ -288,6 +310,27 @@ impl Gauges {
             events: make.counter("etcd_debugging_mvcc_events_total", "Events sent to watchers."),
             leases: make.gauge("etcfs_leases", "Leases granted and not ended."),
             peers: make.gauge("etcfs_peers_in_contact", "Other members that answered their last call."),
+            own: OnceLock::new(),
+            active_peers: make.gauges(
+                "etcd_network_active_peers",
+                "1 for a member that answered its last call.",
+                &["Local", "Remote"],
+            ),
+            sent_failures: make.counters(
+                "etcd_network_peer_sent_failures_total",
+                "Calls that a member did not answer.",
+                &["To"],
+            ),
+            slow_applies: make
+                .counter("etcd_server_slow_apply_total", "Log entries that took over 100 ms to apply."),
+            slow_read_indexes: make.counter(
+                "etcd_server_slow_read_indexes_total",
+                "Rounds for linearizable reads that took over 500 ms.",
+            ),
+            read_indexes_failed: make.counter(
+                "etcd_server_read_indexes_failed_total",
+                "Rounds for linearizable reads that came to nothing.",
+            ),
             image_lag: make.gauge("etcfs_image_lag_bytes", "Bytes applied that the image on disk lacks yet."),
             fd_used: make.gauge("os_fd_used", "File descriptors in use."),
             fd_limit: make.gauge("os_fd_limit", "File descriptors allowed."),
@@ -320,9 +363,24 @@ impl Gauges {
         raise(&self.events, now.events);
         self.leases.set(signed(now.leases));
         self.image_lag.set(signed(now.image_lag_bytes));
-        self.peers.set(signed(now.peers));
+        self.peers.set(signed(now.peers.iter().filter(|peer| peer.up).count() as u64));
+        self.take_peers(&now.peers);
+        raise(&self.slow_applies, now.slow_applies);
+        raise(&self.slow_read_indexes, now.slow_read_indexes);
+        raise(&self.read_indexes_failed, now.read_indexes_failed);
         self.cluster_version.reset();
         self.cluster_version.with_label_values(&[now.cluster_version.as_str()]).set(1);
+    }
+
+    fn take_peers(&self, peers: &[PeerReading]) {
+        let own = self.own.get().map(String::as_str).unwrap_or_default();
+        // Of a member that was removed nothing shall stay.
+        self.active_peers.reset();
+        for peer in peers {
+            let id = peer.id.as_str();
+            self.active_peers.with_label_values(&[own, id]).set(peer.up.into());
+            raise(&self.sent_failures.with_label_values(&[id]), peer.failures);
+        }
     }
 
     /// From /proc, where there is one.
@@ -460,7 +518,13 @@ mod tests {
     fn readings_appear_by_etcds_names() {
         let metrics = Metrics::new(&[("etcdserverpb.KV", "Put", "unary")], true);
         metrics.describe(0x8e9e, "3.6.14", 0);
-        metrics.read_from(Box::new(|| Readings { has_leader: true, keys: 7, ..Default::default() }));
+        metrics.read_from(Box::new(|| Readings {
+            has_leader: true,
+            keys: 7,
+            slow_applies: 3,
+            peers: vec![PeerReading { id: "ab".into(), up: false, failures: 9 }],
+            ..Default::default()
+        }));
         metrics.methods[0].started.inc();
         metrics.methods[0].handled(Code::InvalidArgument);
         metrics.methods[0].took(Duration::from_millis(2));
@@ -469,6 +533,9 @@ mod tests {
             "etcd_server_has_leader 1",
             "etcd_debugging_mvcc_keys_total 7",
             "etcd_server_id{server_id=\"8e9e\"} 1",
+            "etcd_server_slow_apply_total 3",
+            "etcd_network_active_peers{Local=\"8e9e\",Remote=\"ab\"} 0",
+            "etcd_network_peer_sent_failures_total{To=\"ab\"} 9",
             "grpc_server_started_total{grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 1",
             "grpc_server_handled_total{grpc_code=\"InvalidArgument\",grpc_method=\"Put\",\
              grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 1",

@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use etcfs_proto::etcfs::{
-    command::{ClusterVersion, MemberAttributes, Request, request::Body},
+    command::{MemberAttributes, Request, request::Body},
     peer::errands_server::ErrandsServer,
 };
 use tokio::{sync::Semaphore, time};
@@ -15,19 +15,19 @@ use tonic::service::{Routes, interceptor::InterceptedService};
 
 use crate::{
     auth::{Jwt, JwtKeys},
-    background::{Compactor, CorruptionCheck, Inconsistent},
+    background::{Compactor, CorruptionCheck, Inconsistent, Versions},
     config::{AuthToken, Config, Founder, Quota},
     discovery,
     lease::lessor::Lessor,
     maintain::{Hash, Sizes},
-    metrics::{Metrics, Readings},
+    metrics::{Metrics, PeerReading, Readings},
     mvcc::StoreOptions,
     net::{self, Door, Gateway, Http, Listener, METHODS, Rpc, Rules, Web},
     propose::{Errands, Members, Proposer, ReadBarrier},
     raft::{self, Bootstrap, Dialer, InitialMember, MemberRules, Node, PeerService},
     service::{
-        Access, Admission, Auth, Cluster, Election, Errands as ErrandService, Headers, Health, Kv, Lease,
-        Lock, Logins, Maintenance, Queues, Services, TokenKind, Watch,
+        Access, Admission, Auth, Check, Cluster, Election, Errands as ErrandService, Headers, Health, Kv,
+        Lease, Lock, Logins, Maintenance, Queues, Services, TokenKind, Watch,
     },
     storage::DataDir,
     tls::{Acceptor, Connector},
@@ -37,10 +37,14 @@ use crate::{
 
 /// Pause before something that must happen at the start is tried again.
 const START_RETRY: Duration = Duration::from_millis(100);
+/// A sync of the log that takes longer is told, as etcd does: all writes wait for it.
+const SLOW_SYNC: Duration = Duration::from_secs(1);
+/// Between two looks whether a new cluster has a version.
+const VERSION_LOOK: Duration = Duration::from_millis(5);
 
 /// Serves until `shutdown` is cancelled; what was acknowledged is on disk.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    tracing::info!(version = version::OWN, api = version::API, name = config.name, "starting");
+    tracing::info!(version = version::OWN, api = version::api(), name = config.name, "starting");
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     raise_descriptor_limit();
     // Before the data is opened: a port that is taken should be told at once.
@@ -127,6 +131,8 @@ async fn serve(
         peer_tasks.spawn(net::serve(listener, door, limits, slots, metrics.clone(), peers_end.clone()));
     }
     tasks.spawn(lessor.clone().run(members.watch(), shutdown.clone()));
+    let versions = Versions { members: members.clone(), proposer: proposer.clone() };
+    tasks.spawn(versions.run(shutdown.clone()));
     if let Some(rule) = config.auto_compaction {
         let compactor = Compactor {
             rule,
@@ -212,7 +218,7 @@ async fn serve(
         health: Health { kv: kv.clone(), alarms: state.alarms.clone(), members: members.clone() },
         kv,
     };
-    describe(&metrics, node, &members, &sizes, &proposer, config);
+    describe(&metrics, node, &members, &sizes, &proposer, &barrier, config);
 
     let check = CorruptionCheck {
         hash: hash.clone(),
@@ -233,7 +239,8 @@ async fn serve(
         if let Some(interval) = config.corrupt_check_interval {
             tasks.spawn(check.run(interval, shutdown.clone()));
         }
-        let http = Arc::new(Http::new(services.health.clone(), metrics.clone()));
+        let health = services.health.clone();
+        let http = Arc::new(Http::new(health.clone(), metrics.clone()));
         let rpc = Arc::new(Rpc::new(services, metrics.clone(), &config.limits, shutdown.clone()));
         let gateway = config.web.gateway.then(|| {
             let gateway = Gateway::new(rpc.clone(), config.limits.max_receive_bytes());
@@ -266,6 +273,9 @@ async fn serve(
             tasks.spawn(net::serve(listener, door, config.limits, slots, metrics.clone(), shutdown.clone()));
         }
         notify_supervisor(&[sd_notify::NotifyState::Ready]);
+        if let Some(interval) = sd_notify::watchdog_enabled() {
+            tasks.spawn(feed_watchdog(interval, health, shutdown.clone()));
+        }
         shutdown.cancelled().await;
         notify_supervisor(&[sd_notify::NotifyState::Stopping]);
     }
@@ -370,8 +380,10 @@ async fn publish(config: &Config, members: &Members, proposer: &Proposer, barrie
                 name: config.name.clone(),
                 client_urls: config.advertise_client.clone(),
             })
-        } else if members.cluster_version() != version::CLUSTER {
-            Body::ClusterVersion(ClusterVersion { version: version::CLUSTER.to_owned() })
+        } else if members.cluster_version().is_empty() {
+            // The leader is about to decide it.
+            time::sleep(VERSION_LOOK).await;
+            continue;
         } else {
             return;
         };
@@ -388,15 +400,16 @@ fn describe(
     members: &Members,
     sizes: &Sizes,
     proposer: &Proposer,
+    barrier: &ReadBarrier,
     config: &Config,
 ) {
     let quota = match config.quota {
         Quota::Bytes(bytes) => bytes,
         Quota::Unlimited => 0,
     };
-    metrics.describe(members.member_id(), version::API, quota);
+    metrics.describe(members.member_id(), version::api(), quota);
     let (state, hub, members, sizes) = (node.state(), node.hub(), members.clone(), sizes.clone());
-    let (image, proposer, peers) = (node.image(), proposer.clone(), node.clone());
+    let (image, proposer, barrier, peers) = (node.image(), proposer.clone(), barrier.clone(), node.clone());
     metrics.read_from(Box::new(move || {
         let status = members.status();
         let watch = hub.metrics();
@@ -422,9 +435,16 @@ fn describe(
             leases: state.leases.ids().len() as u64,
             image_lag_bytes: image.lag_bytes(),
             cluster_version: members.cluster_version(),
-            peers: peers.peers_in_contact() as u64,
+            peers: peers.peers().into_iter().map(peer_reading).collect(),
+            slow_applies: peers.slow_applies(),
+            slow_read_indexes: barrier.slow(),
+            read_indexes_failed: barrier.failed(),
         }
     }));
+}
+
+fn peer_reading(peer: raft::PeerReading) -> PeerReading {
+    PeerReading { id: format!("{:x}", peer.member_id), up: peer.up, failures: peer.failures }
 }
 
 /// As many open files as the system lets us have: each client takes one.
@@ -433,6 +453,18 @@ fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::debug!(%error, "could not raise the limit of open files");
+    }
+}
+
+/// Tells systemd, twice in its time, that this member answers: it is started anew otherwise.
+/// What a member without the others can answer is asked, as no restart brings them back.
+async fn feed_watchdog(interval: Duration, health: Health, shutdown: CancellationToken) {
+    let mut ticks = time::interval(interval / 2);
+    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        match health.run(Check::SerializableRead).await {
+            Ok(()) => notify_supervisor(&[sd_notify::NotifyState::Watchdog]),
+            Err(reason) => tracing::warn!(reason, "not well: the watchdog is not fed"),
+        }
     }
 }
 
@@ -463,13 +495,18 @@ fn raft_options(config: &Config, metrics: &Metrics) -> anyhow::Result<raft::Raft
         dialer: Dialer::new(config.election_timeout, tls),
         rules: MemberRules { strict: config.strict_reconfig_check, max_learners: config.max_learners },
         force_new_cluster: config.force_new_cluster,
-        version: version::API,
+        version: version::api(),
         heartbeat_interval: config.heartbeat_interval,
         election_timeout: config.election_timeout,
         snapshot_count: config.snapshot_count,
         store: StoreOptions { value_cache_bytes: config.value_cache_bytes as u64 },
         hub: HubOptions { fragment_bytes: config.limits.max_receive_bytes(), ..HubOptions::default() },
-        on_fsync: Box::new(move |time| fsync.observe(time.as_secs_f64())),
+        on_fsync: Box::new(move |time| {
+            fsync.observe(time.as_secs_f64());
+            if time >= SLOW_SYNC {
+                tracing::warn!(took = ?time, expected = ?SLOW_SYNC, "slow fdatasync");
+            }
+        }),
         on_image_commit: Box::new(move |time| commit.observe(time.as_secs_f64())),
     })
 }

@@ -6,7 +6,7 @@
 use std::{env, fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 /// The Debian package that holds each program the tests drive.
-const PACKAGES: [(&str, &str); 20] = [
+const PACKAGES: [(&str, &str); 21] = [
     ("curl", "curl"),
     ("etcd", "etcd-server"),
     ("etcdctl", "etcd-client"),
@@ -25,6 +25,7 @@ const PACKAGES: [(&str, &str); 20] = [
     ("ps", "procps"),
     ("python3", "python3"),
     ("strace", "strace"),
+    ("systemd-analyze", "systemd"),
     ("umount", "mount"),
     ("vim", "vim"),
 ];

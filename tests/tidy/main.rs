@@ -13,6 +13,7 @@ mod metrics;
 mod promises;
 mod source;
 mod table;
+mod units;
 
 use std::path::PathBuf;
 

@@ -45,12 +45,15 @@ pub(crate) const SERVER: &[Module] = &[
     // What came of a request is in apply's words: they go back to the caller as they are.
     module("propose", &["raft", "apply", "metrics"]),
     module("maintain", &["storage::engine", "storage::error", "mvcc", "propose"]),
-    module("background", &["propose", "maintain", "mvcc", "config"]),
+    module("background", &["propose", "maintain", "mvcc", "config", "version"]),
     module("lease::deadlines", &["lease::table"]),
     module("lease::lessor", &["lease::deadlines", "lease::table", "propose", "maintain", "mvcc"]),
     // The options of the store pass through to it.
-    module("raft", &["apply", "storage", "watch", "threads", "metrics", "mvcc::store::StoreOptions", "tls"]),
-    module("apply", &["mvcc", "lease::table", "auth", "storage"]),
+    module(
+        "raft",
+        &["apply", "storage", "watch", "threads", "metrics", "mvcc::store::StoreOptions", "tls", "version"],
+    ),
+    module("apply", &["mvcc", "lease::table", "auth", "storage", "version"]),
     module("watch", &["mvcc", "threads"]),
     module("mvcc", &["storage"]),
     module("lease::table", &["storage"]),
@@ -122,6 +125,7 @@ pub(crate) const DOORS: &[Door] = &[
     door("server", "hyper", &["net"]),
     // The transport to other members takes its streams in hyper's wrapping.
     door("server", "hyper_util", &["net", "raft::dial"]),
+    door("server", "lz4_flex", &["raft::chunks"]),
     door("server", "axum", &["net"]),
     door("server", "rustls", &["tls"]),
     door("server", "tokio_rustls", &["tls"]),

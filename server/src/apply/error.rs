@@ -27,6 +27,9 @@ pub enum ApplyError {
     StaleTerm,
     #[error("member not found")]
     MemberNotFound,
+    /// Not a version, or a lower one than the cluster's.
+    #[error("invalid cluster version")]
+    BadVersion,
     /// The caller may not, or users and roles are not so.
     #[error(transparent)]
     Auth(#[from] AuthError),

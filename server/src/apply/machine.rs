@@ -27,6 +27,7 @@ use crate::{
         Batch, Engine, StorageError, codec,
         keyspace::{self, LEASES, META},
     },
+    version::Version,
 };
 
 /// Layout of the rows that this code writes.
@@ -223,8 +224,13 @@ impl Machine {
                 Response::Done
             }
             Body::ClusterVersion(request) => {
+                let version = request.version.parse::<Version>().map_err(|_| ApplyError::BadVersion)?;
+                // Members count on it: what they may write stays readable to all.
+                if meta.cluster_version.parse().is_ok_and(|known| version < known) {
+                    return Err(ApplyError::BadVersion.into());
+                }
                 meta.cluster_version.clone_from(&request.version);
-                self.cluster.set_version(request.version.clone());
+                self.cluster.set_version(&request.version);
                 Response::Done
             }
             // One on behalf of another's behalf, and what `auth` has done above.

@@ -73,8 +73,14 @@ impl Cluster {
         self.state.write().cluster_id = cluster_id;
     }
 
-    pub(super) fn set_version(&self, version: String) {
-        self.state.write().version = version;
+    pub(super) fn set_version(&self, version: &str) {
+        let before = std::mem::replace(&mut self.state.write().version, version.to_owned());
+        match before.as_str() {
+            "" => tracing::info!(cluster_version = version, "set initial cluster version"),
+            same if same == version => return,
+            _ => tracing::info!(from = before, to = version, "updated cluster version"),
+        }
+        tracing::info!(cluster_version = version, "enabled capabilities for version");
     }
 
     /// Makes the members those of a membership; what they said of themselves stays.

@@ -2,6 +2,8 @@
 
 mod compactor;
 mod corruption;
+mod versions;
 
 pub use compactor::Compactor;
 pub use corruption::{CorruptionCheck, Inconsistent};
+pub use versions::Versions;

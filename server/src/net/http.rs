@@ -44,8 +44,8 @@ impl Http {
             "/version" => json(
                 StatusCode::OK,
                 &json!({
-                    "etcdserver": version::API,
-                    "etcdcluster": version::CLUSTER,
+                    "etcdserver": version::api(),
+                    "etcdcluster": self.health.cluster_version(),
                     "storage": version::STORAGE,
                 }),
             ),

@@ -105,6 +105,12 @@ impl Members {
         self.node.state().cluster.members()
     }
 
+    /// What each other member speaks; `None` for one that does not answer.
+    pub async fn versions(&self) -> Vec<(u64, Option<String>)> {
+        self.node.versions().await
+    }
+
+    /// Empty until a leader has decided it.
     pub fn cluster_version(&self) -> String {
         self.node.state().cluster.version()
     }

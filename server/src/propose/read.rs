@@ -4,7 +4,14 @@
 //! began before a read arrived proves nothing for it. A read's round that fails
 //! for want of a leader is gone through again, as long as somebody waits.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -18,6 +25,8 @@ use crate::raft::{BarrierError, Node};
 
 /// Callers that may wait for one round.
 const WAITING_MAX: usize = 65_536;
+/// A round that takes longer is told, as etcd does.
+const SLOW_ROUND: Duration = Duration::from_millis(500);
 /// Pause before the next round after one that failed, unless a leader is found earlier.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -49,6 +58,16 @@ impl ReadBarrier {
         self.reads.join().await.unwrap_or_else(|| Err(self.node.why_late(began).into()))
     }
 
+    /// Rounds of reads that took long.
+    pub fn slow(&self) -> u64 {
+        self.reads.slow.load(Ordering::Relaxed)
+    }
+
+    /// Rounds of reads that came to nothing.
+    pub fn failed(&self) -> u64 {
+        self.reads.failed.load(Ordering::Relaxed)
+    }
+
     /// True if this member surely led in `term` at some moment after the call.
     pub async fn leads(&self, term: u64) -> bool {
         if self.node.leads_alone() {
@@ -68,6 +87,8 @@ struct Rounds<T> {
     /// Whether one that failed for want of a leader is repeated.
     repeats: bool,
     round: Round<T>,
+    slow: AtomicU64,
+    failed: AtomicU64,
     // Held to push or to take all.
     state: Mutex<State<T>>,
 }
@@ -87,7 +108,8 @@ impl<T> fmt::Debug for Rounds<T> {
 impl<T: Clone + Send + 'static> Rounds<T> {
     fn new(node: &Node, timeout: Duration, repeats: bool, round: Round<T>) -> Arc<Self> {
         let state = Mutex::new(State { waiting: Vec::new(), running: false });
-        Arc::new(Self { node: node.clone(), timeout, repeats, round, state })
+        let (slow, failed) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { node: node.clone(), timeout, repeats, round, slow, failed, state })
     }
 
     /// What the next round comes to; nothing if that takes too long.
@@ -107,6 +129,18 @@ impl<T: Clone + Send + 'static> Rounds<T> {
         Some(answer.unwrap_or(Err(ProposeError::Stopped)))
     }
 
+    fn count(&self, took: Duration, result: &Result<T, BarrierError>, callers: usize) {
+        if let Err(error) = result {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(%error, ?took, callers, "a round for linearizable reads came to nothing");
+        }
+        if took >= SLOW_ROUND {
+            self.slow.fetch_add(1, Ordering::Relaxed);
+            let leader = self.node.status().leader.map(|id| format!("{id:x}"));
+            tracing::warn!(?took, ?leader, callers, "waiting for ReadIndex response took too long");
+        }
+    }
+
     /// Serves rounds until nobody waits.
     async fn go_round(self: Arc<Self>) {
         loop {
@@ -118,7 +152,10 @@ impl<T: Clone + Send + 'static> Rounds<T> {
                 }
                 std::mem::take(&mut state.waiting)
             };
-            let result = match (self.round)(self.node.clone(), self.timeout).await {
+            let began = Instant::now();
+            let result = (self.round)(self.node.clone(), self.timeout).await;
+            self.count(began.elapsed(), &result, waiting.len());
+            let result = match result {
                 Err(BarrierError::NoLeader | BarrierError::NoQuorum) if self.repeats => {
                     let mut status = self.node.watch();
                     drop(time::timeout(RETRY_PAUSE, status.changed()).await);

@@ -15,7 +15,10 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time;
 
 use super::{dial::Dialer, id, links::within, types::Peer};
-use crate::storage::Identity;
+use crate::{
+    storage::Identity,
+    version::{Incompatible, Version},
+};
 
 /// Time that members have to say who is in their cluster.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -42,6 +45,8 @@ pub struct InitialMember {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BootstrapError {
+    #[error(transparent)]
+    Version(#[from] Incompatible),
     #[error(
         "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs"
     )]
@@ -85,9 +90,10 @@ impl Bootstrap {
     }
 
     /// Who this member is, at its first start.
-    pub(super) async fn identity(&self, dialer: &Dialer) -> Result<Identity, BootstrapError> {
+    pub(super) async fn identity(&self, dialer: &Dialer, own: Version) -> Result<Identity, BootstrapError> {
         if self.existing {
             let found = self.ask(dialer).await.ok_or(BootstrapError::NobodyAnswers)?;
+            own.check(&found.cluster_version)?;
             return self.place_in(&found);
         }
         let (identity, _) = self.founders();
@@ -95,6 +101,7 @@ impl Bootstrap {
         // too: as a founder it must not come again.
         let found = if self.members.len() > 1 { self.ask(dialer).await } else { None };
         let found = found.filter(|found| found.cluster_id == identity.cluster_id);
+        found.iter().try_for_each(|found| own.check(&found.cluster_version))?;
         let own =
             found.iter().flat_map(|found| &found.members).find(|member| member.id == identity.member_id);
         if own.is_some_and(|own| !own.name.is_empty()) {

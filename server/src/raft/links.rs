@@ -10,14 +10,14 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
 use etcfs_proto::etcfs::{
-    peer::{self, errands_client, peer_client::PeerClient},
+    peer::{self, errands_client, peer_client::PeerClient, roster_client::RosterClient},
     record,
 };
 use parking_lot::Mutex;
@@ -82,9 +82,14 @@ impl Links {
         self.shared.links.lock().retain(|&id, _| is_member(id));
     }
 
-    /// Members that answered their last call.
-    pub(super) fn active(&self) -> usize {
-        self.shared.links.lock().values().filter(|link| link.health.lock().up).count()
+    pub(super) fn readings(&self) -> Vec<PeerReading> {
+        let links = self.shared.links.lock();
+        let reading = |link: &Arc<Link>| PeerReading {
+            member_id: link.id,
+            up: link.health.lock().up,
+            failures: link.failures.load(Ordering::Relaxed),
+        };
+        links.values().map(reading).collect()
     }
 
     /// True if `id` has answered all the time since `since`.
@@ -104,6 +109,16 @@ impl Links {
     }
 }
 
+/// How a member is reached.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerReading {
+    pub member_id: u64,
+    /// It answered its last call.
+    pub up: bool,
+    /// Calls that it did not answer.
+    pub failures: u64,
+}
+
 /// The connections to one member.
 pub(super) struct Link {
     id: u64,
@@ -114,6 +129,7 @@ pub(super) struct Link {
     at: AtomicUsize,
     badge: Badge,
     health: Mutex<Health>,
+    failures: AtomicU64,
 }
 
 struct Way {
@@ -155,6 +171,7 @@ impl Link {
             at: AtomicUsize::new(0),
             badge: Badge::new(shared.own, id),
             health: Mutex::new(Health { up: false, since: Instant::now() }),
+            failures: AtomicU64::new(0),
         }
     }
 
@@ -197,6 +214,7 @@ impl Links {
             }
         };
         if !up {
+            link.failures.fetch_add(1, Ordering::Relaxed);
             link.at.fetch_add(1, Ordering::Relaxed);
         }
         let mut health = link.health.lock();
@@ -224,6 +242,16 @@ impl Links {
         let request = within(peer::ReadIndexRequest {}, timeout);
         let answer = self.noted(link, link.control()?.read_index(request).await)?;
         Ok(answer.into_inner().read)
+    }
+
+    /// Asks a member which version of the API it speaks.
+    pub(super) async fn version(&self, link: &Link, timeout: Duration) -> Result<String, Status> {
+        let mut roster = RosterClient::with_interceptor(link.way()?.control.clone(), link.badge.clone());
+        let answer = roster.members(within(peer::MembersRequest { asker: 0 }, timeout)).await?.into_inner();
+        if answer.member_id != link.id {
+            return Err(Status::unavailable("another member answers there"));
+        }
+        Ok(answer.version)
     }
 
     /// Has a leader append an encoded batch; true if it refused.

@@ -6,6 +6,7 @@
 
 mod badge;
 mod bootstrap;
+mod chunks;
 mod contact;
 mod dial;
 mod host;
@@ -41,8 +42,10 @@ pub use badge::{Badge, Guard};
 pub use bootstrap::{Bootstrap, InitialMember};
 pub use dial::{Connecting, Dialer, Network, Stream, Tcp};
 use etcfs_proto::etcfs::{command, record};
+use futures_util::future::join_all;
 pub use host::{Host, OpenEngine};
 pub use links::ErrandsClient;
+pub use links::PeerReading;
 pub use membership::{ChangeError, MemberChange, MemberRules};
 use openraft::{
     Raft, ReadPolicy, ServerState,
@@ -128,6 +131,7 @@ struct Inner {
     removed: CancellationToken,
     member_status: watch::Receiver<MemberStatus>,
     leader_changes: Arc<AtomicU64>,
+    slow_applies: Arc<AtomicU64>,
     host: Host,
     wal: Wal,
     engine: Arc<dyn Engine>,
@@ -210,6 +214,16 @@ impl Node {
     /// How often a leader was found since the start.
     pub fn leader_changes(&self) -> u64 {
         self.inner.leader_changes.load(Ordering::Relaxed)
+    }
+
+    /// Entries that took long to apply.
+    pub fn slow_applies(&self) -> u64 {
+        self.inner.slow_applies.load(Ordering::Relaxed)
+    }
+
+    /// How each other member that was spoken to is reached.
+    pub fn peers(&self) -> Vec<PeerReading> {
+        self.inner.links.readings()
     }
 
     /// Brings a batch into the log, here or at the leader. `done` is called once
@@ -308,6 +322,17 @@ impl Node {
     fn link(&self, member: u64) -> Option<Arc<links::Link>> {
         let membership = self.inner.metrics.borrow_watched().membership_config.clone();
         membership.get_node(&member).map(|peer| self.inner.links.to(member, peer))
+    }
+
+    /// What each other member speaks; `None` for one that does not answer.
+    pub async fn versions(&self) -> Vec<(u64, Option<String>)> {
+        let membership = self.inner.metrics.borrow_watched().membership_config.clone();
+        let others = membership.nodes().map(|(id, _)| *id).filter(|id| *id != self.member_id());
+        let asked = others.map(|id| async move {
+            let Some(link) = self.link(id) else { return (id, None) };
+            (id, self.inner.links.version(&link, self.inner.election_timeout).await.ok())
+        });
+        join_all(asked).await
     }
 
     /// Lets in other members of this cluster alone.
@@ -423,11 +448,6 @@ impl Node {
     /// Cancelled once this member has been removed from its cluster.
     pub fn removed(&self) -> CancellationToken {
         self.inner.removed.clone()
-    }
-
-    /// Other members that answered their last call.
-    pub fn peers_in_contact(&self) -> usize {
-        self.inner.links.active()
     }
 
     /// Why openraft has ended, if it has.

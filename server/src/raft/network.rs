@@ -1,10 +1,9 @@
 //! What this member says to others: openraft's calls as RPCs of the Peer service.
 
-use std::{future::Future, io::Read, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use etcfs_proto::etcfs::{
-    peer::{self, append_entries_response::Outcome, replicate_response::Outcome as Replicated},
-    record,
+use etcfs_proto::etcfs::peer::{
+    self, append_entries_response::Outcome, replicate_response::Outcome as Replicated,
 };
 use futures_util::{Stream, StreamExt as _, future, stream};
 use openraft::{
@@ -21,6 +20,7 @@ use tokio::{sync::Semaphore, time};
 use tonic::{Code, Request, Status, Streaming};
 
 use super::{
+    chunks,
     links::{Link, Links, within},
     types::{self, Peer, Snapshot, TypeConfig, Vote},
 };
@@ -29,7 +29,6 @@ use crate::storage::SnapshotFile;
 /// Appends sent to one member and not answered yet. Each holds at most what the
 /// log gives at once, so this bounds what waits on either side.
 const APPENDS_IN_FLIGHT_MAX: usize = 16;
-const CHUNK_BYTES: usize = 1 << 20;
 /// A stream of appends that does not open is given up, to look whether this member still leads.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 /// A snapshot that takes longer has lost its way.
@@ -213,8 +212,10 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let mut client = self.link.control().map_err(rpc_error)?;
         let answer = client.vote(within(vote_request(&rpc), option.soft_ttl())).await;
-        let answer = self.links.noted(&self.link, answer).map_err(rpc_error)?;
-        Ok(vote_response(answer.into_inner()))
+        let answer = self.links.noted(&self.link, answer).map_err(rpc_error)?.into_inner();
+        let (term, granted) = (rpc.vote.leader_id.term, answer.granted);
+        tracing::info!(term, of = %self.link, granted, "asked for a vote");
+        Ok(vote_response(answer))
     }
 
     async fn pre_vote(
@@ -241,7 +242,7 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
             RPCError::Timeout(error) => StreamingError::Timeout(error),
             RPCError::RemoteError(error) => match error.source {},
         };
-        let mut request = Request::new(stream::iter(chunks(vote, &snapshot.snapshot)));
+        let mut request = Request::new(stream::iter(chunks::of(vote, &snapshot.snapshot)));
         request.set_timeout(SNAPSHOT_TIMEOUT);
         let (index, bytes) = (snapshot.snapshot.index(), snapshot.snapshot.bytes().unwrap_or(0));
         tracing::info!(to = %self.link, index, bytes, "sending a snapshot");
@@ -280,28 +281,4 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
     fn backoff(&self) -> Option<Backoff> {
         Some(Backoff::new(std::iter::repeat(RETRY_PAUSE)))
     }
-}
-
-/// The file in pieces; one that can't be read ends the stream early, which its
-/// receiver notices by the hash.
-fn chunks(vote: Vote, snapshot: &SnapshotFile) -> impl Iterator<Item = peer::SnapshotChunk> + Send + use<> {
-    let header = record::SnapshotHeader { meta: Some(snapshot.meta().clone()), ..Default::default() };
-    let first = peer::SnapshotChunk {
-        vote: Some(types::to_vote(&vote)),
-        header: Some(header),
-        data: Vec::new().into(),
-    };
-    let mut reader = snapshot.reader();
-    let rest = std::iter::from_fn(move || {
-        let mut data = Vec::with_capacity(CHUNK_BYTES);
-        match reader.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut data) {
-            Ok(0) => None,
-            Ok(_) => Some(peer::SnapshotChunk { data: data.into(), ..Default::default() }),
-            Err(error) => {
-                tracing::warn!(%error, "cannot read the snapshot to send");
-                None
-            }
-        }
-    });
-    std::iter::once(first).chain(rest)
 }

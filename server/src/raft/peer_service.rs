@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming, service::interceptor::Intercep
 use super::{
     Node,
     badge::Guard,
-    links, snapshots,
+    chunks, links, snapshots,
     types::{self, Command, TypeConfig},
 };
 use crate::{storage::IncomingSnapshot, threads};
@@ -144,7 +144,10 @@ impl peer_server::Peer for PeerService {
         &self,
         request: Request<peer::VoteRequest>,
     ) -> Result<Response<peer::VoteResponse>, Status> {
-        let response = self.node.inner.raft.vote(vote_request(request.get_ref())).await.map_err(stopped)?;
+        let rpc = vote_request(request.get_ref());
+        let term = rpc.vote.leader_id.term;
+        let response = self.node.inner.raft.vote(rpc).await.map_err(stopped)?;
+        tracing::info!(term, granted = response.vote_granted, "was asked for a vote");
         Ok(Response::new(vote_response(&response)))
     }
 
@@ -164,15 +167,16 @@ impl peer_server::Peer for PeerService {
         let Ok(_only) = self.incoming.try_lock() else {
             return Err(Status::aborted("another snapshot is coming in"));
         };
-        let mut chunks = request.into_inner();
-        let first = chunks.next().await.ok_or_else(|| Status::invalid_argument("no chunk"))??;
-        let vote = first.vote.ok_or_else(|| Status::invalid_argument("the first chunk has no vote"))?;
+        let mut coming = request.into_inner();
+        let first = coming.next().await.ok_or_else(|| Status::invalid_argument("no chunk"))??;
+        let vote =
+            first.vote.clone().ok_or_else(|| Status::invalid_argument("the first chunk has no vote"))?;
         let failed = |error: &dyn std::fmt::Display| Status::internal(error.to_string());
         let dir = self.node.inner.snapshots.dir();
         let mut incoming = IncomingSnapshot::create(dir).map_err(|error| failed(&error))?;
-        incoming.write(&first.data).map_err(|error| failed(&error))?;
-        while let Some(chunk) = chunks.next().await {
-            incoming.write(&chunk?.data).map_err(|error| failed(&error))?;
+        incoming.write(&chunks::unfold(&first)?).map_err(|error| failed(&error))?;
+        while let Some(chunk) = coming.next().await {
+            incoming.write(&chunks::unfold(&chunk?)?).map_err(|error| failed(&error))?;
         }
         let threads = &*self.node.inner.host.threads;
         let file = threads::aside(threads, "take-snapshot", || incoming.finish()).await.map_err(stopped)?;
@@ -235,6 +239,7 @@ impl roster_server::Roster for PeerService {
             members,
             version: self.node.inner.version.to_owned(),
             asker_removed: cluster.is_removed(request.get_ref().asker),
+            cluster_version: cluster.version(),
         }))
     }
 }

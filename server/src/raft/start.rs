@@ -35,6 +35,7 @@ use crate::{
         DataDir, DataDirError, DiskEngine, Engine, Image, ImageHooks, ImageOptions, SnapshotFile,
         StorageError, Wal, WalError, WalOptions, Written,
     },
+    version::{Incompatible, Version},
     watch::{Hub, HubOptions},
 };
 
@@ -76,6 +77,8 @@ pub enum StartError {
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
     #[error(transparent)]
+    Version(#[from] Incompatible),
+    #[error(transparent)]
     Wal(#[from] WalError),
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -105,10 +108,11 @@ const API_QUEUE: u64 = 4096;
 /// member leads when this returns; others find each other once they are served.
 pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
     let mut data_dir = DataDir::open(&options.data_dir)?;
+    let own_version = Version::own();
     let identity = match data_dir.identity() {
         Some(identity) => identity,
         None => {
-            let identity = options.bootstrap.identity(&options.dialer).await?;
+            let identity = options.bootstrap.identity(&options.dialer, own_version).await?;
             data_dir.set_identity(identity)?;
             identity
         }
@@ -121,6 +125,11 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
 
     let (engine, mut machine, state) = open_image(&data_dir, &options.host, &options.store)?;
     machine.set_cluster_id(identity.cluster_id);
+    let cluster_version = state.cluster.version();
+    own_version.check(&cluster_version)?;
+    if !cluster_version.is_empty() {
+        tracing::info!(cluster_version, "enabled capabilities for version");
+    }
     let host = options.host;
     let die = host.die.clone();
     let wal_options = WalOptions {
@@ -164,6 +173,7 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
     let scrub = Arc::new(tokio::sync::Notify::new());
     let scrub_waits = machine.scrub_pending();
     let outcomes = Outcomes::new();
+    let slow_applies = Arc::new(AtomicU64::new(0));
     let state_machine = StateMachine {
         machine,
         outcomes: outcomes.clone(),
@@ -171,6 +181,7 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
         image: image.clone(),
         hub: hub.clone(),
         snapshots: snapshots.clone(),
+        slow: slow_applies.clone(),
         scrub: scrub.clone(),
     };
     let log = LogStore::new(wal.clone(), Some(image.clone()));
@@ -218,6 +229,7 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
         removed,
         member_status,
         leader_changes,
+        slow_applies,
         host,
         wal,
         engine,

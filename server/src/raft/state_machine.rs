@@ -14,13 +14,21 @@
 //!
 //! An error here stops the member: the state may not skip an entry.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{Stream, StreamExt};
 use openraft::{
     EntryPayload, OptionalSend,
     storage::{EntryResponder, RaftStateMachine},
 };
+use tokio::time::Instant;
 
 use super::{
     outcomes::Outcomes,
@@ -33,6 +41,9 @@ use crate::{
     watch::Hub,
 };
 
+/// An entry that takes longer is told, as etcd does.
+const SLOW_APPLY: Duration = Duration::from_millis(100);
+
 /// The state machine as openraft wants it.
 #[derive(Debug)]
 pub(super) struct StateMachine {
@@ -42,16 +53,19 @@ pub(super) struct StateMachine {
     pub(super) hub: Hub,
     pub(super) outcomes: Outcomes,
     pub(super) snapshots: Snapshots,
+    /// Entries that took long.
+    pub(super) slow: Arc<AtomicU64>,
     /// Told when compacted rows wait to be deleted.
     pub(super) scrub: Arc<tokio::sync::Notify>,
 }
 
 impl StateMachine {
     fn apply_one(&mut self, (entry, responder): EntryResponder<TypeConfig>) -> io::Result<()> {
+        let began = Instant::now();
         let id = types::to_id(&entry.log_id);
-        let origin = match &entry.payload {
-            EntryPayload::Normal(command) => command.batch().origin,
-            EntryPayload::Blank | EntryPayload::Membership(_) => None,
+        let (origin, requests) = match &entry.payload {
+            EntryPayload::Normal(command) => (command.batch().origin, command.batch().requests.len()),
+            EntryPayload::Blank | EntryPayload::Membership(_) => (None, 0),
         };
         let applied = match &entry.payload {
             EntryPayload::Normal(command) => {
@@ -69,6 +83,12 @@ impl StateMachine {
         self.outcomes.applied(id.term, origin.as_ref(), applied.outcomes);
         if let Some(responder) = responder {
             responder.send(());
+        }
+        let took = began.elapsed();
+        if took >= SLOW_APPLY {
+            self.slow.fetch_add(1, Ordering::Relaxed);
+            let (index, term) = (id.index, id.term);
+            tracing::warn!(?took, expected = ?SLOW_APPLY, index, term, requests, "apply request took too long");
         }
         Ok(())
     }

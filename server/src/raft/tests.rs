@@ -55,6 +55,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Files> for Stores {
             hub: Hub::new(state.store, HubOptions::default()),
             outcomes: Outcomes::new(),
             snapshots: Snapshots::new(dir.path().join("snap"), image.clone()),
+            slow: Arc::default(),
             scrub: Arc::default(),
         };
         Ok((Files { image, wal: wal.clone(), _dir: dir }, LogStore::new(wal, None), state_machine))

@@ -39,6 +39,12 @@ pub struct Health {
 }
 
 impl Health {
+    /// In etcd's words where there is none yet.
+    pub fn cluster_version(&self) -> String {
+        let version = self.members.cluster_version();
+        if version.is_empty() { "not_decided".to_owned() } else { version }
+    }
+
     /// etcd's `/health`: the reason why not, in its words.
     pub async fn check(&self, exclude: &[String], serializable: bool) -> Result<(), String> {
         for (_, alarm) in self.alarms.list() {

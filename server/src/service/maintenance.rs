@@ -45,7 +45,7 @@ impl Maintenance {
         };
         Ok(StatusResponse {
             header: self.headers.at(self.sizes.revision()),
-            version: version::API.to_owned(),
+            version: version::api().to_owned(),
             db_size: signed(self.sizes.allocated()?),
             leader: status.leader.unwrap_or(0),
             raft_index: status.committed_index,

@@ -171,7 +171,8 @@ impl From<ApplyError> for Refusal {
             ApplyError::LeaseTtlTooLarge => Self::LeaseTtlTooLarge,
             ApplyError::MemberNotFound => Self::MemberNotFound,
             ApplyError::Auth(error) => error.into(),
-            ApplyError::UnknownCommand => Self::UnknownCommand,
+            // No client proposes a version.
+            ApplyError::UnknownCommand | ApplyError::BadVersion => Self::UnknownCommand,
             // Decided under a leader that is none any more.
             ApplyError::StaleTerm => Self::LeaderChanged,
         }

@@ -1,0 +1,128 @@
+//! Members of two versions in one cluster. The build under test has failpoints, by
+//! one of which a member claims another version than its own.
+
+use std::{
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use etcfs_tests::{
+    binary,
+    cluster::Cluster,
+    command,
+    server::{Kind, Server, http_get},
+    wait,
+};
+
+/// What the build under test speaks, and a version before it.
+const NEW: &str = "3.6.14";
+const OLD: &str = "3.5.9";
+
+fn claim(member: &mut Server, version: &str) {
+    member.set_env("FAILPOINTS", &format!("claimed-version=return({version})"));
+}
+
+/// A member's own version and the cluster's, as it tells them.
+fn told(member: &Server) -> Option<(String, String)> {
+    let text = http_get(&member.endpoint(), "/version")?;
+    let field = |name: &str| {
+        let rest = text.split_once(&format!("\"{name}\":\""))?.1;
+        Some(rest.split_once('"')?.0.to_owned())
+    };
+    Some((field("etcdserver")?, field("etcdcluster")?))
+}
+
+#[track_caller]
+fn comes_to_tell(member: &Server, own: &str, cluster: &str) {
+    let wanted = Some((own.to_owned(), cluster.to_owned()));
+    wait::until_true(&format!("{} tells {wanted:?}", member.name()), || told(member) == wanted);
+}
+
+/// Puts number after number by the command line, each through whichever member answers.
+fn writer(endpoints: String, stop: Arc<AtomicBool>) -> JoinHandle<u32> {
+    thread::spawn(move || {
+        let mut count = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let mut put = Command::new(binary::etcfs());
+            put.args(["--endpoints", &endpoints, "put", &format!("n/{count}"), "v"]);
+            assert_eq!(command::run(&mut put, b"").ok(), "OK\n", "put {count}");
+            count += 1;
+        }
+        count
+    })
+}
+
+/// Starts a member that must refuse to, and gives its log.
+#[track_caller]
+fn refused(member: &mut Server, version: &str) -> String {
+    claim(member, version);
+    member.launch();
+    let path = member.scratch().join("log");
+    assert!(!member.wait_for_end(wait::PATIENCE).success());
+    std::fs::read_to_string(path).expect("its log")
+}
+
+#[test]
+fn members_are_upgraded_one_by_one_without_an_error_at_a_client() {
+    let mut cluster = Cluster::prepared(Kind::Etcfs, 3, &[]);
+    cluster.members.iter_mut().for_each(|member| claim(member, OLD));
+    cluster.run();
+    for member in &cluster.members {
+        comes_to_tell(member, OLD, "3.5.0");
+    }
+    let stop = Arc::<AtomicBool>::default();
+    let writer = writer(cluster.endpoints(), stop.clone());
+    for nth in 0..3 {
+        // As long as one of them is old.
+        comes_to_tell(&cluster.members[(nth + 1) % 3], if nth == 2 { NEW } else { OLD }, "3.5.0");
+        let member = &mut cluster.members[nth];
+        assert!(member.stop().success());
+        member.unset_env("FAILPOINTS");
+        cluster.run();
+    }
+    for member in &cluster.members {
+        comes_to_tell(member, NEW, "3.6.0");
+        let log = member.log();
+        assert!(log.contains("updated cluster version"), "{log}");
+        assert!(log.contains("\"enabled capabilities for version\",\"cluster_version\":\"3.6.0\""), "{log}");
+    }
+    stop.store(true, Ordering::Relaxed);
+    let written = writer.join().expect("no put failed");
+    assert_eq!(cluster.api(0).all("n/").len() as u32, written);
+
+    // There is no way back, and none for one that is too far ahead.
+    let member = &mut cluster.members[2];
+    member.stop();
+    let log = refused(member, OLD);
+    assert!(log.contains("invalid downgrade; this server has version 3.5.0"), "{log}");
+    let log = refused(member, "3.8.1");
+    assert!(log.contains("upgrade all members to 3.7.0 first"), "{log}");
+    member.unset_env("FAILPOINTS");
+    cluster.run();
+    cluster.agree();
+}
+
+/// A member that has nothing yet asks the others for the cluster's version.
+#[test]
+fn a_member_too_old_for_a_cluster_can_not_join_it() {
+    let mut cluster = Cluster::prepared(Kind::Etcfs, 3, &[]);
+    for nth in 0..2 {
+        cluster.members[nth].launch();
+    }
+    for nth in 0..2 {
+        cluster.members[nth].wait_until_ready();
+    }
+    // One founder is missing: it may be as old as any that these work with.
+    comes_to_tell(&cluster.members[0], NEW, "3.5.0");
+    let log = refused(&mut cluster.members[2], "3.4.30");
+    assert!(log.contains("invalid downgrade; this server has version 3.4.0"), "{log}");
+    cluster.members[2].unset_env("FAILPOINTS");
+    cluster.run();
+    for member in &cluster.members {
+        comes_to_tell(member, NEW, "3.6.0");
+    }
+}
