@@ -61,6 +61,16 @@ pub(crate) struct Health {
     pub(crate) error: Option<String>,
 }
 
+/// What a snapshot file holds.
+#[derive(Debug)]
+pub(crate) struct SnapshotStatus {
+    pub(crate) hash: u32,
+    pub(crate) revision: i64,
+    pub(crate) rows: u64,
+    pub(crate) bytes: u64,
+    pub(crate) version: String,
+}
+
 type Out<'a> = io::StdoutLock<'a>;
 
 impl Output {
@@ -245,6 +255,18 @@ impl Output {
             Format::Fields => fields::endpoint_status(&mut out, statuses)?,
             Format::Json => json::line(&mut out, &json::endpoint_status(statuses))?,
             Format::Table => table::endpoint_status(&mut out, statuses)?,
+            Format::Protobuf => return Err(not_offered("protobuf")),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn snapshot_status(self, status: &SnapshotStatus) -> Result<(), CliError> {
+        let mut out = io::stdout().lock();
+        match self.format {
+            Format::Simple => simple::snapshot_status(&mut out, status)?,
+            Format::Fields => fields::snapshot_status(&mut out, status)?,
+            Format::Json => json::line(&mut out, &json::snapshot_status(status))?,
+            Format::Table => table::snapshot_status(&mut out, status)?,
             Format::Protobuf => return Err(not_offered("protobuf")),
         }
         Ok(())

@@ -20,6 +20,7 @@ pub mod net;
 pub mod process;
 pub mod propose;
 pub mod raft;
+pub mod restore;
 pub mod run;
 pub mod service;
 pub mod storage;

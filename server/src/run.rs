@@ -15,11 +15,11 @@ use tonic::service::{Routes, interceptor::InterceptedService};
 
 use crate::{
     auth::{Jwt, JwtKeys},
-    background::{Compactor, CorruptionCheck, Inconsistent, Versions},
+    background::{Compactor, CorruptionCheck, Inconsistent, RoomKeeper, Versions},
     config::{AuthToken, Config, Founder, Quota},
     discovery,
     lease::lessor::Lessor,
-    maintain::{Hash, Sizes},
+    maintain::{Backups, Hash, Sizes},
     metrics::{Metrics, PeerReading, Readings},
     mvcc::StoreOptions,
     net::{self, Door, Gateway, Http, Listener, METHODS, Rpc, Rules, Web},
@@ -37,6 +37,8 @@ use crate::{
 
 /// Pause before something that must happen at the start is tried again.
 const START_RETRY: Duration = Duration::from_millis(100);
+/// Pause before the data is opened again on a full disk.
+const NO_SPACE_RETRY: Duration = Duration::from_secs(1);
 /// A sync of the log that takes longer is told, as etcd does: all writes wait for it.
 const SLOW_SYNC: Duration = Duration::from_secs(1);
 /// Between two looks whether a new cluster has a version.
@@ -57,7 +59,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let config = with_founders(config).await?;
     let tokens = tokens(&config.auth.token)?;
     let metrics = Arc::new(Metrics::new(METHODS, config.metrics_extensive));
-    let node = raft::start(raft_options(&config, &metrics)?).await.context("the server could not start")?;
+    let node = start(&config, &metrics, &shutdown).await?;
     // Only now: a port that takes connections and gives no answer holds up its callers.
     let peers = match open_all("--listen-peer-urls", &config.listen_peer, peer_tls.as_ref()).await {
         Ok(peers) => peers,
@@ -82,6 +84,21 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     served
 }
 
+/// Opens the data and joins in, once the disk has room for that.
+async fn start(config: &Config, metrics: &Metrics, shutdown: &CancellationToken) -> anyhow::Result<Node> {
+    loop {
+        match raft::start(raft_options(config, metrics)?).await {
+            Err(error) if error.is_no_space() => {
+                tracing::error!(%error, "the disk is full: waiting for room to start in");
+                if shutdown.run_until_cancelled(time::sleep(NO_SPACE_RETRY)).await.is_none() {
+                    return Err(error.into());
+                }
+            }
+            started => return started.context("the server could not start"),
+        }
+    }
+}
+
 async fn serve(
     config: &Config,
     node: &Node,
@@ -97,7 +114,7 @@ async fn serve(
     let members = Members::new(node, errands.clone(), config.request_timeout());
     let state = node.state();
     let hub = node.hub();
-    let sizes = Sizes::new(state.store.clone(), node.engine());
+    let sizes = Sizes::new(state.store.clone(), node.engine(), node.image(), config.data_dir.clone());
     let lessor = Lessor::new(
         state.leases.clone(),
         proposer.clone(),
@@ -142,6 +159,15 @@ async fn serve(
         };
         tasks.spawn(compactor.run(shutdown.clone()));
     }
+
+    let keeper = RoomKeeper {
+        quota: config.quota,
+        sizes: sizes.clone(),
+        alarms: state.alarms.clone(),
+        members: members.clone(),
+        proposer: proposer.clone(),
+    };
+    tasks.spawn(keeper.run(shutdown.clone()));
 
     let headers = Headers::new(members.clone());
     let admission = Admission {
@@ -201,6 +227,7 @@ async fn serve(
             alarms: state.alarms.clone(),
             sizes: sizes.clone(),
             hash: hash.clone(),
+            backups: Backups::new(node.image(), config.data_dir.join("member/outgoing")),
             proposer: proposer.clone(),
             headers: headers.clone(),
             access: access.clone(),

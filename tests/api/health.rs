@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use etcfs_proto::etcdserverpb::DefragmentRequest;
 use etcfs_tests::api::get;
 use tonic::{Code, Request};
 use tonic_health::pb::{
@@ -23,7 +22,6 @@ on_both! {
 }
 on_ours! {
     the_services_describe_themselves,
-    what_comes_later_is_unimplemented_and_not_faked,
 }
 
 fn the_health_service_says_serving(s: &Subject) {
@@ -94,9 +92,4 @@ fn the_services_describe_themselves(s: &Subject) {
         assert!(names.contains(format!("etcdserverpb.{name}").as_str()), "{name} is not in {names:?}");
     }
     assert!(matches!(answers[1], MessageResponse::FileDescriptorResponse(_)), "{answers:?}");
-}
-
-fn what_comes_later_is_unimplemented_and_not_faked(s: &Subject) {
-    let status = s.wait(s.maintenance().defragment(DefragmentRequest {})).unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented, "{status}");
 }

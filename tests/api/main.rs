@@ -26,6 +26,7 @@ mod lease;
 mod lease_time;
 mod limits;
 mod lock;
+mod maintenance;
 mod member;
 mod put;
 mod python;

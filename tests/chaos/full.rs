@@ -1,4 +1,4 @@
-//! A disk that is full: writes are refused or the process ends; nothing is lost.
+//! A disk that is full: writes are refused, the process lives on, nothing is lost.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,11 +7,13 @@ use std::{
 };
 
 use etcfs_tests::{
-    api::put,
+    api::{Api, compact, delete, put},
     command, machine,
     server::{Kind, Options, Server},
+    wait,
 };
 use tempfile::TempDir;
+use tonic::{Code, Status};
 
 /// Too small for what is put.
 const SMALL_MIB: u64 = 256;
@@ -59,39 +61,91 @@ fn value(number: usize) -> Vec<u8> {
     value
 }
 
-#[test]
-fn nothing_acknowledged_is_lost_on_a_full_disk_and_room_heals_it() {
-    let disk = Tmpfs::of(SMALL_MIB);
-    let data_dir = Some(disk.path().join("data"));
-    let mut server = Server::with(Kind::Etcfs, Options { data_dir, ..Default::default() });
-    let api = server.api();
+/// Takes all the room that is left, as another program on the disk may.
+fn fill_up(disk: &Tmpfs) -> PathBuf {
+    let filler = disk.path().join("filler");
+    let script = format!("dd if=/dev/zero of={} bs=64k 2>&1", filler.display());
+    assert_ne!(command::sh(Path::new("/"), &script).code, 0, "the disk has an end");
+    filler
+}
+
+/// Puts until one is refused; gives the revisions of the others.
+fn put_until_refused(api: &Api) -> (Vec<i64>, Status) {
     let mut acknowledged = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(60);
-    let refused = loop {
+    loop {
         assert!(Instant::now() < deadline, "{} puts fit into {SMALL_MIB} MiB", acknowledged.len());
         let number = acknowledged.len();
         match api.put(put(&format!("k{number:05}"), value(number))) {
             Ok(answer) => acknowledged.push(answer.header.unwrap().revision),
-            Err(status) => break status,
+            Err(status) => return (acknowledged, status),
         }
-    };
-    etcfs_tests::process::show(&format!("{} puts fit; then: {refused}", acknowledged.len()));
-    assert!(acknowledged.len() as u64 > SMALL_MIB / 16, "only {} puts fit", acknowledged.len());
-    // Whether it lives on and refuses, or has ended: with room it is whole again.
-    server.kill();
-    disk.resize(LARGE_MIB);
-    server.run();
-    let api = server.api();
+    }
+}
+
+/// All that was acknowledged, from the `first` on, as it was put.
+fn check(api: &Api, first: usize, acknowledged: &[i64]) {
     let found = api.all("k");
-    // The put that was not answered may be there.
-    assert!(found.len() == acknowledged.len() || found.len() == acknowledged.len() + 1, "{}", found.len());
-    for (number, (kv, revision)) in found.iter().zip(&acknowledged).enumerate() {
+    assert_eq!(found.len(), acknowledged.len() - first);
+    for (number, (kv, revision)) in found.iter().zip(&acknowledged[first..]).enumerate() {
+        let number = first + number;
         assert_eq!(
             (kv.mod_revision, kv.version, kv.value == value(number)),
             (*revision, 1, true),
             "{number}"
         );
     }
-    api.set("more", "v");
+}
+
+#[test]
+fn a_full_disk_refuses_puts_loses_nothing_and_heals_once_there_is_room() {
+    let disk = Tmpfs::of(SMALL_MIB);
+    let data_dir = Some(disk.path().join("data"));
+    let mut server = Server::with(Kind::Etcfs, Options { data_dir, ..Default::default() });
+    let api = server.api();
+    let (acknowledged, refused) = put_until_refused(&api);
+    etcfs_tests::process::show(&format!("{} puts fit; then: {refused}", acknowledged.len()));
+    assert_eq!(refused.message(), "etcdserver: mvcc: database space exceeded");
+    assert!(acknowledged.len() as u64 > SMALL_MIB / 16, "only {} puts fit", acknowledged.len());
+    // Somebody else takes the rest: not a byte is left, and the server lives on. The log has a
+    // segment in reserve for what makes room.
+    let filler = fill_up(&disk);
+    check(&api, 0, &acknowledged);
+    api.delete(delete("k00000")).unwrap();
+    api.compact(compact(api.revision())).unwrap();
+    check(&api, 1, &acknowledged);
+    assert_eq!(api.put(put("more", "v")).unwrap_err().code(), Code::ResourceExhausted);
+    // With room the alarm goes by itself.
+    std::fs::remove_file(filler).unwrap();
+    disk.resize(LARGE_MIB);
+    wait::until_true("puts are taken again", || api.put(put("more", "v")).is_ok());
+    assert!(server.log().contains("there is room again"));
+    check(&api, 1, &acknowledged);
+    // And the image goes on: what was written is there after a kill.
+    server.kill();
+    server.run();
+    check(&server.api(), 1, &acknowledged);
+    assert_eq!(server.api().value("more").as_deref(), Some("v"));
+    server.kill();
+}
+
+#[test]
+fn a_server_waits_for_room_to_start_in() {
+    let disk = Tmpfs::of(SMALL_MIB);
+    let data_dir = Some(disk.path().join("data"));
+    let mut server = Server::with(Kind::Etcfs, Options { data_dir, ..Default::default() });
+    server.api().set("a", "1");
+    server.kill();
+    let filler = fill_up(&disk);
+    server.launch();
+    wait::until_true("it says what it waits for", || {
+        let log = server.log();
+        log.contains("waiting for room to start in") || log.contains("raising the NOSPACE alarm")
+    });
+    std::fs::remove_file(filler).unwrap();
+    server.wait_until_ready();
+    let api = server.api();
+    assert_eq!(api.value("a").as_deref(), Some("1"));
+    wait::until_true("puts are taken", || api.put(put("a", "2")).is_ok());
     server.kill();
 }

@@ -10,6 +10,7 @@ mod leader;
 mod lease;
 mod membership;
 mod observation;
+mod restore;
 mod rolling;
 mod snapshot;
 mod supervisor;

@@ -29,15 +29,11 @@ const DOCUMENT: &str = "server/docs/api.md";
 /// Above it the document is written by hand.
 const MARK: &str = "<!-- Below: made of the tests by tests/tidy/conformance.rs. -->\n";
 
-/// Options that no client may set, or none can yet, with the reason.
-const APART: [(&str, &str); 5] = [
+/// Options that no client may set, with the reason.
+const APART: [(&str, &str); 2] = [
     ("AuthUserAddRequest.hashedPassword", "filled by the server before it is proposed"),
     ("AuthUserChangePasswordRequest.hashedPassword", "filled by the server before it is proposed"),
-    ("DowngradeRequest.action", LATER),
-    ("DowngradeRequest.version", LATER),
-    ("SnapshotRequest.", LATER),
 ];
-const LATER: &str = "refused as not supported yet";
 
 #[test]
 fn every_option_of_every_rpc_has_its_test() {

@@ -16,7 +16,7 @@ const fn module(name: &'static str, may: &'static [&'static str]) -> Module {
 
 /// The files that assemble a crate: they may use all of it, and nobody uses them.
 pub(crate) const ASSEMBLY: &[(&str, &[&str])] =
-    &[("server", &["run", "process"]), ("fs", &["run"]), ("cli", &["commands"])];
+    &[("server", &["run", "process", "restore"]), ("fs", &["run"]), ("cli", &["commands"])];
 
 pub(crate) const SERVER: &[Module] = &[
     module("config", &[]),
@@ -44,7 +44,8 @@ pub(crate) const SERVER: &[Module] = &[
     ),
     // What came of a request is in apply's words: they go back to the caller as they are.
     module("propose", &["raft", "apply", "metrics"]),
-    module("maintain", &["storage::engine", "storage::error", "mvcc", "propose"]),
+    // Snapshots to take away and defragmentation are the image's own work.
+    module("maintain", &["storage", "mvcc", "propose"]),
     module("background", &["propose", "maintain", "mvcc", "config", "version"]),
     module("lease::deadlines", &["lease::table"]),
     module("lease::lessor", &["lease::deadlines", "lease::table", "propose", "maintain", "mvcc"]),
@@ -156,7 +157,7 @@ pub(crate) const DOORS: &[Door] = &[
     door("proto", "etcfs_server", &[]),
     door("proto", "etcfs_fs", &[]),
     door("proto", "etcfs_cli", &[]),
-    door("cli", "etcfs_server", &["commands::up"]),
+    door("cli", "etcfs_server", &["commands::snapshot", "commands::up"]),
     door(
         "cli",
         "etcfs_fs",

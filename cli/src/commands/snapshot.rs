@@ -1,5 +1,7 @@
 //! `etcfs snapshot`
 
+mod offline;
+
 use std::{
     fs::{self, File},
     io::{self, Write as _},
@@ -20,7 +22,7 @@ use crate::{
 /// Bytes of the hash that ends the file.
 const HASH_BYTES: usize = 32;
 
-/// Saves all that a member stores, as a file.
+/// Saves all that a member stores as a file, and makes new members out of such.
 #[derive(Args, Debug)]
 pub(crate) struct SnapshotArgs {
     #[command(subcommand)]
@@ -34,10 +36,21 @@ enum SnapshotCommand {
         #[arg(value_name = "FILE")]
         args: Vec<PathBuf>,
     },
+    /// Checks a file, and tells its hash, revision, number of rows, size and version.
+    Status {
+        #[arg(value_name = "FILE")]
+        args: Vec<PathBuf>,
+    },
+    /// Makes the data directory of a member of a new cluster out of a file.
+    Restore(offline::RestoreArgs),
 }
 
 pub(crate) async fn run(global: &Global, args: SnapshotArgs) -> Result<(), CliError> {
-    let SnapshotCommand::Save { args } = args.command;
+    let args = match args.command {
+        SnapshotCommand::Save { args } => args,
+        SnapshotCommand::Status { args } => return offline::status(global, &args),
+        SnapshotCommand::Restore(args) => return offline::restore(&args),
+    };
     let [path] = args.as_slice() else {
         return Err(CliError::arguments("snapshot save expects one argument"));
     };

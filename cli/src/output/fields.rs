@@ -12,7 +12,7 @@ use etcfs_proto::{
     mvccpb::{KeyValue, event::EventType},
 };
 
-use super::Health;
+use super::{Health, SnapshotStatus};
 use crate::words::{self, quoted};
 
 fn field(out: &mut impl Write, name: &str, value: impl std::fmt::Display) -> io::Result<()> {
@@ -154,6 +154,14 @@ pub(super) fn endpoint_status(out: &mut impl Write, statuses: &[(String, StatusR
         writeln!(out)?;
     }
     Ok(())
+}
+
+pub(super) fn snapshot_status(out: &mut impl Write, status: &SnapshotStatus) -> io::Result<()> {
+    field(out, "Hash", status.hash)?;
+    field(out, "Revision", status.revision)?;
+    field(out, "Keys", status.rows)?;
+    field(out, "Size", status.bytes)?;
+    field(out, "Version", &status.version)
 }
 
 pub(super) fn endpoint_health(out: &mut impl Write, healths: &[Health]) -> io::Result<()> {

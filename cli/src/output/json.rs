@@ -17,7 +17,7 @@ use etcfs_proto::{
 };
 use serde_json::{Map, Value, json};
 
-use super::Health;
+use super::{Health, SnapshotStatus};
 use crate::words;
 
 pub(super) fn line(out: &mut impl Write, value: &Value) -> io::Result<()> {
@@ -247,6 +247,16 @@ pub(super) fn endpoint_status(statuses: &[(String, StatusResponse)]) -> Value {
 
 fn json_pair(endpoint: &str, name: &str, value: Value) -> Value {
     Object::default().always("Endpoint", endpoint).always(name, value).done()
+}
+
+pub(super) fn snapshot_status(status: &SnapshotStatus) -> Value {
+    Object::default()
+        .with("hash", status.hash)
+        .with("revision", status.revision)
+        .with("totalKey", status.rows)
+        .with("totalSize", status.bytes)
+        .with("version", status.version.clone())
+        .done()
 }
 
 pub(super) fn endpoint_health(healths: &[Health]) -> Value {

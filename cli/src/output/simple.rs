@@ -11,7 +11,7 @@ use etcfs_proto::{
     mvccpb::{KeyValue, event::EventType},
 };
 
-use super::{Health, Output, table};
+use super::{Health, Output, SnapshotStatus, table};
 use crate::words;
 
 fn line(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
@@ -117,6 +117,10 @@ pub(super) fn alarms(out: &mut impl Write, answer: &AlarmResponse) -> io::Result
 
 pub(super) fn endpoint_status(out: &mut impl Write, statuses: &[(String, StatusResponse)]) -> io::Result<()> {
     table::status_rows(statuses).iter().try_for_each(|row| writeln!(out, "{}", row.join(", ")))
+}
+
+pub(super) fn snapshot_status(out: &mut impl Write, status: &SnapshotStatus) -> io::Result<()> {
+    writeln!(out, "{}", table::snapshot_row(status).join(", "))
 }
 
 pub(super) fn endpoint_health(out: &mut impl Write, healths: &[Health]) -> io::Result<()> {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use etcfs_proto::etcdserverpb::{HashKvResponse, MemberListResponse, StatusResponse};
 
-use super::Health;
+use super::{Health, SnapshotStatus};
 use crate::words;
 
 type Row = Vec<String>;
@@ -99,6 +99,20 @@ pub(super) fn endpoint_status(out: &mut impl Write, statuses: &[(String, StatusR
         "DOWNGRADE ENABLED",
     ];
     frame(out, &titles, &status_rows(statuses))
+}
+
+pub(super) fn snapshot_row(status: &SnapshotStatus) -> Row {
+    vec![
+        format!("{:x}", status.hash),
+        status.revision.to_string(),
+        status.rows.to_string(),
+        words::size(status.bytes),
+        status.version.clone(),
+    ]
+}
+
+pub(super) fn snapshot_status(out: &mut impl Write, status: &SnapshotStatus) -> io::Result<()> {
+    frame(out, &["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE", "VERSION"], &[snapshot_row(status)])
 }
 
 pub(super) fn endpoint_health(out: &mut impl Write, healths: &[Health]) -> io::Result<()> {

@@ -61,6 +61,7 @@ fn needs_a_user(body: &Body) -> bool {
         | Body::RoleDelete(_)
         | Body::RoleGrantPermission(_)
         | Body::RoleRevokePermission(_)
+        | Body::SetDowngrade(_)
         | Body::OnBehalf(_) => true,
         // Compaction by rule, alarms of the quota, a login, and what members tell each other.
         Body::Compaction(_)
@@ -90,6 +91,7 @@ pub(super) fn admit(alarms: &Alarms, body: &Body) -> Result<(), ApplyError> {
         // Who may come in is decided whatever the keys are like.
         | Body::OnBehalf(_)
         | Body::IssueToken(_)
+        | Body::SetDowngrade(_)
         | Body::AuthEnable(_)
         | Body::AuthDisable(_)
         | Body::UserAdd(_)

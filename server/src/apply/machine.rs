@@ -233,6 +233,11 @@ impl Machine {
                 self.cluster.set_version(&request.version);
                 Response::Done
             }
+            Body::SetDowngrade(request) => {
+                meta.downgrade_target.clone_from(&request.target_version);
+                self.cluster.set_downgrade(request.target_version.clone());
+                Response::Done
+            }
             // One on behalf of another's behalf, and what `auth` has done above.
             Body::OnBehalf(_)
             | Body::IssueToken(_)

@@ -25,6 +25,7 @@ pub struct Cluster {
 struct State {
     cluster_id: u64,
     version: String,
+    downgrade: String,
     members: BTreeMap<u64, record::Member>,
     /// Kept for good, so that none of them comes back unknown.
     removed: BTreeSet<u64>,
@@ -43,6 +44,11 @@ impl Cluster {
         self.state.read().version.clone()
     }
 
+    /// The version that the cluster is to go back to; empty for none.
+    pub fn downgrade(&self) -> String {
+        self.state.read().downgrade.clone()
+    }
+
     /// All members, by id.
     pub fn members(&self) -> Vec<record::Member> {
         self.state.read().members.values().cloned().collect()
@@ -56,7 +62,8 @@ impl Cluster {
     pub(super) fn load(&self, engine: &dyn Engine, meta: &record::Meta) -> Result<(), StorageError> {
         let rows = engine.range(MEMBERS.start, MEMBERS.end, MEMBERS_MAX)?;
         let version = meta.cluster_version.clone();
-        let mut state = State { cluster_id: meta.cluster_id, version, ..State::default() };
+        let downgrade = meta.downgrade_target.clone();
+        let mut state = State { cluster_id: meta.cluster_id, version, downgrade, ..State::default() };
         for (key, row) in rows {
             let member: record::Member = codec::decode(&key, row)?;
             if member.removed {
@@ -81,6 +88,10 @@ impl Cluster {
             _ => tracing::info!(from = before, to = version, "updated cluster version"),
         }
         tracing::info!(cluster_version = version, "enabled capabilities for version");
+    }
+
+    pub(super) fn set_downgrade(&self, target: String) {
+        self.state.write().downgrade = target;
     }
 
     /// Makes the members those of a membership; what they said of themselves stays.

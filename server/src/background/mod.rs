@@ -2,8 +2,10 @@
 
 mod compactor;
 mod corruption;
+mod room;
 mod versions;
 
 pub use compactor::Compactor;
 pub use corruption::{CorruptionCheck, Inconsistent};
+pub use room::RoomKeeper;
 pub use versions::Versions;

@@ -1,21 +1,39 @@
-//! How large the store is.
+//! How large the store is, and making it smaller.
 
-use std::sync::Arc;
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
 
+use super::Disk;
 use crate::{
     mvcc::Store,
-    storage::{engine::Engine, error::StorageError},
+    storage::{Image, engine::Engine, error::StorageError},
 };
 
 #[derive(Clone, Debug)]
 pub struct Sizes {
     store: Arc<Store>,
     engine: Arc<dyn Engine>,
+    image: Image,
+    /// Something did not fit, and the alarm that says so was raised for it.
+    short: Arc<AtomicBool>,
+    data_dir: PathBuf,
+    /// Taken on since the disk was last asked for room.
+    unasked_bytes: Arc<AtomicU64>,
 }
 
+/// The disk is asked for room each time so much was taken on.
+const ASK_BYTES: u64 = 1 << 20;
+/// What a byte that waits for the image may come to take there, with the copies that sled keeps.
+const IMAGE_FACTOR: u64 = 4;
+
 impl Sizes {
-    pub fn new(store: Arc<Store>, engine: Arc<dyn Engine>) -> Self {
-        Self { store, engine }
+    pub fn new(store: Arc<Store>, engine: Arc<dyn Engine>, image: Image, data_dir: PathBuf) -> Self {
+        Self { store, engine, image, short: Arc::default(), data_dir, unasked_bytes: Arc::default() }
     }
 
     pub fn revision(&self) -> i64 {
@@ -30,5 +48,35 @@ impl Sizes {
     /// Bytes that the image takes on disk.
     pub fn allocated(&self) -> Result<u64, StorageError> {
         self.engine.size_on_disk()
+    }
+
+    /// The disk as it will be once what waits for the image is there.
+    pub fn disk(&self) -> Disk {
+        let disk = Disk::of(&self.data_dir);
+        Disk { free: disk.free.saturating_sub(IMAGE_FACTOR * self.image.lag_bytes()), ..disk }
+    }
+
+    /// True if the disk has no room for `bytes` more; it is not asked each time.
+    pub fn disk_is_full_for(&self, bytes: u64) -> bool {
+        if self.unasked_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes < ASK_BYTES {
+            return false;
+        }
+        self.unasked_bytes.store(0, Ordering::Relaxed);
+        self.disk().is_full()
+    }
+
+    /// Notes whether something did not fit.
+    pub fn note_shortage(&self, short: bool) {
+        self.short.store(short, Ordering::Relaxed);
+    }
+
+    /// True if something did not fit, and nobody has noted since that there is room.
+    pub fn is_short(&self) -> bool {
+        self.short.load(Ordering::Relaxed)
+    }
+
+    /// Gives back what deleted rows took on disk.
+    pub async fn defragment(&self) -> Result<(), StorageError> {
+        self.image.defragment().await
     }
 }

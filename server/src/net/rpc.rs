@@ -8,8 +8,8 @@ use std::{
 
 use etcfs_proto::etcdserverpb::{
     AuthDisableRequest, AuthEnableRequest, AuthRoleListRequest, AuthStatusRequest, AuthUserListRequest,
-    HashRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest, StatusRequest,
-    WatchRequest, WatchResponse,
+    DefragmentRequest, HashRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
+    SnapshotRequest, StatusRequest, WatchRequest, WatchResponse,
 };
 use futures_util::{
     FutureExt as _, Stream, StreamExt as _,
@@ -200,10 +200,12 @@ impl Rpc {
             Method::MemberRemove => self.unary(request, |message| cluster.member_remove(message)).await,
             Method::MemberUpdate => self.unary(request, |message| cluster.member_update(message)).await,
             Method::MemberPromote => self.unary(request, |message| cluster.member_promote(message)).await,
-            Method::Defragment => Err(Refusal::NoDefragment.into()),
-            Method::Snapshot => Err(Refusal::NoSnapshot.into()),
+            Method::Defragment => self.unary(request, |DefragmentRequest {}| maintenance.defragment()).await,
+            Method::Snapshot => {
+                self.server_stream(request, |SnapshotRequest {}| maintenance.snapshot()).await
+            }
             Method::MoveLeader => self.unary(request, |message| maintenance.move_leader(message)).await,
-            Method::Downgrade => Err(Refusal::NoDowngrade.into()),
+            Method::Downgrade => self.unary(request, |message| maintenance.downgrade(message, caller)).await,
             Method::Authenticate => self.unary(request, |message| auth.authenticate(message)).await,
             Method::AuthEnable => self.unary(request, |AuthEnableRequest {}| auth.enable(caller)).await,
             Method::AuthDisable => self.unary(request, |AuthDisableRequest {}| auth.disable(caller)).await,

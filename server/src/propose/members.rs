@@ -105,6 +105,11 @@ impl Members {
         self.node.state().cluster.members()
     }
 
+    /// The version that the cluster is to go back to; empty for none.
+    pub fn downgrade(&self) -> String {
+        self.node.state().cluster.downgrade()
+    }
+
     /// What each other member speaks; `None` for one that does not answer.
     pub async fn versions(&self) -> Vec<(u64, Option<String>)> {
         self.node.versions().await

@@ -18,6 +18,7 @@ mod network;
 mod outcomes;
 mod peer_service;
 mod removal;
+mod restore;
 mod retention;
 mod snapshots;
 mod start;
@@ -58,6 +59,7 @@ use openraft::{
     type_config::{alias::WatchReceiverOf, async_runtime::WatchReceiver as _},
 };
 pub use peer_service::PeerService;
+pub use restore::{Restore, RestoreError, restore};
 pub use start::{RaftOptions, StartError, start};
 pub use status::MemberStatus;
 use tokio::{

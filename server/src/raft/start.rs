@@ -95,6 +95,21 @@ pub enum StartError {
     NoLeader(Duration),
 }
 
+impl StartError {
+    /// True where freeing space on the disk would cure it.
+    pub fn is_no_space(&self) -> bool {
+        let mut error: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(found) = error {
+            let io = found.downcast_ref::<std::io::Error>();
+            if io.is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull) {
+                return true;
+            }
+            error = found.source();
+        }
+        false
+    }
+}
+
 /// How often the member looks whether openraft has ended by itself.
 const END_LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Pause between two chunks of deleted rows: others use the state machine too.

@@ -2,17 +2,20 @@
 
 use etcfs_proto::{
     etcdserverpb::{
-        AlarmMember, AlarmRequest, AlarmResponse, DowngradeInfo, HashKvRequest, HashKvResponse, HashResponse,
-        MoveLeaderRequest, MoveLeaderResponse, StatusResponse, alarm_request::AlarmAction,
+        AlarmMember, AlarmRequest, AlarmResponse, DefragmentResponse, DowngradeInfo, DowngradeRequest,
+        DowngradeResponse, HashKvRequest, HashKvResponse, HashResponse, MoveLeaderRequest,
+        MoveLeaderResponse, SnapshotResponse, StatusResponse, alarm_request::AlarmAction,
+        downgrade_request::DowngradeAction,
     },
-    etcfs::command::request::Body,
+    etcfs::command::{SetDowngrade, request::Body},
 };
+use futures_util::{Stream, StreamExt as _, stream};
 
 use super::{Access, Headers, Refusal, kv::unexpected};
 use crate::{
     auth::Caller,
     config::Quota,
-    maintain::{Hash, Sizes},
+    maintain::{Backups, Hash, Sizes},
     propose::{Alarms, Members, Proposer, Response},
     version,
 };
@@ -23,6 +26,7 @@ pub struct Maintenance {
     pub alarms: Alarms,
     pub sizes: Sizes,
     pub hash: Hash,
+    pub backups: Backups,
     pub proposer: Proposer,
     pub headers: Headers,
     pub access: Access,
@@ -56,7 +60,7 @@ impl Maintenance {
             is_learner: status.is_learner,
             storage_version: version::STORAGE.to_owned(),
             db_size_quota: signed(quota),
-            downgrade_info: Some(DowngradeInfo::default()),
+            downgrade_info: Some(self.downgrade_info()),
         })
     }
 
@@ -115,6 +119,86 @@ impl Maintenance {
         let keys = self.hash.of_keys(0).await?.hash;
         let hash = keys.rotate_left(1) ^ self.access.auth.hash();
         Ok(HashResponse { header: self.headers.at(self.sizes.revision()), hash })
+    }
+}
+
+impl Maintenance {
+    /// Gives back the space of what was deleted; reads and writes go on.
+    pub async fn defragment(&self) -> Result<DefragmentResponse, Refusal> {
+        let before = self.sizes.allocated()?;
+        self.sizes.defragment().await?;
+        let after = self.sizes.allocated()?;
+        tracing::info!(before, after, "defragmented");
+        // As etcd has it, without a header.
+        Ok(DefragmentResponse { header: None })
+    }
+
+    /// All that is stored here, in parts; the last is the hash of those before.
+    pub fn snapshot(&self) -> impl Stream<Item = Result<SnapshotResponse, Refusal>> + Send + use<> {
+        let backups = self.backups.clone();
+        let header = self.headers.at(self.sizes.revision());
+        let parts = async move {
+            match backups.take().await {
+                Ok(parts) => parts.map(|part| Ok(part?)).boxed(),
+                Err(error) => stream::once(async { Err(error.into()) }).boxed(),
+            }
+        };
+        stream::once(parts).flatten().map(move |part: Result<crate::maintain::Part, Refusal>| {
+            let part = part?;
+            let (remaining_bytes, blob) = (part.remaining, part.bytes);
+            Ok(SnapshotResponse { header, remaining_bytes, blob, version: version::STORAGE.to_owned() })
+        })
+    }
+
+    /// To the version before, and no other. What a cluster is told is kept and shown;
+    /// there is no older etcfsd that could take its place.
+    pub async fn downgrade(
+        &self,
+        request: DowngradeRequest,
+        caller: &Caller,
+    ) -> Result<DowngradeResponse, Refusal> {
+        let info = self.downgrade_info();
+        let target = match request.action() {
+            DowngradeAction::Cancel if !info.enabled => return Err(Refusal::NoInflightDowngrade),
+            DowngradeAction::Cancel => String::new(),
+            DowngradeAction::Validate | DowngradeAction::Enable => {
+                let target = Version::parse(&request.version).ok_or(Refusal::WrongDowngradeVersion)?;
+                let cluster = Version::parse(&self.members.cluster_version())
+                    .ok_or(Refusal::ClusterVersionUnavailable)?;
+                if (target.major, target.minor + 1) != (cluster.major, cluster.minor) {
+                    return Err(Refusal::InvalidDowngradeVersion);
+                }
+                if info.enabled {
+                    return Err(Refusal::DowngradeInProcess);
+                }
+                format!("{}.{}.0", target.major, target.minor)
+            }
+        };
+        if request.action() != DowngradeAction::Validate {
+            let body = Body::SetDowngrade(SetDowngrade { target_version: target });
+            self.proposer.write(self.access.sign(caller, body)).await?;
+        }
+        let header = self.headers.at(self.sizes.revision());
+        Ok(DowngradeResponse { header, version: self.members.cluster_version() })
+    }
+
+    fn downgrade_info(&self) -> DowngradeInfo {
+        let target_version = self.members.downgrade();
+        DowngradeInfo { enabled: !target_version.is_empty(), target_version }
+    }
+}
+
+struct Version {
+    major: u64,
+    minor: u64,
+}
+
+impl Version {
+    /// `3.5`, or `3.5.` and anything that is a number.
+    fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split('.').map(|number| number.parse::<u64>().ok());
+        let (major, minor) = (numbers.next()??, numbers.next()??);
+        numbers.all(|number| number.is_some()).then_some(Self { major, minor })
     }
 }
 

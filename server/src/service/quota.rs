@@ -2,8 +2,8 @@
 //!
 //! As with etcd, a change is judged before it is proposed, by what it may add
 //! at most; the first that does not fit raises the NOSPACE alarm for the whole
-//! cluster, and from then on apply refuses what needs room, until somebody has
-//! freed some and cleared the alarm. Deleting and compacting always work.
+//! cluster, and from then on apply refuses what needs room. Deleting and compacting
+//! always work; once they have made room, `background` clears the alarm.
 
 use etcfs_proto::{
     etcdserverpb::{
@@ -47,8 +47,15 @@ impl Admission {
     }
 
     async fn admit(&self, bytes: u64) -> Result<(), Refusal> {
-        let Quota::Bytes(quota) = self.quota else { return Ok(()) };
-        if bytes == 0 || self.sizes.in_use() + bytes < quota {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let in_use = self.sizes.in_use();
+        let fits = match self.quota {
+            Quota::Bytes(quota) => in_use + bytes < quota,
+            Quota::Unlimited => true,
+        };
+        if fits && !self.sizes.disk_is_full_for(bytes) {
             return Ok(());
         }
         let alarm = AlarmRequest {
@@ -56,12 +63,14 @@ impl Admission {
             member_id: self.members.member_id(),
             alarm: AlarmType::Nospace as i32,
         };
-        tracing::warn!(
-            quota,
-            in_use = self.sizes.in_use(),
-            "the quota is exceeded: raising the NOSPACE alarm"
-        );
-        self.proposer.write(Request { body: Some(Body::Alarm(alarm)) }).await?;
+        let what = if fits { "the disk is nearly full" } else { "the quota is exceeded" };
+        tracing::warn!(in_use, free = self.sizes.disk().free, "{what}: raising the NOSPACE alarm");
+        // Before the alarm can be seen: who clears it must know that it is no person's.
+        self.sizes.note_shortage(true);
+        if let Err(error) = self.proposer.write(Request { body: Some(Body::Alarm(alarm)) }).await {
+            self.sizes.note_shortage(false);
+            return Err(error.into());
+        }
         Err(Refusal::NoSpace)
     }
 }

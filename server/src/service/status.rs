@@ -49,6 +49,8 @@ refusals! {
     InvalidSortOption = InvalidArgument "etcdserver: invalid sort option",
     RequestTooLarge = InvalidArgument "etcdserver: request is too large",
     UserEmpty = InvalidArgument "etcdserver: user name is empty",
+    WrongDowngradeVersion = InvalidArgument "etcdserver: wrong downgrade target version format",
+    InvalidDowngradeVersion = InvalidArgument "etcdserver: invalid downgrade target version",
     RoleEmpty = InvalidArgument "etcdserver: role name is empty",
     AuthFailed = InvalidArgument "etcdserver: authentication failed, invalid user ID or password",
     PermissionNotGiven = InvalidArgument "etcdserver: permission not given",
@@ -86,6 +88,9 @@ refusals! {
     Unhealthy = Unavailable "etcdserver: unhealthy cluster",
     LeaseExists = FailedPrecondition "etcdserver: lease already exists",
     AuthNotEnabled = FailedPrecondition "etcdserver: authentication is not enabled",
+    ClusterVersionUnavailable = FailedPrecondition "etcdserver: cluster version not found during downgrade",
+    DowngradeInProcess = FailedPrecondition "etcdserver: cluster has a downgrade job in progress",
+    NoInflightDowngrade = FailedPrecondition "etcdserver: no inflight downgrade job",
     RootUserMissing = FailedPrecondition "etcdserver: root user does not exist",
     RootRoleMissing = FailedPrecondition "etcdserver: root user does not have root role",
     UserExists = FailedPrecondition "etcdserver: user name already exists",
@@ -107,9 +112,6 @@ refusals! {
     UnknownCommand = Unimplemented "etcdserver: request is of a newer version",
     /// etcd has no such text: its process ends where ours can still answer.
     Storage = Internal "etcdserver: storage failed",
-    NoDefragment = Unimplemented "etcdserver: defragmentation is not supported yet",
-    NoSnapshot = Unimplemented "etcdserver: snapshots for download are not supported yet",
-    NoDowngrade = Unimplemented "etcdserver: downgrades are not supported",
 }
 
 impl From<Refusal> for Status {

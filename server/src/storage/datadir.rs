@@ -6,6 +6,7 @@
 //! DATA/member/wal/        the log
 //! DATA/member/image/      rows of the state, written behind
 //! DATA/member/snap/       the newest snapshot
+//! DATA/member/outgoing/   one that is being taken away; gone after
 //! ```
 
 use std::{
@@ -67,6 +68,13 @@ impl DataDir {
         fs::set_permissions(data, Permissions::from_mode(MODE)).map_err(io_error("restrict", data))?;
         let lock = lock(data, &member.join("lock"))?;
         let identity = read_identity(&member.join("identity"))?;
+        let outgoing = member.join("outgoing");
+        match fs::remove_dir_all(&outgoing) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error("remove", outgoing)(error));
+            }
+            _ => {}
+        }
         Ok(Self { member, identity, _lock: lock })
     }
 

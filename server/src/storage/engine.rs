@@ -41,4 +41,10 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
     /// returns. Should it fail, the old rows stand. A reader between two calls
     /// may see old rows and then new ones.
     fn replace(&self, rows: RowIter<'_>) -> Result<(), StorageError>;
+
+    /// Copies some more rows to a fresh place, where those that were deleted take
+    /// no space. What is written between two calls is in both places. True once
+    /// the fresh one holds all rows, is on disk and has taken over; the next call
+    /// then begins anew. So it does after a failure, and the old rows stand.
+    fn rewrite(&self) -> Result<bool, StorageError>;
 }

@@ -128,7 +128,8 @@ type Reply<T> = oneshot::Sender<Result<T, StorageError>>;
 enum Order {
     Checkpoint(Reply<u64>),
     Snapshot(PathBuf, Reply<SnapshotFile>),
-    Replace(SnapshotFile, Reply<()>),
+    Replace(Box<SnapshotFile>, Reply<()>),
+    Defragment(Reply<()>),
     Close,
 }
 
@@ -136,6 +137,8 @@ enum Task {
     Write(Batch),
     Checkpoint,
     Order(Order),
+    /// The next part of a defragmentation.
+    Rewrite,
     /// Nothing is due yet.
     None(Turn),
 }
@@ -178,6 +181,7 @@ impl Image {
             written,
             dirty_since: Some(Instant::now()),
             paused_until: None,
+            defragmenting: Vec::new(),
         };
         let thread = threads.start("image", shared.wake.clone(), Box::new(move || writer.turn()));
         let thread = thread.map_err(|source| StorageError::Engine { doing: "start its writer", source })?;
@@ -239,7 +243,13 @@ impl Image {
     /// Replaces all rows by those of `snapshot`. What was submitted before and
     /// not yet written is dropped.
     pub async fn replace(&self, snapshot: SnapshotFile) -> Result<(), StorageError> {
-        self.ask(|reply| Order::Replace(snapshot, reply)).await
+        self.ask(|reply| Order::Replace(Box::new(snapshot), reply)).await
+    }
+
+    /// Writes all rows anew, in order, and gives back the space that deleted ones
+    /// took. Goes on in small parts between the writes, so that nobody waits for it.
+    pub async fn defragment(&self) -> Result<(), StorageError> {
+        self.ask(Order::Defragment).await
     }
 
     /// Writes and flushes what waits, and ends the thread. Blocks.
@@ -297,13 +307,20 @@ struct Writer {
     dirty_since: Option<Instant>,
     /// The disk was full: until then it is not tried again.
     paused_until: Option<Instant>,
+    /// Who waits for the end of a defragmentation; it goes on for as long as somebody does.
+    defragmenting: Vec<Reply<()>>,
 }
 
 impl Writer {
     fn turn(&mut self) -> Turn {
         let done = match self.next() {
             Task::None(turn) => return turn,
-            Task::Write(batch) => self.write(batch),
+            Task::Write(batch) => {
+                let written = self.write(batch);
+                // Or it would never end where there is always something to write.
+                self.rewrite();
+                written
+            }
             Task::Checkpoint => self.checkpoint(),
             Task::Order(Order::Close) => {
                 // Whatever fails here is replayed from the log at the next start.
@@ -331,6 +348,14 @@ impl Writer {
                     },
                 );
                 settled
+            }
+            Task::Order(Order::Defragment(reply)) => {
+                self.defragmenting.push(reply);
+                Ok(())
+            }
+            Task::Rewrite => {
+                self.rewrite();
+                Ok(())
             }
             Task::Order(Order::Replace(snapshot, reply)) => {
                 answer(reply, self.replace(&snapshot));
@@ -368,6 +393,9 @@ impl Writer {
         let flush_at = self.dirty_since.map(|since| since + self.options.checkpoint_interval);
         if flush_at.is_some_and(|at| at <= now) {
             return Task::Checkpoint;
+        }
+        if !self.defragmenting.is_empty() {
+            return Task::Rewrite;
         }
         Task::None(write_at.into_iter().chain(flush_at).min().map_or(Turn::Wait, Turn::WaitUntil))
     }
@@ -442,6 +470,27 @@ impl Writer {
         Ok(())
     }
 
+    /// Does the next part of a defragmentation, if somebody waits for one. Should it fail, the rows are
+    /// as they were, and those who wait are told.
+    fn rewrite(&mut self) {
+        if self.defragmenting.is_empty() {
+            return;
+        }
+        let result = match self.engine.rewrite() {
+            Ok(false) => return,
+            Ok(true) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if result.is_ok() {
+            // The fresh rows came to the disk with all that was written meanwhile.
+            self.dirty_since = None;
+            self.shared.durable.store(self.written.applied_index, Ordering::Release);
+        }
+        for reply in std::mem::take(&mut self.defragmenting) {
+            answer(reply, result.as_ref().copied().map_err(StorageError::echo));
+        }
+    }
+
     /// True iff the disk is full: reported, and paused for a while.
     fn pause_if_no_space(&mut self, error: &StorageError) -> bool {
         if !error.is_no_space() {
@@ -504,6 +553,9 @@ mod tests {
         }
         fn size_on_disk(&self) -> Result<u64, StorageError> {
             self.rows.size_on_disk()
+        }
+        fn rewrite(&self) -> Result<bool, StorageError> {
+            self.rows.rewrite()
         }
         fn replace(&self, rows: RowIter<'_>) -> Result<(), StorageError> {
             self.rows.replace(rows)

@@ -61,6 +61,10 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
+    fn rewrite(&self) -> Result<bool, StorageError> {
+        Ok(true)
+    }
+
     fn size_on_disk(&self) -> Result<u64, StorageError> {
         Ok(self.rows.read().iter().map(|(key, value)| (key.len() + value.len()) as u64).sum())
     }

@@ -5,6 +5,7 @@
 //! together with the applied index, so that a restart knows from where to
 //! replay. Nothing here knows what a row means beyond its key ([`keyspace`]).
 
+pub mod backup;
 pub mod batch;
 pub mod codec;
 pub mod datadir;
@@ -20,6 +21,7 @@ pub mod sled;
 pub mod snapshot;
 pub mod wal;
 
+pub use backup::{Backup, BackupError};
 pub use batch::Batch;
 pub use datadir::{DataDir, DataDirError, Identity};
 pub use disk::{Disk, DiskFile, OsDisk};

@@ -20,7 +20,10 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -42,16 +45,38 @@ const CURRENT: &str = "CURRENT";
 /// Counts openings that nobody lived to see verified.
 const OPENING: &str = "OPENING";
 const OPENINGS_MAX: u32 = 3;
-/// Rows per batch while all are replaced.
-const REPLACE_ROWS: usize = 10_000;
+/// A batch, while all rows are replaced or copied.
+const COPY_ROWS: usize = 1000;
+const COPY_BYTES: usize = 1 << 20;
+/// Copied rows are brought to the disk each time there are so many: all at the end would hold up writes.
+const COPY_SYNC_BYTES: u64 = 32 << 20;
 
 /// An engine on disk.
 pub struct DiskEngine {
     dir: PathBuf,
     // Held to clone the handle, and to swap it; never during a call of sled.
     current: RwLock<Generation>,
-    /// Blob files never change once written, so each is synced once.
-    synced_blobs: Mutex<HashSet<OsString>>,
+    /// Held by the one writer, for as long as it writes.
+    rewrite: Mutex<Rewrite>,
+    /// The disk was full: sled answers so for good, with or without room. Its rows can still be read.
+    was_full: AtomicBool,
+}
+
+/// Whether a fresh generation is being filled with the rows of the current one.
+#[derive(Default)]
+enum Rewrite {
+    #[default]
+    No,
+    Going(Rewriting),
+    /// A write could not be made there too; the current generation has it.
+    Failed(StorageError),
+}
+
+struct Rewriting {
+    generation: Generation,
+    /// The first row that is not in it yet.
+    next: Bytes,
+    unsynced_bytes: u64,
 }
 
 #[derive(Clone)]
@@ -61,6 +86,8 @@ struct Generation {
     db: ::sled::Db,
     /// Of the rows as written; held by the one writer, for as long as it writes.
     fingerprint: Arc<Mutex<Fingerprint>>,
+    /// Blob files never change once written, so each is synced once.
+    synced_blobs: Arc<Mutex<HashSet<OsString>>>,
 }
 
 impl fmt::Debug for DiskEngine {
@@ -96,7 +123,12 @@ impl DiskEngine {
         };
         remove_other_generations(dir, current)?;
         let generation = Generation::open(dir, current)?;
-        Ok(Self { dir: dir.to_owned(), current: RwLock::new(generation), synced_blobs: Mutex::default() })
+        Ok(Self {
+            dir: dir.to_owned(),
+            current: RwLock::new(generation),
+            rewrite: Mutex::default(),
+            was_full: AtomicBool::new(false),
+        })
     }
 
     /// Has the next opening of `dir` fail, because its rows can't be trusted.
@@ -108,15 +140,80 @@ impl DiskEngine {
         self.current.read().db.clone()
     }
 
-    fn sync_files(&self, generation: &Generation) -> io::Result<()> {
-        for entry in fs::read_dir(&generation.path)? {
+    /// Goes on after a full disk, once there is room for all rows in fresh files.
+    fn heal(&self) -> Result<(), StorageError> {
+        if !self.was_full.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let written = *self.current.read().fingerprint.lock();
+        *self.rewrite.lock() = Rewrite::No;
+        while !self.rewrite()? {}
+        let found = *self.current.read().fingerprint.lock();
+        if found != written {
+            return Err(StorageError::Corrupt {
+                what: format!("image in {}", self.dir.display()),
+                reason: format!("after a full disk {} of {} rows are left", found.rows(), written.rows()),
+            });
+        }
+        tracing::info!("there is room again: the rows of the image lie in fresh files");
+        Ok(())
+    }
+
+    /// Notes whether a write has met a full disk.
+    fn noted(&self, result: Result<(), StorageError>) -> Result<(), StorageError> {
+        if result.as_ref().is_err_and(StorageError::is_no_space) {
+            self.was_full.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Has a whole generation, all of it on disk, take the current one's place.
+    fn take_over(&self, generation: Generation) -> Result<(), StorageError> {
+        write_current(&self.dir, generation.number)?;
+        let old = std::mem::replace(&mut *self.current.write(), generation);
+        self.was_full.store(false, Ordering::Relaxed);
+        drop(old.db);
+        remove_dir(&old.path)
+    }
+}
+
+impl Generation {
+    fn open(dir: &Path, number: u64) -> Result<Self, StorageError> {
+        let path = dir.join(number.to_string());
+        let db = ::sled::Config::new()
+            .path(&path)
+            .cache_capacity(CACHE_BYTES)
+            // The image says when; a timer of sled's would only add work.
+            .flush_every_ms(None)
+            .open()
+            .map_err(failed("open"))?;
+        let stored = db.get(keyspace::FINGERPRINT).map_err(failed("read its fingerprint"))?;
+        // Without one there must be no rows either, which is what the default says.
+        let fingerprint = stored.and_then(|stored| Fingerprint::decode(&stored)).unwrap_or_default();
+        let fingerprint = Arc::new(Mutex::new(fingerprint));
+        Ok(Self { number, path, db, fingerprint, synced_blobs: Arc::default() })
+    }
+
+    /// An empty one, whatever an earlier attempt has left there.
+    fn fresh(dir: &Path, number: u64) -> Result<Self, StorageError> {
+        remove_dir(&dir.join(number.to_string()))?;
+        Self::open(dir, number)
+    }
+
+    fn flush(&self) -> Result<(), StorageError> {
+        self.db.flush().map_err(failed("flush"))?;
+        self.sync_files().map_err(StorageError::io("sync", &self.path))
+    }
+
+    fn sync_files(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
             let name = entry.file_name();
             if name == "db" || name.as_encoded_bytes().starts_with(b"snap.") {
                 sync_if_there(&entry.path())?;
             }
         }
-        let blobs = generation.path.join("blobs");
+        let blobs = self.path.join("blobs");
         let mut new = Vec::new();
         match fs::read_dir(&blobs) {
             Ok(entries) => {
@@ -135,24 +232,7 @@ impl DiskEngine {
             Err(error) => return Err(error),
         }
         self.synced_blobs.lock().extend(new);
-        File::open(&generation.path)?.sync_all()
-    }
-}
-
-impl Generation {
-    fn open(dir: &Path, number: u64) -> Result<Self, StorageError> {
-        let path = dir.join(number.to_string());
-        let db = ::sled::Config::new()
-            .path(&path)
-            .cache_capacity(CACHE_BYTES)
-            // The image says when; a timer of sled's would only add work.
-            .flush_every_ms(None)
-            .open()
-            .map_err(failed("open"))?;
-        let stored = db.get(keyspace::FINGERPRINT).map_err(failed("read its fingerprint"))?;
-        // Without one there must be no rows either, which is what the default says.
-        let fingerprint = stored.and_then(|stored| Fingerprint::decode(&stored)).unwrap_or_default();
-        Ok(Self { number, path, db, fingerprint: Arc::new(Mutex::new(fingerprint)) })
+        File::open(&self.path)?.sync_all()
     }
 
     fn write(&self, batch: &Batch) -> Result<(), StorageError> {
@@ -194,14 +274,22 @@ impl Engine for DiskEngine {
     }
 
     fn write(&self, batch: &Batch) -> Result<(), StorageError> {
+        self.heal()?;
         let generation = self.current.read().clone();
-        generation.write(batch)
+        self.noted(generation.write(batch))?;
+        let mut slot = self.rewrite.lock();
+        if let Rewrite::Going(rewriting) = &mut *slot
+            && let Err(error) = rewriting.follow(batch)
+        {
+            *slot = Rewrite::Failed(error);
+        }
+        Ok(())
     }
 
     fn flush(&self) -> Result<(), StorageError> {
+        self.heal()?;
         let generation = self.current.read().clone();
-        generation.db.flush().map_err(failed("flush"))?;
-        self.sync_files(&generation).map_err(StorageError::io("sync", &generation.path))
+        self.noted(generation.flush())
     }
 
     fn size_on_disk(&self) -> Result<u64, StorageError> {
@@ -209,26 +297,50 @@ impl Engine for DiskEngine {
     }
 
     fn replace(&self, rows: RowIter<'_>) -> Result<(), StorageError> {
-        let number = self.current.read().number + 1;
-        let path = self.dir.join(number.to_string());
-        remove_dir(&path)?;
-        let generation = Generation::open(&self.dir, number)?;
+        // Of rows that are to go, no copy is needed.
+        *self.rewrite.lock() = Rewrite::No;
+        let generation = Generation::fresh(&self.dir, self.current.read().number + 1)?;
         let mut batch = Batch::default();
         for row in rows {
             let (key, value) = row?;
             batch.put(key, value);
-            if batch.len() >= REPLACE_ROWS {
+            if batch.len() >= COPY_ROWS || batch.bytes() >= COPY_BYTES {
                 generation.write(&std::mem::take(&mut batch))?;
             }
         }
         generation.write(&batch)?;
-        generation.db.flush().map_err(failed("flush"))?;
-        self.synced_blobs.lock().clear();
-        self.sync_files(&generation).map_err(StorageError::io("sync", &path))?;
-        write_current(&self.dir, number)?;
-        let old = std::mem::replace(&mut *self.current.write(), generation);
-        drop(old.db);
-        remove_dir(&old.path)
+        generation.flush()?;
+        self.take_over(generation)
+    }
+
+    fn rewrite(&self) -> Result<bool, StorageError> {
+        let mut slot = self.rewrite.lock();
+        let current = self.current.read().clone();
+        let mut rewriting = match std::mem::take(&mut *slot) {
+            Rewrite::No => Rewriting::begin(&self.dir, current.number + 1)?,
+            Rewrite::Going(rewriting) => rewriting,
+            Rewrite::Failed(error) => {
+                // What was copied takes room that somebody may wait for.
+                remove_dir(&self.dir.join((current.number + 1).to_string()))?;
+                return Err(error);
+            }
+        };
+        let copied = rewriting.go_on(&current);
+        // Its files are removed in the end, which nobody may hold then.
+        drop(current);
+        match copied {
+            Ok(true) => self.take_over(rewriting.generation).map(|()| true),
+            Ok(false) => {
+                *slot = Rewrite::Going(rewriting);
+                Ok(false)
+            }
+            Err(error) => {
+                let path = rewriting.generation.path.clone();
+                drop(rewriting);
+                remove_dir(&path)?;
+                Err(error)
+            }
+        }
     }
 
     fn verify(&self) -> Result<(), StorageError> {
@@ -251,6 +363,47 @@ impl Engine for DiskEngine {
             what: format!("image in {}", generation.path.display()),
             reason: format!("of {} rows written, {} are found", written.rows(), found.rows()),
         })
+    }
+}
+
+impl Rewriting {
+    fn begin(dir: &Path, number: u64) -> Result<Self, StorageError> {
+        let next = Bytes::from_static(keyspace::ALL.start);
+        Ok(Self { generation: Generation::fresh(dir, number)?, next, unsynced_bytes: 0 })
+    }
+
+    /// Copies the next rows; true once there are no more and all is on disk.
+    fn go_on(&mut self, from: &Generation) -> Result<bool, StorageError> {
+        let mut batch = Batch::default();
+        let mut is_end = true;
+        for row in from.db.range(&self.next[..]..keyspace::ALL.end) {
+            let (key, value) = row.map_err(failed("read all rows"))?;
+            batch.put(Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value));
+            self.next = keyspace::successor(&key);
+            if batch.len() >= COPY_ROWS || batch.bytes() >= COPY_BYTES {
+                is_end = false;
+                break;
+            }
+        }
+        self.generation.write(&batch)?;
+        self.unsynced_bytes += batch.bytes() as u64;
+        if is_end || self.unsynced_bytes >= COPY_SYNC_BYTES {
+            self.generation.flush()?;
+            self.unsynced_bytes = 0;
+        }
+        Ok(is_end)
+    }
+
+    /// Makes the changes of a batch to rows that are in it already; the others are yet to be copied.
+    fn follow(&mut self, batch: &Batch) -> Result<(), StorageError> {
+        let mut changes = Batch::default();
+        for (key, change) in batch.ops().iter().filter(|(key, _)| *key < self.next) {
+            match change {
+                Some(value) => changes.put(key.clone(), value.clone()),
+                None => changes.delete(key.clone()),
+            }
+        }
+        if changes.is_empty() { Ok(()) } else { self.generation.write(&changes) }
     }
 }
 
@@ -339,12 +492,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let engine = DiskEngine::open(dir.path()).expect("opened");
         put_all(&engine, (0..10).map(row));
-        engine.replace(&mut (100..REPLACE_ROWS as u32 + 200).map(|nth| Ok(row(nth)))).expect("replaced");
+        engine.replace(&mut (100..COPY_ROWS as u32 + 200).map(|nth| Ok(row(nth)))).expect("replaced");
         assert_eq!(engine.get(&row(3).0).expect("read"), None);
         drop(engine);
         let engine = DiskEngine::open(dir.path()).expect("opened");
         let rows = engine.range(b"", b"\xff", usize::MAX).expect("read");
-        assert_eq!((rows.len(), &rows[0]), (REPLACE_ROWS + 100, &row(100)));
+        assert_eq!((rows.len(), &rows[0]), (COPY_ROWS + 100, &row(100)));
     }
 
     /// What sled does with a damaged part of its file: rows go missing in silence.
@@ -386,6 +539,66 @@ mod tests {
         let broken = [Ok(row(50)), Err(StorageError::Closed)];
         engine.replace(&mut broken.into_iter()).expect_err("broken");
         assert_eq!(engine.range(b"", b"\xff", 100).expect("read").len(), 10);
+    }
+
+    fn all(engine: &DiskEngine) -> Vec<(Bytes, Bytes)> {
+        engine.range(keyspace::ALL.start, keyspace::ALL.end, usize::MAX).expect("read")
+    }
+
+    /// What is written between two parts of the copy lies before, at or behind the place it has come to.
+    #[test]
+    fn a_rewrite_keeps_every_row_also_those_that_change_meanwhile() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let engine = DiskEngine::open(dir.path()).expect("opened");
+        let last = 3 * COPY_ROWS as u32;
+        put_all(&engine, (0..last).map(row));
+        let mut parts = 0;
+        while !engine.rewrite().expect("copied") {
+            parts += 1;
+            let mut batch = Batch::default();
+            for nth in [0, 7, 1500, last - 1] {
+                batch.put(row(nth).0, format!("changed {parts}").into());
+            }
+            batch.delete(row(parts).0);
+            batch.delete(row(last - 10 - parts).0);
+            batch.put(row(last + parts).0, "new".into());
+            engine.write(&batch).expect("written");
+        }
+        assert_eq!(parts, 3);
+        let rows = all(&engine);
+        let value =
+            |nth: u32| rows.iter().find(|(key, _)| *key == row(nth).0).map(|(_, value)| value.clone());
+        assert_eq!(rows.len() as u32, last - 3);
+        for nth in [0, 7, 1500, last - 1] {
+            assert_eq!(value(nth), Some(format!("changed {parts}").into()), "{nth}");
+        }
+        assert_eq!((value(1), value(last - 11), value(last + 3)), (None, None, Some("new".into())));
+        engine.verify().expect("whole");
+        put_all(&engine, (0..3).map(row));
+        engine.flush().expect("flushed");
+        let expected = all(&engine);
+        drop(engine);
+        let engine = DiskEngine::open(dir.path()).expect("opened");
+        engine.verify().expect("whole");
+        assert_eq!(all(&engine), expected);
+    }
+
+    #[test]
+    fn a_rewrite_gives_back_what_deleted_rows_took() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let engine = DiskEngine::open(dir.path()).expect("opened");
+        let large = |nth: u32| (row(nth).0, Bytes::from(vec![nth as u8; 500_000]));
+        (0..40).for_each(|nth| put_all(&engine, std::iter::once(large(nth))));
+        let mut batch = Batch::default();
+        (0..30).for_each(|nth| batch.delete(row(nth).0));
+        engine.write(&batch).expect("written");
+        engine.flush().expect("flushed");
+        let before = engine.size_on_disk().expect("told");
+        while !engine.rewrite().expect("copied") {}
+        let after = engine.size_on_disk().expect("told");
+        // Of large values sled keeps some copies, also of those that were never deleted.
+        assert!(before > 20_000_000 && (5_000_000..before / 2).contains(&after), "{before} {after}");
+        assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 3, "CURRENT, OPENING, one generation");
     }
 
     #[test]

@@ -104,11 +104,7 @@ impl SnapshotFile {
 
     fn open(path: &Path) -> Result<Self, StorageError> {
         let file = File::open(path).map_err(StorageError::io("open", path))?;
-        let header = read_header(&mut BufReader::new(&file)).map_err(StorageError::io("read", path))?;
-        let meta = header.meta.filter(|_| header.format <= FORMAT).ok_or_else(|| StorageError::Corrupt {
-            what: path.display().to_string(),
-            reason: format!("format {} is not one that this build reads", header.format),
-        })?;
+        let meta = read_meta(&mut BufReader::new(&file), path)?;
         Ok(Self { path: path.to_owned(), file: Arc::new(file), meta })
     }
 
@@ -262,6 +258,15 @@ impl Read for ReadAt {
     }
 }
 
+/// What comes before the rows.
+pub(super) fn read_meta(reader: &mut impl Read, path: &Path) -> Result<Meta, StorageError> {
+    let header = read_header(reader).map_err(StorageError::io("read", path))?;
+    header.meta.filter(|_| header.format <= FORMAT).ok_or_else(|| StorageError::Corrupt {
+        what: path.display().to_string(),
+        reason: format!("format {} is not one that this build reads", header.format),
+    })
+}
+
 fn read_header(reader: &mut impl Read) -> io::Result<SnapshotHeader> {
     let mut magic = [0; 8];
     reader.read_exact(&mut magic)?;
@@ -273,7 +278,8 @@ fn read_header(reader: &mut impl Read) -> io::Result<SnapshotHeader> {
     SnapshotHeader::decode(header).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-fn read_row(reader: &mut impl Read) -> io::Result<Option<(Bytes, Bytes)>> {
+/// The next row; `None` where they end.
+pub(super) fn read_row(reader: &mut impl Read) -> io::Result<Option<(Bytes, Bytes)>> {
     let key = read_length(reader)?;
     if key == END_OF_ROWS {
         return Ok(None);

@@ -28,4 +28,9 @@ impl WalError {
         let path = path.into();
         move |source| Self::Io { doing, path, source }
     }
+
+    /// True where freeing space on the disk would cure it.
+    pub(super) fn is_no_space(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+    }
 }

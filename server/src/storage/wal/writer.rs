@@ -5,7 +5,7 @@
 //! end: it reports to `on_failure`, which by default ends the process, and
 //! acknowledges nothing from then on.
 
-use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::VecDeque, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use etcfs_proto::etcfs::record::{LogId, Vote};
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -26,6 +26,9 @@ use crate::{
 const FLUSH_BYTES_MAX: usize = 8 << 20;
 /// A commit hint is written without a sync if no other write takes it along by then.
 const HINT_DELAY: Duration = Duration::from_millis(500);
+
+/// Pause before a segment is tried to be made again on a full disk.
+const NO_SPACE_PAUSE: Duration = Duration::from_millis(200);
 
 /// What the writer is asked to do, in order.
 pub(super) enum Order {
@@ -283,7 +286,7 @@ impl Writer {
         let old = old.clone();
         let spare = match self.spare.take() {
             Some(spare) => spare,
-            None => Spare::create(&*self.options.disk, &self.dir, self.options.segment_bytes)?,
+            None => self.make_when_there_is_room()?,
         };
         let number = old.number + 1;
         let head = head(number, &self.staged);
@@ -301,6 +304,24 @@ impl Writer {
         let (disk, dir, bytes) = (self.options.disk.clone(), self.dir.clone(), self.options.segment_bytes);
         self.spare.make(move || Spare::create(&*disk, &dir, bytes));
         Ok(())
+    }
+
+    /// A segment where none could be made ahead. A full disk ends nothing: who appends waits, as for a
+    /// slow disk, until there is room. The one made ahead is for what makes room: deletions, compactions.
+    fn make_when_there_is_room(&self) -> Result<Spare, WalError> {
+        let mut is_told = false;
+        loop {
+            let made = Spare::create(&*self.options.disk, &self.dir, self.options.segment_bytes);
+            let Err(error) = made else { return made };
+            if !error.is_no_space() || self.shared.queue.lock().closed {
+                return Err(error);
+            }
+            if !is_told {
+                tracing::error!(%error, "the disk is full: the log waits for room");
+                is_told = true;
+            }
+            thread::sleep(NO_SPACE_PAUSE);
+        }
     }
 
     /// Lets go of the segments whose entries were all purged, oldest first.
