@@ -94,7 +94,7 @@ fn errno(error: &OpError) -> fuser::Errno {
 }
 
 fn file_attr(fs: &Fs, node: NodeId, attr: &Attr) -> FileAttr {
-    let time = fs.time_of(attr.rev);
+    let time = attr.unsaved.unwrap_or_else(|| fs.time_of(attr.rev));
     let (kind, perm) = match attr.kind {
         Kind::File => (FileType::RegularFile, fs.view.file_mode),
         Kind::Dir => (FileType::Directory, fs.view.dir_mode),
@@ -420,12 +420,12 @@ impl Filesystem for Kernel {
     }
 
     fn flush(&self, req: &Request, ino: INodeNo, fh: FileHandle, lock_owner: LockOwner, reply: ReplyEmpty) {
-        let (fh, owner) = (Fh(fh.0), Owner(lock_owner.0));
+        let (fh, owner, pid) = (Fh(fh.0), Owner(lock_owner.0), req.pid());
         match self.fs.flush_now(fh) {
             Some(done) if !self.fs.has_locks(owner) => reply_empty(reply, done),
             _ => {
                 let fs = self.fs.clone();
-                let operation = async move { fs.close(NodeId(ino.0), fh, owner).await };
+                let operation = async move { fs.close(NodeId(ino.0), fh, owner, pid).await };
                 self.task(req, operation, move |done| reply_empty(reply, done));
             }
         }

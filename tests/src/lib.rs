@@ -27,4 +27,5 @@ pub mod proxy;
 pub mod raw;
 pub mod server;
 pub mod shared;
+pub mod tmpfs;
 pub mod wait;

@@ -3,7 +3,11 @@
 //! A test that drives a program asks for it here first. A missing one fails the
 //! test with the Debian package's name and the way to get it; nothing is skipped.
 
-use std::{env, fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{
+    env, fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 /// The Debian package that holds each program the tests drive.
 const PACKAGES: [(&str, &str); 21] = [
@@ -51,6 +55,29 @@ fn find(program: &str) -> Option<PathBuf> {
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .map(|dir| dir.join(program))
         .find(|file| fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0))
+}
+
+/// Finds a program that `tests/run` builds from crates.io, in the version that it says.
+pub fn crate_program(program: &str) -> PathBuf {
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")));
+    let built = cache.unwrap_or_default().join("etcfs-tests/bin").join(program);
+    assert!(
+        built.is_file(),
+        "`{program}` is not built: `tests/run --packages` does that, as {}",
+        built.display()
+    );
+    built
+}
+
+/// Lets every user into a directory.
+pub fn open_to_all(dir: &Path) {
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("a directory of our own");
+}
+
+/// Panics where the test's user is not root, with what it `does` that takes root.
+pub fn needs_root(does: &str) {
+    assert!(is_root(), "this test {does}: run it as root");
 }
 
 /// Panics where file systems can't be mounted here, with what to do about it.

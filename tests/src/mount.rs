@@ -33,6 +33,13 @@ impl Mount {
         Self::with(&format!("{endpoint}:/"), "")
     }
 
+    /// Mounts all keys that begin with `/`, for every user.
+    pub fn for_all(endpoint: &str) -> Self {
+        let mount = Self::with(&format!("{endpoint}:/"), "allow_other");
+        machine::open_to_all(mount.dir.path());
+        mount
+    }
+
     /// Mounts all keys that begin with `/`, without the right to open files by their handles.
     pub fn without_handles(endpoint: &str) -> Self {
         let under = &["setpriv", "--inh-caps=-dac_read_search", "--bounding-set=-dac_read_search"];

@@ -458,7 +458,7 @@ impl Table {
             _ => (0, false),
         };
         // One link says "not counted": nobody may conclude that there is no subdirectory.
-        Attr { ino: id.0, kind: Kind::Dir, size: 0, rev, nlink: u32::from(!dead), keep: false }
+        Attr { ino: id.0, kind: Kind::Dir, size: 0, rev, unsaved: None, nlink: u32::from(!dead), keep: false }
     }
 
     pub(crate) fn dir_view(&self, id: NodeId) -> Option<DirView> {
@@ -498,7 +498,7 @@ impl Table {
     }
 
     pub(crate) fn link_attr(id: NodeId, size: u64) -> Attr {
-        Attr { ino: id.0, kind: Kind::Link, size, rev: 0, nlink: 1, keep: false }
+        Attr { ino: id.0, kind: Kind::Link, size, rev: 0, unsaved: None, nlink: 1, keep: false }
     }
 
     pub(crate) fn link_target(&self, id: NodeId) -> Option<OsString> {

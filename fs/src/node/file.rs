@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -64,6 +64,8 @@ pub(super) struct KeyState {
     pub(super) place: Option<(NodeId, OsString)>,
     pub(super) waiters: Vec<(Until, oneshot::Sender<()>)>,
     pub(super) local: Option<Local>,
+    /// When a local file was last changed.
+    pub(super) local_changed: Option<SystemTime>,
     /// Reads of this key under way: events are kept for them.
     pub(super) loads: u32,
     /// Open handles of any kind.
@@ -100,6 +102,7 @@ impl KeyState {
             place: None,
             waiters: Vec::new(),
             local: None,
+            local_changed: None,
             loads: 0,
             handles: 0,
             used: true,

@@ -15,7 +15,7 @@
 //! directory that the lookup holds. It gets the newest value in an inode that the kernel has never seen.
 
 use std::ffi::{OsStr, OsString};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use super::file::{FileNode, Until, home_of};
 use super::handle::{Log, Moment, OpenedAs, Reader, Writer, WriterView};
 use super::table::{Handle, Node, Notice};
-use super::{Attr, Edits, Entry, Fh, Kind, Known, NodeId, Table, Value};
+use super::{Edits, Entry, Fh, Kind, Known, NodeId, Table, Value};
 
 /// An inode of which the kernel was told just now may still drop the reply that
 /// told it; it is not moved to another revision within this time.
@@ -67,13 +67,13 @@ impl Table {
     }
 
     /// A change that only this mount knows of: a file that is no key yet.
-    pub(crate) fn change_local(&mut self, key: &Bytes, new: Option<Bytes>) {
-        let gone = new.is_none();
-        let new = new.map(|bytes| Value { bytes, create: 0, rev: 0, version: 0, lease: 0 });
+    pub(crate) fn change_local(&mut self, key: &Bytes, new: Option<(Bytes, SystemTime)>) {
         let state = self.state(key);
-        if gone {
+        state.local_changed = new.as_ref().map(|&(_, now)| now);
+        if new.is_none() {
             state.local = None;
         }
+        let new = new.map(|(bytes, _)| Value { bytes, create: 0, rev: 0, version: 0, lease: 0 });
         self.advance(key, new);
     }
 
@@ -272,8 +272,7 @@ impl Table {
         let state = self.keys.get(key)?;
         let keep =
             state.pub_seq == state.seq && !state.queued && state.local.is_none() && !self.limits.strict;
-        let attr = self.file_attr(id, None)?;
-        self.tell(id, attr.keep);
+        let attr = self.own_attr(id)?;
         Some(Entry { node: id, attr, keep })
     }
 
@@ -329,84 +328,6 @@ impl Table {
         }
     }
 
-    fn tell(&mut self, id: NodeId, keep: bool) {
-        if let Some(Node::File(node)) = self.nodes.get_mut(&id) {
-            node.kept = keep;
-        }
-    }
-
-    /// The attributes of an inode's own revision (or of `size` bytes).
-    fn file_attr(&self, id: NodeId, size: Option<(u64, i64)>) -> Option<Attr> {
-        let Some(Node::File(node)) = self.nodes.get(&id) else { return None };
-        let state = self.keys.get(&node.key)?;
-        let home = home_of(&node.key, Kind::File);
-        let behind = state.cur != Some(id) || node.base_seq != state.pub_seq;
-        let written = node.handles.iter().any(|fh| matches!(self.handles.get(fh), Some(Handle::Writer(_))));
-        let (size, rev) = size.unwrap_or((node.base.len() as u64, node.base_rev));
-        Some(Attr {
-            ino: home.0,
-            kind: Kind::File,
-            size,
-            rev,
-            nlink: u32::from(state.known != Known::Absent),
-            keep: id == home
-                && !self.limits.strict
-                && !behind
-                && !written
-                && state.pub_seq == state.seq
-                && !state.queued
-                && state.local.is_none(),
-        })
-    }
-
-    /// Answers getattr on a file's inode, asked by `pid` or through `fh`.
-    pub(crate) fn getattr_file(
-        &mut self,
-        id: NodeId,
-        pid: u32,
-        fh: Option<Fh>,
-        now: Instant,
-    ) -> Option<Attr> {
-        let Some(Node::File(node)) = self.nodes.get(&id) else { return None };
-        let mut own: Option<(u64, i64)> = None;
-        let mut newest: Option<(u64, Fh)> = None;
-        for &handle in &node.handles {
-            let asked = fh == Some(handle);
-            match self.handles.get(&handle) {
-                Some(Handle::Writer(writer)) if asked || (fh.is_none() && writer.pid == pid) => {
-                    let state = self.keys.get(&writer.key);
-                    let base = state.map_or(0, |state| state.bytes().len() as u64);
-                    let known = state.and_then(|state| state.known.value());
-                    own = Some((writer.len_on(base), known.map_or(0, |value| value.rev)));
-                }
-                Some(Handle::Reader(reader)) if asked || (fh.is_none() && reader.pid == pid) => {
-                    let order = if asked { u64::MAX } else { reader.order };
-                    if newest.is_none_or(|(other, _)| other < order) {
-                        newest = Some((order, handle));
-                    }
-                }
-                _ => {}
-            }
-        }
-        let mut size = own;
-        if size.is_none()
-            && let Some((_, fh)) = newest
-            && let (Some(Node::File(node)), Some(Handle::Reader(reader))) =
-                (self.nodes.get(&id), self.handles.get_mut(&fh))
-        {
-            match reader.grown(&node.log, now) {
-                Some(grown) if self.limits.follow => size = Some((grown, node.base_rev)),
-                _ => reader.asked(now),
-            }
-        }
-        let attr = self.file_attr(id, size)?;
-        self.tell(id, attr.keep);
-        if let Some(Node::File(node)) = self.nodes.get_mut(&id) {
-            node.told_at = Some(now);
-        }
-        Some(attr)
-    }
-
     /// Opens an inode for reading: its own revision, also where that is behind.
     pub(crate) fn open_reader(&mut self, id: NodeId, pid: u32) -> Option<Fh> {
         let order = self.next_fh;
@@ -447,6 +368,7 @@ impl Table {
             append,
             sync,
             edits: if opened_as == OpenedAs::Truncated { Edits::truncated() } else { Edits::default() },
+            changed: None,
             wrote: false,
             put: already_put,
             create: state.known.value().map_or(0, |value| value.create),
@@ -545,17 +467,22 @@ impl Table {
     }
 
     /// Edits through a writer; true iff this was its first write(2).
-    pub(crate) fn edit(&mut self, fh: Fh, pid: u32, edit: impl FnOnce(&mut Edits)) -> bool {
+    pub(crate) fn edit(&mut self, fh: Fh, pid: u32, now: SystemTime, edit: impl FnOnce(&mut Edits)) -> bool {
         let Some(Handle::Writer(writer)) = self.handles.get_mut(&fh) else { return false };
-        writer.pid = pid;
+        // Pages that were written through a mapping come from nobody.
+        if pid != 0 {
+            writer.pid = pid;
+        }
+        writer.changed = Some(now);
         edit(&mut writer.edits);
         !std::mem::replace(&mut writer.wrote, true)
     }
 
     /// ftruncate is no write(2): a truncated handle still waits for its first one.
-    pub(crate) fn truncate_writer(&mut self, fh: Fh, len: u64) {
+    pub(crate) fn truncate_writer(&mut self, fh: Fh, len: u64, now: SystemTime) {
         if let Some(Handle::Writer(writer)) = self.handles.get_mut(&fh) {
             writer.edits.truncate(len);
+            writer.changed = Some(now);
         }
     }
 
@@ -597,17 +524,11 @@ impl Table {
         }
     }
 
-    /// The attributes of an inode's own revision, and the kernel may keep what they say.
-    pub(super) fn own_attr(&mut self, id: NodeId) -> Option<Attr> {
-        let attr = self.file_attr(id, None)?;
-        self.tell(id, attr.keep);
-        Some(attr)
-    }
-
     /// A writer's edits are on the server (or in the local file).
     pub(crate) fn writer_put(&mut self, fh: Fh, create: i64) {
         if let Some(Handle::Writer(writer)) = self.handles.get_mut(&fh) {
             writer.edits.clear();
+            writer.changed = None;
             writer.put = true;
             writer.create = create;
         }

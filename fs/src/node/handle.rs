@@ -7,7 +7,7 @@
 //! and which it must never make. Both are plain data; the table owns them.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 
@@ -266,6 +266,8 @@ pub(super) struct Writer {
     /// O_SYNC or O_DSYNC: every write is a put.
     pub(super) sync: bool,
     pub(super) edits: Edits,
+    /// When the edits were last added to.
+    pub(super) changed: Option<SystemTime>,
     /// True once write(2) was called on it.
     pub(super) wrote: bool,
     /// True once this handle has put (or its O_EXCL create has).

@@ -15,7 +15,10 @@ mod handle;
 #[cfg(test)]
 mod model_test;
 mod repeat;
+mod shown;
 mod table;
+
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
@@ -71,8 +74,10 @@ pub(crate) struct Attr {
     pub(crate) ino: u64,
     pub(crate) kind: Kind,
     pub(crate) size: u64,
-    /// The revision whose time is mtime and ctime; 0 for "now".
+    /// The revision whose time is mtime and ctime.
     pub(crate) rev: i64,
+    /// When it was last changed, where no revision has that yet.
+    pub(crate) unsaved: Option<SystemTime>,
     pub(crate) nlink: u32,
     /// True iff the kernel may keep these attributes.
     pub(crate) keep: bool,

@@ -210,7 +210,7 @@ impl Table {
         // One link: the kernel counts it down, and tells those who listen to the file itself.
         Entry {
             node: id,
-            attr: Attr { ino, kind: Kind::File, size, rev, nlink: 1, keep: false },
+            attr: Attr { ino, kind: Kind::File, size, rev, unsaved: None, nlink: 1, keep: false },
             keep: false,
         }
     }
@@ -225,7 +225,7 @@ impl Table {
         if let Some(Node::Dir(node)) = self.nodes.get_mut(&id) {
             node.nlookup += 1;
         }
-        let attr = Attr { ino: id.0, kind: Kind::Dir, size: 0, rev: 0, nlink: 1, keep: false };
+        let attr = Attr { ino: id.0, kind: Kind::Dir, size: 0, rev: 0, unsaved: None, nlink: 1, keep: false };
         Entry { node: id, attr, keep: false }
     }
 

@@ -9,6 +9,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -21,6 +22,9 @@ use super::repeat::Repeating;
 use super::{Fh, NodeId, ROOT, Value};
 use crate::config::{Inotify, View};
 use crate::map::{Dir, OWN_RECORDS};
+
+/// Inode numbers that are counted up begin here: above those of other file systems, below the hashes of keys.
+const COUNTED_FROM: u64 = 1 << 60;
 
 /// Cached keys, beside those that the kernel knows or that are open.
 const KEYS_MAX: usize = 200_000;
@@ -155,7 +159,7 @@ impl Table {
             limits,
             seq: 0,
             next_fh: 1,
-            next_node: ROOT.0,
+            next_node: COUNTED_FROM,
             notices: VecDeque::new(),
             queued: HashSet::new(),
             closed: false,
@@ -384,13 +388,13 @@ impl Table {
     }
 
     /// Makes a file that only this mount has, so far.
-    pub(crate) fn create_local(&mut self, key: &Bytes, scratch: Option<bool>) {
+    pub(crate) fn create_local(&mut self, key: &Bytes, scratch: Option<bool>, now: SystemTime) {
         let state = self.state(key);
         state.local = Some(match scratch {
             Some(keep_while_open) => Local::Scratch { keep_while_open },
             None => Local::Pending,
         });
-        self.change_local(key, Some(Bytes::new()));
+        self.change_local(key, Some((Bytes::new(), now)));
     }
 
     /// Local files directly in a directory, for its listing, and all of them.

@@ -9,9 +9,10 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 
 use super::Fs;
+use super::openers::process_of;
 use super::virtuals::is_virtual;
 use crate::errno::OpError;
-use crate::node::{Attr, Edits, Fh, Kind, Known, Moment, NodeId};
+use crate::node::{Attr, Edits, Fh, Kind, Known, Moment, NodeId, Table};
 
 /// A time that a program wants set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,14 +37,29 @@ impl Fs {
         if is_virtual(id) {
             return self.virtual_attr(id);
         }
+        if self.is_helper(pid) && self.kind_of(id)? == Kind::File {
+            return self.nodes.with(|table| table.own_attr(id)).ok_or(OpError::Stale);
+        }
+        let pid = if fh.is_some() { pid } else { self.writer_in(id, pid) };
         self.nodes.with(|table| match table.kind(id).ok_or(OpError::Stale)? {
             Kind::File => table.getattr_file(id, pid, fh, Instant::now()).ok_or(OpError::Stale),
             Kind::Dir => Ok(table.dir_attr(id)),
             Kind::Link => {
                 let len = table.link_target(id).map_or(0, |target| target.len());
-                Ok(crate::node::Table::link_attr(id, len as u64))
+                Ok(Table::link_attr(id, len as u64))
             }
         })
+    }
+
+    /// The thread that has written a file and not saved it, if another thread of that process asks; else the asker.
+    fn writer_in(&self, id: NodeId, pid: u32) -> u32 {
+        let others = self.nodes.with(|table| table.unsaved_by_others(id, pid));
+        if others.is_empty() || pid == 0 {
+            return pid;
+        }
+        let process = process_of(pid);
+        let own = others.into_iter().find(|&other| process.is_some() && process_of(other) == process);
+        own.unwrap_or(pid)
     }
 
     pub(crate) async fn setattr(
@@ -114,7 +130,8 @@ impl Fs {
         match facts.known {
             Known::Present(value) if facts.local => {
                 let bytes: Bytes = edits.apply(&value.bytes);
-                self.nodes.with(|table| table.change_local(&name, Some(bytes)));
+                let now = self.time_of_unsaved();
+                self.nodes.with(|table| table.change_local(&name, Some((bytes, now))));
                 Ok(())
             }
             Known::Present(value) => {

@@ -68,16 +68,22 @@ impl Fs {
                         Err(error) => return Err(error),
                     }
                 } else {
-                    self.nodes.with(|table| table.create_local(&name_key, scratch));
+                    let now = self.time_of_unsaved();
+                    self.nodes.with(|table| table.create_local(&name_key, scratch, now));
                 }
             }
             if exists && how.truncate {
                 opened_as = OpenedAs::Truncated;
             }
+            let now = self.time_of_unsaved();
             let created = self.nodes.with(|table| {
                 let entry = table.lookup_file(&name_key, parent, name, Instant::now())?;
                 let fh = if how.write {
-                    table.open_writer(entry.node, pid, opened_as, how.append, how.sync, put)?
+                    let fh = table.open_writer(entry.node, pid, opened_as, how.append, how.sync, put)?;
+                    if opened_as == OpenedAs::Truncated {
+                        table.truncate_writer(fh, 0, now);
+                    }
+                    fh
                 } else {
                     table.open_reader(entry.node, pid)?
                 };

@@ -12,6 +12,7 @@ mod echo;
 mod interrupt;
 mod lock;
 mod lookup;
+mod openers;
 mod put;
 mod read;
 #[cfg(test)]
@@ -144,6 +145,11 @@ impl Fs {
 
     pub(crate) fn time_of(&self, rev: i64) -> SystemTime {
         if rev > 1 { self.remote.time_of(Revision(rev)) } else { self.started }
+    }
+
+    /// The time of what is changed now and not saved yet.
+    fn time_of_unsaved(&self) -> SystemTime {
+        self.remote.time_of_next()
     }
 
     /// What this mount itself keeps in the key space is not written by path.

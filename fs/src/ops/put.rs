@@ -68,10 +68,11 @@ impl Fs {
 
     /// A scratch file's edits go to its local bytes.
     fn put_local(&self, fh: Fh, key: &Bytes, edits: &Edits) -> Shown {
+        let now = self.time_of_unsaved();
         let waiting = self.nodes.with(|table| {
             let bytes = table.known(key).value().map(|value| value.bytes.clone()).unwrap_or_default();
             table.writer_put(fh, 0);
-            table.change_local(key, Some(edits.apply(&bytes)));
+            table.change_local(key, Some((edits.apply(&bytes), now)));
             table.wait_known(key)
         });
         Shown { waiting, late: None }

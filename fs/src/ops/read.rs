@@ -68,12 +68,18 @@ impl Fs {
         let key = self.nodes.with(|table| table.key_of(id)).ok_or(OpError::Stale)?;
         self.writable(&key)?;
         self.check_locks(pid)?;
+        let now = self.time_of_unsaved();
         self.nodes.with(|table| {
             if table.known(&key) == Known::Absent {
                 // Gone since the path was walked: the same.
                 return Err(OpError::Stale);
             }
-            table.open_writer(id, pid, how.opened_as(), how.append, how.sync, false).ok_or(OpError::Stale)
+            let fh = table.open_writer(id, pid, how.opened_as(), how.append, how.sync, false);
+            let fh = fh.ok_or(OpError::Stale)?;
+            if how.truncate {
+                table.truncate_writer(fh, 0, now);
+            }
+            Ok(fh)
         })
     }
 

@@ -54,6 +54,7 @@ impl Fs {
     }
 
     fn buffer(&self, fh: Fh, pid: u32, offset: u64, data: &[u8]) -> Result<(), OpError> {
+        let now = self.time_of_unsaved();
         self.nodes.with(|table| {
             let writer = table.writer_state(fh).ok_or(OpError::BadHandle)?;
             if let Some(errno) = writer.failed {
@@ -68,11 +69,9 @@ impl Fs {
                 table.fail_writer(fh, Errno::from(&error).0);
                 return Err(error);
             }
-            table.edit(
-                fh,
-                pid,
-                |edits| if writer.append { edits.append(data) } else { edits.write(offset, data) },
-            );
+            table.edit(fh, pid, now, |edits| {
+                if writer.append { edits.append(data) } else { edits.write(offset, data) }
+            });
             Ok(())
         })
     }
@@ -87,7 +86,8 @@ impl Fs {
             if let Some(errno) = writer.failed {
                 return Some(Err(OpError::Failed(Errno(errno))));
             }
-            (!table.due(fh, Moment::Flush)).then_some(Ok(()))
+            // What waits for a first write is due if this close is the last one.
+            (!table.due(fh, Moment::Release)).then_some(Ok(()))
         })
     }
 
@@ -108,11 +108,24 @@ impl Fs {
         Ok(())
     }
 
-    /// close(2) by somebody who holds locks: a process's end with the first close of the file.
-    pub(crate) async fn close(self: FsRef, id: NodeId, fh: Fh, owner: Owner) -> Result<(), OpError> {
+    /// close(2) by `pid`, of one of the descriptors of an open file. The locks of a process end with its first
+    /// close of the file.
+    pub(crate) async fn close(
+        self: FsRef,
+        id: NodeId,
+        fh: Fh,
+        owner: Owner,
+        pid: u32,
+    ) -> Result<(), OpError> {
         let flushed = match self.flush_now(fh) {
             Some(done) => done,
-            None => self.flush(fh, Moment::Flush).await,
+            None if self.nodes.with(|table| table.due(fh, Moment::Flush)) => {
+                self.flush(fh, Moment::Flush).await
+            }
+            // Created or truncated and not written: a shell closes a first descriptor before it writes to a
+            // second one, anybody else is done with it.
+            None if self.stays_open(id, pid) => Ok(()),
+            None => self.flush(fh, Moment::Release).await,
         };
         if self.has_locks(owner) {
             self.unlock_surely(id, owner, None).await?;
@@ -161,7 +174,8 @@ impl Fs {
             // What comes after it will be waited for.
             let _later = self.put_if_due(fh, Moment::Fsync).await?;
         }
-        self.nodes.with(|table| table.truncate_writer(fh, len));
+        let now = self.time_of_unsaved();
+        self.nodes.with(|table| table.truncate_writer(fh, len, now));
         Ok(())
     }
 
@@ -169,3 +183,6 @@ impl Fs {
         OpenHow::from_flags(flags)
     }
 }
+
+#[cfg(test)]
+mod tests;

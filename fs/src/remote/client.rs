@@ -292,6 +292,10 @@ impl Remote for Server {
         self.times.time_of(revision, SystemTime::now())
     }
 
+    fn time_of_next(&self) -> SystemTime {
+        self.times.time_of_next(SystemTime::now())
+    }
+
     fn close(&self) -> Call<'_, ()> {
         self.end_session().boxed()
     }

@@ -511,6 +511,10 @@ impl Remote for Memory {
         self.times.time_of(revision, SystemTime::now())
     }
 
+    fn time_of_next(&self) -> SystemTime {
+        self.times.time_of_next(SystemTime::now())
+    }
+
     fn close(&self) -> Call<'_, ()> {
         async { Ok(()) }.boxed()
     }

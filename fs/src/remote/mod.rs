@@ -257,6 +257,9 @@ pub trait Remote: fmt::Debug + Send + Sync + 'static {
     /// When a revision was made, for mtime: strictly rising with the revision, the same whenever asked.
     fn time_of(&self, revision: Revision) -> SystemTime;
 
+    /// The time of a revision that were made now.
+    fn time_of_next(&self) -> SystemTime;
+
     /// Ends the mount's session: its slot records go away with it. Call it last.
     fn close(&self) -> Call<'_, ()>;
 }

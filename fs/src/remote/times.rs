@@ -69,6 +69,15 @@ impl Times {
         }
     }
 
+    /// When a revision was made, were the next one made at `now`.
+    pub fn time_of_next(&self, now: SystemTime) -> SystemTime {
+        let nanos = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        let heard = self.heard.lock();
+        let earliest = heard.samples.last().map(|last| last.answer(heard.head + 1));
+        let nanos = earliest.filter(|&earliest| nanos <= earliest + RESOLUTION_NANOS).unwrap_or(nanos);
+        UNIX_EPOCH + Duration::from_nanos(nanos)
+    }
+
     /// When `revision` was made, if it exists at `now`.
     pub fn time_of(&self, revision: Revision, now: SystemTime) -> SystemTime {
         self.note(revision, now);
@@ -104,6 +113,18 @@ mod tests {
         assert_eq!(times.time_of(Revision(11), at(9000)), at(5000));
         assert_eq!(times.time_of(Revision(7), at(9000)), at(0) - Duration::from_millis(3));
         assert_eq!(times.time_of(Revision(12), at(9000)), at(9000));
+    }
+
+    #[test]
+    fn what_is_not_saved_yet_is_newer_than_all_that_is_and_no_newer_than_its_revision() {
+        let times = Times::default();
+        assert_eq!(times.time_of_next(at(0)), at(0));
+        times.note(Revision(10), at(0));
+        for (millis, head) in [(0, 11), (3, 12), (5000, 13), (5001, 20)] {
+            let unsaved = times.time_of_next(at(millis));
+            assert!(unsaved > times.time_of(Revision(head - 1), at(millis)));
+            assert!(unsaved <= times.time_of(Revision(head), at(millis)));
+        }
     }
 
     proptest! {

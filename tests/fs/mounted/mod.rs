@@ -8,6 +8,7 @@ mod daemon;
 mod follow;
 mod inotify;
 mod lock;
+mod posix;
 mod restart;
 mod revisions;
 mod rolling;

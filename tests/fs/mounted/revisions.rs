@@ -30,7 +30,7 @@ impl Count {
         let before = self.stage.api.revision();
         let output = command::bash(&self.stage.mount.at("d"), script);
         assert!(output.code == 0, "`{script}` fails: {output:?}");
-        // A truncation alone is put at the file's release, which nobody waits for.
+        // What a descriptor's last close was not seen to be is put at the file's release, which nobody waits for.
         wait::poll(wait::PATIENCE, || self.stage.api.revision() - before >= revisions);
         let made = self.stage.api.revision() - before;
         assert_eq!(made, revisions, "revisions made by `{script}`");
@@ -93,6 +93,16 @@ fn one_save_is_one_revision_and_keeps_the_lease() {
     count.of_change("python3 -c 'open(\"f\", \"w\").write(\"py\\n\")'", "py\n");
     count.of_change("python3 -c 'f = open(\"f\", \"r+\"); f.seek(1); f.write(\"Y\"); f.close()'", "pY\n");
     count.of_change(&format!("cat {source} > f"), "copied\n");
+}
+
+/// A remote change is seen without asking
+#[test]
+fn a_file_that_is_only_emptied_is_seen_so_after_close() {
+    let count = Count::new();
+    let seen = "for i in $(seq 50); do echo $i > f; : > f; cat f; stat -c %s f; done | sort | uniq -c";
+    assert_eq!(command::bash(&count.stage.mount.at("d"), seen).ok().trim(), "50 0");
+    // Who still has it open, here or in a parent, may be about to write.
+    count.of_change("exec 3>f; sh -c true; true | cat; (exec 4>&3 3>&-); echo v >&3", "v\n");
 }
 
 #[test]

@@ -15,15 +15,13 @@ use super::{Fs, host};
 use crate::errno::OpError;
 use crate::map::Key;
 use crate::node::file_ino;
+use crate::ops::openers::{ANCESTORS_MAX, has_open};
 use crate::remote::{
     Answer, Change, Changed, Committed, Compare, Event, Lease, LeaseId, Op, RemoteError, Renewal, Revision,
 };
 
 /// Where the session's record lies: beside the slots of the same user's mounts.
 const SESSIONS: &str = ".etcfs/op/-";
-
-/// Generations of a process that are looked at for a file that it inherited.
-const ANCESTORS_MAX: usize = 64;
 
 /// A lease for locks.
 #[derive(Debug)]
@@ -129,7 +127,11 @@ impl Fs {
             let lost = state.held.iter().filter(|holding| holding.lost);
             lost.flat_map(|holding| [holding.node.0, file_ino(&holding.file)]).collect()
         };
-        if !lost.is_empty() && (pid == 0 || has_open(pid, &lost)) { Err(OpError::LocksLost) } else { Ok(()) }
+        if !lost.is_empty() && (pid == 0 || has_open(pid, ANCESTORS_MAX, &lost)) {
+            Err(OpError::LocksLost)
+        } else {
+            Ok(())
+        }
     }
 
     /// Frees every lock: the mount ends.
@@ -148,34 +150,4 @@ impl super::Locks {
         let state = self.state.lock();
         state.held.iter().find(|holding| !holding.lost).map(|holding| holding.session.clone())
     }
-}
-
-/// True if a process, or one of its ancestors, has one of these inodes open.
-fn has_open(pid: u32, inodes: &HashSet<u64>) -> bool {
-    let mut pid = pid;
-    for _ in 0..ANCESTORS_MAX {
-        if pid <= 1 {
-            return false;
-        }
-        if open_inodes(pid).any(|inode| inodes.contains(&inode)) {
-            return true;
-        }
-        let Some(parent) = parent_of(pid) else { return false };
-        pid = parent;
-    }
-    false
-}
-
-/// The inode numbers of a process's open files, of whatever file system: ours are hashes that no other has.
-fn open_inodes(pid: u32) -> impl Iterator<Item = u64> {
-    let files = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
-    files.filter_map(|file| {
-        let text = std::fs::read_to_string(file.path()).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("ino:"))?.trim().parse().ok()
-    })
-}
-
-fn parent_of(pid: u32) -> Option<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }

@@ -100,7 +100,7 @@ impl Found {
             Some(log) => log.view.size(),
             None => (self.size, self.rev),
         };
-        Attr { ino: id.0, kind: self.kind, size, rev: rev.0, nlink: 1, keep: self.fixed }
+        Attr { ino: id.0, kind: self.kind, size, rev: rev.0, unsaved: None, nlink: 1, keep: self.fixed }
     }
 }
 
