@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Parser;
 
-use crate::config::{Config, Inotify, LockScope, Put, Source, View};
+use crate::config::{Access, Config, Inotify, LockScope, Put, Source, View};
 use crate::map::{KeyMap, Percent, PrefixError, Rel};
 use crate::remote::Patience;
 
@@ -58,7 +58,7 @@ const IGNORED: &[&str] = &[
 #[derive(Debug, Parser)]
 #[command(name = "mount.etcfs", version, max_term_width = 100)]
 struct Cli {
-    /// ENDPOINT[,ENDPOINT]...[:PREFIX], e.g. 127.0.0.1:2379:/project. An endpoint is [http://]HOST[:PORT]; the
+    /// ENDPOINT[,ENDPOINT]...[:PREFIX], e.g. 127.0.0.1:2379:/project. An endpoint is [http[s]://]HOST[:PORT]; the
     /// prefix is `/` if it is left out.
     source: String,
 
@@ -112,9 +112,7 @@ pub(crate) enum SourceError {
     NoHost,
     #[error("`{0}` is no port")]
     Port(String),
-    #[error("TLS is not there yet, so an endpoint can't be https")]
-    Tls,
-    #[error("`{0}` is no scheme of an etcd endpoint; leave it out, or write http://")]
+    #[error("`{0}` is no scheme of an etcd endpoint; leave it out, or write http:// or https://")]
     Scheme(String),
     #[error("a `[` of an IPv6 address is never closed")]
     Bracket,
@@ -127,8 +125,6 @@ pub(crate) enum SourceError {
 /// Reads the command line, program name first.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Config, ArgsError> {
     let cli = Cli::try_parse_from(args)?;
-    let source = source(&cli.source)
-        .map_err(|reason| ArgsError::Source { source_text: cli.source.clone(), reason })?;
     let mut options = Options::default();
     for option in cli.options.iter().flat_map(|list| list.split(',')).filter(|option| !option.is_empty()) {
         match options.take(option) {
@@ -136,8 +132,14 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Config, 
             taken => taken?,
         }
     }
+    let access = options.access()?;
+    // As etcdctl has it: who names certificates wants them used.
+    let default_scheme = if access.ca.is_some() || access.identity.is_some() { "https" } else { "http" };
+    let source = source(&cli.source, default_scheme)
+        .map_err(|reason| ArgsError::Source { source_text: cli.source.clone(), reason })?;
     Ok(Config {
         source,
+        access,
         mount_point: cli.mount_point,
         view: View {
             file_mode: 0o666 & !options.file_mask.unwrap_or(options.umask),
@@ -168,6 +170,10 @@ struct Options {
     retry: Duration,
     allow_other: bool,
     no_exec: bool,
+    credentials: Option<PathBuf>,
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
 }
 
 /// What a mount does without its server.
@@ -206,11 +212,27 @@ impl Default for Options {
             retry: RETRY,
             allow_other: false,
             no_exec: false,
+            credentials: None,
+            ca: None,
+            cert: None,
+            key: None,
         }
     }
 }
 
 impl Options {
+    fn access(&mut self) -> Result<Access, ArgsError> {
+        let identity = match (self.cert.take(), self.key.take()) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            (cert, _) => {
+                let option = if cert.is_some() { "cert" } else { "key" }.to_owned();
+                return Err(ArgsError::Value { option, reason: "cert and key go together" });
+            }
+        };
+        Ok(Access { credentials: self.credentials.take(), ca: self.ca.take(), identity })
+    }
+
     fn take(&mut self, option: &str) -> Result<(), ArgsError> {
         let (name, value) = match option.split_once('=') {
             Some((name, value)) => (name, Some(value)),
@@ -258,6 +280,14 @@ impl Options {
                 self.view.lock_seconds =
                     time.parse().ok().filter(|&seconds| seconds > 0).ok_or_else(|| bad(SECONDS))?;
             }
+            ("credentials", Some(file)) => self.credentials = Some(path(file).ok_or_else(|| bad(FILE))?),
+            ("cacert", Some(file)) => self.ca = Some(path(file).ok_or_else(|| bad(FILE))?),
+            ("cert", Some(file)) => self.cert = Some(path(file).ok_or_else(|| bad(FILE))?),
+            ("key", Some(file)) => self.key = Some(path(file).ok_or_else(|| bad(FILE))?),
+            // Named without its value, which is not to be printed either.
+            ("user" | "username" | "password" | "pass", Some(_)) => {
+                return Err(ArgsError::Value { option: name.to_owned(), reason: PASSWORD });
+            }
             ("quiet", None) => self.view.quiet = true,
             ("hard", None) => self.wait = Wait::Hard,
             ("soft", None) => self.wait = Wait::Soft,
@@ -280,6 +310,13 @@ impl Options {
 const OCTAL: &str = "permission bits in octal are needed, such as 022";
 const SIZE: &str = "a number of bytes is needed, such as 1048576, 512K or 64M";
 const SECONDS: &str = "a number of seconds is needed";
+const FILE: &str = "the name of a file is needed";
+const PASSWORD: &str = "everybody can read a command line; use credentials=FILE, or the variable ETCFS_USER";
+
+/// Absolute: the daemon leaves the directory that it was started in.
+fn path(name: &str) -> Option<PathBuf> {
+    std::path::absolute(name).ok()
+}
 
 fn octal(text: &str) -> Option<u16> {
     u16::from_str_radix(text, 8).ok().filter(|&mask| mask <= 0o777)
@@ -300,12 +337,12 @@ fn seconds(text: &str) -> Option<Duration> {
 }
 
 /// Reads `ENDPOINT[,ENDPOINT]...[:PREFIX]`.
-fn source(text: &str) -> Result<Source, SourceError> {
+fn source(text: &str, default_scheme: &str) -> Result<Source, SourceError> {
     let mut endpoints = Vec::new();
     let mut rest = text;
     let prefix = loop {
         let (endpoint, after) = endpoint(rest)?;
-        endpoints.push(endpoint.url());
+        endpoints.push(endpoint.url(default_scheme));
         rest = match after.split_at_checked(1) {
             None => break Bytes::from_static(b"/"),
             Some((",", more)) => more,
@@ -327,13 +364,15 @@ fn source(text: &str) -> Result<Source, SourceError> {
 }
 
 struct Endpoint<'a> {
+    scheme: Option<&'a str>,
     host: &'a str,
     port: Option<u16>,
 }
 
 impl Endpoint<'_> {
-    fn url(&self) -> String {
-        format!("http://{}:{}", self.host, self.port.unwrap_or(PORT))
+    fn url(&self, default_scheme: &str) -> String {
+        let scheme = self.scheme.unwrap_or(default_scheme);
+        format!("{scheme}://{}:{}", self.host, self.port.unwrap_or(PORT))
     }
 }
 
@@ -341,10 +380,9 @@ impl Endpoint<'_> {
 fn endpoint(text: &str) -> Result<(Endpoint<'_>, &str), SourceError> {
     let scheme =
         text.split_once("://").filter(|(scheme, _)| scheme.bytes().all(|c| c.is_ascii_alphanumeric()));
-    let text = match scheme {
-        None => text,
-        Some(("http", rest)) => rest,
-        Some(("https", _)) => return Err(SourceError::Tls),
+    let (scheme, text) = match scheme {
+        None => (None, text),
+        Some((scheme @ ("http" | "https"), rest)) => (Some(scheme), rest),
         Some((scheme, _)) => return Err(SourceError::Scheme(scheme.to_owned())),
     };
     let host = if text.starts_with('[') {
@@ -360,9 +398,9 @@ fn endpoint(text: &str) -> Result<(Endpoint<'_>, &str), SourceError> {
     match port {
         Some(port) if !port.is_empty() && port.bytes().all(|c| c.is_ascii_digit()) => {
             let number = port.parse().map_err(|_| SourceError::Port(port.to_owned()))?;
-            Ok((Endpoint { host, port: Some(number) }, &rest[1 + port.len()..]))
+            Ok((Endpoint { scheme, host, port: Some(number) }, &rest[1 + port.len()..]))
         }
-        _ => Ok((Endpoint { host, port: None }, rest)),
+        _ => Ok((Endpoint { scheme, host, port: None }, rest)),
     }
 }
 
@@ -377,7 +415,7 @@ mod tests {
     #[test]
     fn a_source_is_endpoints_and_a_prefix() {
         let check = |text: &str, endpoints: &[&str], prefix: &str| {
-            let source = source(text).expect(text);
+            let source = source(text, "http").expect(text);
             assert_eq!(source.endpoints, endpoints, "{text}");
             assert_eq!(source.prefix, prefix, "{text}");
         };
@@ -390,18 +428,18 @@ mod tests {
         check("http://h:1:", &["http://h:1"], "");
         check("[::1]:2379:/p", &["http://[::1]:2379"], "/p/");
         check("[fe80::1],b:2:/p,q:r", &["http://[fe80::1]:2379", "http://b:2"], "/p,q:r/");
+        check("https://h:1:/p", &["https://h:1"], "/p/");
         check("a:1,http://b,c:3", &["http://a:1", "http://b:2379", "http://c:3"], "/");
         check("h:1:/a%00b", &["http://h:1"], "/a\0b/");
     }
 
     #[test]
     fn a_source_that_is_none_says_why() {
-        let error = |text| source(text).expect_err(text);
+        let error = |text| source(text, "http").expect_err(text);
         assert_eq!(error(""), SourceError::NoHost);
         assert_eq!(error(":/p"), SourceError::NoHost);
         assert_eq!(error("a,:/p"), SourceError::NoHost);
         assert_eq!(error("h:99999"), SourceError::Port("99999".into()));
-        assert_eq!(error("https://h"), SourceError::Tls);
         assert_eq!(error("ftp://h"), SourceError::Scheme("ftp".into()));
         assert_eq!(error("[::1:/p"), SourceError::Bracket);
         assert_eq!(error("h:2379/project"), SourceError::Colon("h:2379:/project".into()));
@@ -447,5 +485,20 @@ mod tests {
         assert_eq!(view.scratch, [".#*", "x?"]);
         assert_eq!((view.value_bytes_max, view.cache_bytes), (512 << 10, 1 << 30));
         assert_eq!((view.locks, view.lock_seconds), (LockScope::Local, 5));
+    }
+
+    #[test]
+    fn names_of_certificates_mean_tls_and_passwords_have_no_option() {
+        let config = parsed("-o cacert=ca.pem,cert=/c,key=/k,credentials=/secret h:1,http://g /mnt").unwrap();
+        assert_eq!(config.source.endpoints, ["https://h:1", "http://g:2379"]);
+        assert!(config.access.ca.is_some_and(|ca| ca.is_absolute() && ca.ends_with("ca.pem")));
+        assert_eq!(config.access.identity, Some(("/c".into(), "/k".into())));
+        assert_eq!(config.access.credentials, Some("/secret".into()));
+        assert!(parsed("-o cert=/c h /mnt").is_err());
+        for option in ["user=ann:secret", "password=secret"] {
+            let error = parsed(&format!("-o {option} h /mnt")).unwrap_err().to_string();
+            assert!(error.contains("credentials=FILE") && !error.contains("secret"), "{error}");
+        }
+        parsed("-o user h /mnt").expect("fstab's own word");
     }
 }

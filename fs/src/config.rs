@@ -1,5 +1,7 @@
 //! What a mount was asked to be: plain data, checked by `args`, read everywhere.
 
+pub(crate) mod access;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ pub const LOCK_SECONDS: i64 = 15;
 #[derive(Clone, Debug)]
 pub struct Config {
     pub source: Source,
+    pub access: Access,
     pub mount_point: PathBuf,
     pub view: View,
     pub percent: Percent,
@@ -37,6 +40,17 @@ pub struct Config {
     pub allow_other: bool,
     /// No program in the mount can be run.
     pub no_exec: bool,
+}
+
+/// Who the mount is towards its servers, and whom it trusts there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// The file with a user's name and password.
+    pub credentials: Option<PathBuf>,
+    /// The file with the certificates of those whose servers are trusted; the system's if there is none.
+    pub ca: Option<PathBuf>,
+    /// The files with our own certificate and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// Which keys of which server.

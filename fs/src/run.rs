@@ -21,14 +21,14 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::args::{self, ArgsError};
-use crate::config::{Config, Inotify};
+use crate::config::{Config, Inotify, access};
 use crate::kernel::Kernel;
 use crate::map::KeyMap;
 use crate::mount::fork::{Half, Report, fork};
 use crate::mount::{mounts, point};
 use crate::ops::Fs;
 use crate::remote::Remote;
-use crate::remote::client::Server;
+use crate::remote::client::{Login, Server};
 use crate::{echo, notify, sync, telemetry};
 
 /// mount(8)'s exit codes for a wrong command line and for a mount that failed.
@@ -111,7 +111,9 @@ fn serve(config: &Config, before: Vec<OsString>, report: &mut Report) -> anyhow:
 async fn mounted(config: &Config, before: Vec<OsString>, report: &mut Report) -> anyhow::Result<()> {
     let mut ends = Ends::new()?;
     let mount_point = point::prepare(config)?;
-    let server = Arc::new(Server::new(&config.source.endpoints, config.view.patience)?);
+    let (tls, credentials) = access::read(&config.access, &config.source.endpoints)?;
+    let login = Login { tls, credentials };
+    let server = Arc::new(Server::new(&config.source.endpoints, login, config.view.patience)?);
     let map = KeyMap::new(config.source.prefix.clone(), config.percent, config.rel);
     let fs = Fs::new(map, server.clone(), config.view.clone(), Handle::current());
     tokio::select! {

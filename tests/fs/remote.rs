@@ -59,7 +59,8 @@ impl Stage {
         let proxy = Proxy::to(&server.endpoint());
         let _guard = runtime().enter();
         let endpoint = format!("http://{}", proxy.endpoint());
-        let remote = client::Server::new(&[endpoint], Patience::Hard).expect("it is an endpoint");
+        let remote = client::Server::new(&[endpoint], client::Login::default(), Patience::Hard)
+            .expect("it is an endpoint");
         Self { server, api, proxy, remote: Arc::new(remote) }
     }
 

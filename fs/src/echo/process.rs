@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use super::wire::{Order, REPLY_BYTES, Reply};
+use crate::config::access::USER_VARIABLE;
 
 /// The argument that makes the binary the helper.
 pub(crate) const FLAG: &str = "--inotify-helper";
@@ -46,6 +47,8 @@ impl Process {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .current_dir("/")
+            // It calls no server.
+            .env_remove(USER_VARIABLE)
             // The terminal's signals are for the daemon.
             .process_group(0)
             .spawn()?;

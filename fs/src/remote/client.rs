@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use etcfs_client::{Client, ClientError, Config};
+use etcfs_client::{Client, ClientError, Config, Credentials, Tls};
 use etcfs_proto::etcdserverpb::{
     LeaseGrantRequest, LeaseTimeToLiveRequest, RangeRequest, RangeResponse, ResponseHeader, TxnRequest,
 };
@@ -42,6 +42,13 @@ const KEEPALIVE_TIMEOUT_SECONDS: u64 = 3;
 /// The question why there is no answer is not worth a longer wait.
 const TROUBLE_WITHIN: Duration = Duration::from_millis(500);
 
+/// Who we are to a server, and how we know it.
+#[derive(Debug, Default)]
+pub struct Login {
+    pub tls: Option<Tls>,
+    pub credentials: Option<Credentials>,
+}
+
 /// A server, or a cluster of them.
 #[derive(Debug)]
 pub struct Server {
@@ -55,9 +62,11 @@ pub struct Server {
 
 impl Server {
     /// Checks the endpoints' spelling; connects with the first call.
-    pub fn new(endpoints: &[String], patience: Patience) -> Result<Self, ClientError> {
+    pub fn new(endpoints: &[String], login: Login, patience: Patience) -> Result<Self, ClientError> {
         let client = Client::connect(Config {
             endpoints: endpoints.to_vec(),
+            tls: login.tls,
+            credentials: login.credentials,
             keepalive_interval: Duration::from_secs(KEEPALIVE_INTERVAL_SECONDS),
             keepalive_timeout: Duration::from_secs(KEEPALIVE_TIMEOUT_SECONDS),
             ..Config::default()

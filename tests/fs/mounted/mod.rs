@@ -1,5 +1,6 @@
 //! A server, a mount of it, and what a user does there.
 
+mod access;
 mod changes;
 mod consistency;
 mod contract;

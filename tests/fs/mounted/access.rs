@@ -1,0 +1,118 @@
+//! Mounts over TLS and as a user: certificates and passwords come from files, and what a role does not hold is refused.
+
+use std::{fs, process::Command};
+
+use etcfs_tests::{
+    binary,
+    certs::Certs,
+    command::{self, sh},
+    machine,
+    mount::{Mount, mounted},
+    server::{Kind, Options, Server},
+};
+
+/// A server that speaks TLS alone, and knows root and joe, whose role is what a mount of `/project/` needs.
+struct Guarded {
+    certs: Certs,
+    server: Server,
+}
+
+impl Guarded {
+    fn new(kind: Kind) -> Self {
+        let certs = Certs::new();
+        let args = ["--cert-file", &certs.text("server.pem"), "--key-file", &certs.text("server.key")];
+        let args = args.into_iter().chain(["--bcrypt-cost", "4"]).map(str::to_owned).collect();
+        let server = Server::with(kind, Options { args, secure: true, ..Default::default() });
+        let guarded = Self { certs, server };
+        guarded.etcdctl("role add root --command-timeout=30s", "|| true");
+        for step in [
+            "user add root:root's",
+            "user grant-role root root",
+            "role add app",
+            "role grant-permission --prefix=true app readwrite /project/",
+            "role grant-permission --prefix=true app readwrite .etcfs/dir//project/",
+            "role grant-permission --prefix=true app readwrite .etcfs/lock//project/",
+            "role grant-permission --prefix=true app readwrite .etcfs/op/",
+            "user add joe:joe:s",
+            "user grant-role joe app",
+            "auth enable",
+        ] {
+            guarded.etcdctl(step, "");
+        }
+        fs::write(guarded.certs.path("joe"), "username=joe\npassword=joe:s\n").expect("a file of our own");
+        guarded
+    }
+
+    fn etcdctl(&self, words: &str, more: &str) -> String {
+        machine::program("etcdctl");
+        let words = words.replace('\'', "\\'");
+        let endpoint = self.server.endpoint();
+        let script =
+            format!("ETCDCTL_API=3 etcdctl --endpoints https://{endpoint} --cacert ca.pem {words} {more}");
+        sh(self.certs.dir(), &script).ok()
+    }
+
+    fn source(&self) -> String {
+        format!("https://{}:/project", self.server.endpoint())
+    }
+
+    fn options(&self) -> String {
+        format!("cacert={}", self.certs.text("ca.pem"))
+    }
+
+    /// A mount that fails, and why.
+    fn refused(&self, source: &str, options: &str) -> String {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut command = Command::new(binary::mount_etcfs());
+        command.args(["-o", &format!("retry=0,{options}")]).arg(source).arg(dir.path());
+        let complaint = command::run(&mut command, b"").failed();
+        assert!(!mounted(dir.path()));
+        complaint
+    }
+}
+
+/// A mount logs in as the user of a file or of the environment
+fn a_user_of_a_file_mounts_over_tls_what_its_role_holds(kind: Kind) {
+    let guarded = Guarded::new(kind);
+    let options = format!("{},credentials={}", guarded.options(), guarded.certs.text("joe"));
+    let mount = Mount::with(&guarded.source(), &options);
+    mount.sh("mkdir d; echo v > d/f; echo w >> d/f; flock -n d/f true; mv d/f d/g; mkdir e; rmdir e; rm d/g; echo x > g");
+    assert_eq!(guarded.etcdctl("get --prefix /project --user root:root's", ""), "/project/g\nx\n\n");
+    guarded.etcdctl("put /project/h remote --user root:root's", "");
+    assert_eq!(mount.sh("until cat h 2>/dev/null; do sleep 0.1; done"), "remote\n");
+    mount.unmount();
+
+    // A right that is missing, a wrong password, a server that nobody vouches for.
+    let everything = format!("https://{}:/", guarded.server.endpoint());
+    let complaint = guarded.refused(&everything, &options);
+    assert!(complaint.contains("permission denied"), "{complaint}");
+    fs::write(guarded.certs.path("joe"), "username=joe\npassword=wrong\n").expect("a file of our own");
+    let complaint = guarded.refused(&guarded.source(), &options);
+    assert!(complaint.contains("authentication failed") && !complaint.contains("wrong"), "{complaint}");
+    let complaint = guarded.refused(&guarded.source(), "rel=off");
+    assert!(complaint.contains("certificate") || complaint.contains("trusts nobody"), "{complaint}");
+}
+
+#[test]
+fn a_user_of_a_file_mounts_over_tls_what_its_role_holds_on_etcfsd() {
+    a_user_of_a_file_mounts_over_tls_what_its_role_holds(Kind::Etcfs);
+}
+
+#[test]
+fn a_user_of_a_file_mounts_over_tls_what_its_role_holds_on_etcd() {
+    a_user_of_a_file_mounts_over_tls_what_its_role_holds(Kind::Etcd);
+}
+
+#[test]
+fn a_user_of_the_environment_mounts_and_is_in_no_command_line() {
+    let guarded = Guarded::new(Kind::Etcfs);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut command = Command::new(binary::mount_etcfs());
+    command.args(["-o", &guarded.options()]).arg(guarded.source()).arg(dir.path());
+    command::run(command.env("ETCFS_USER", "joe:joe:s"), b"").ok();
+    sh(dir.path(), "echo v > f").ok();
+    command::run(Command::new("umount").arg(dir.path()), b"").ok();
+    assert_eq!(guarded.etcdctl("get /project/f --user root:root's", ""), "/project/f\nv\n\n");
+    let complaint = guarded.refused(&guarded.source(), "user=joe:secret");
+    assert!(complaint.contains("credentials=FILE") && !complaint.contains("secret"), "{complaint}");
+}
