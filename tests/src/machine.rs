@@ -10,7 +10,8 @@ use std::{
 };
 
 /// The Debian package that holds each program the tests drive.
-const PACKAGES: [(&str, &str); 21] = [
+const PACKAGES: [(&str, &str); 27] = [
+    ("cc", "gcc"),
     ("curl", "curl"),
     ("etcd", "etcd-server"),
     ("etcdctl", "etcd-client"),
@@ -21,13 +22,18 @@ const PACKAGES: [(&str, &str); 21] = [
     ("inotifywait", "inotify-tools"),
     ("ip", "iproute2"),
     ("losetup", "mount"),
+    ("make", "make"),
     ("mandoc", "mandoc"),
     ("mkfs.ext4", "e2fsprogs"),
     ("mount", "mount"),
+    ("nano", "nano"),
+    ("node", "nodejs"),
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),
     ("ps", "procps"),
     ("python3", "python3"),
+    ("rsync", "rsync"),
+    ("sqlite3", "sqlite3"),
     ("strace", "strace"),
     ("systemd-analyze", "systemd"),
     ("umount", "mount"),

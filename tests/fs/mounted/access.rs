@@ -79,18 +79,18 @@ fn a_user_of_a_file_mounts_over_tls_what_its_role_holds(kind: Kind) {
     mount.sh("mkdir d; echo v > d/f; echo w >> d/f; flock -n d/f true; mv d/f d/g; mkdir e; rmdir e; rm d/g; echo x > g");
     assert_eq!(guarded.etcdctl("get --prefix /project --user root:root's", ""), "/project/g\nx\n\n");
     guarded.etcdctl("put /project/h remote --user root:root's", "");
-    assert_eq!(mount.sh("until cat h 2>/dev/null; do sleep 0.1; done"), "remote\n");
+    assert_eq!(mount.sh("until cat h 2>/dev/null; do sleep 0.1; done"), "remote");
     mount.unmount();
 
     // A right that is missing, a wrong password, a server that nobody vouches for.
     let everything = format!("https://{}:/", guarded.server.endpoint());
     let complaint = guarded.refused(&everything, &options);
-    assert!(complaint.contains("permission denied"), "{complaint}");
+    assert!(complaint.contains("has no right"), "{complaint}");
     fs::write(guarded.certs.path("joe"), "username=joe\npassword=wrong\n").expect("a file of our own");
     let complaint = guarded.refused(&guarded.source(), &options);
-    assert!(complaint.contains("authentication failed") && !complaint.contains("wrong"), "{complaint}");
+    assert!(complaint.contains(&guarded.server.endpoint()) && !complaint.contains("wrong"), "{complaint}");
     let complaint = guarded.refused(&guarded.source(), "rel=off");
-    assert!(complaint.contains("certificate") || complaint.contains("trusts nobody"), "{complaint}");
+    assert!(complaint.contains("certificate") || complaint.contains("trust"), "{complaint}");
 }
 
 #[test]
