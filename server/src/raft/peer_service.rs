@@ -169,8 +169,7 @@ impl peer_server::Peer for PeerService {
         };
         let mut coming = request.into_inner();
         let first = coming.next().await.ok_or_else(|| Status::invalid_argument("no chunk"))??;
-        let vote =
-            first.vote.clone().ok_or_else(|| Status::invalid_argument("the first chunk has no vote"))?;
+        let vote = first.vote.ok_or_else(|| Status::invalid_argument("the first chunk has no vote"))?;
         let failed = |error: &dyn std::fmt::Display| Status::internal(error.to_string());
         let dir = self.node.inner.snapshots.dir();
         let mut incoming = IncomingSnapshot::create(dir).map_err(|error| failed(&error))?;
