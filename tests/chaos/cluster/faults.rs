@@ -160,9 +160,10 @@ fn flip(dir: &Path, random: &mut StdRng) -> String {
     format!("bit {bit} of byte {at} of {used} of {}", file.strip_prefix(dir).unwrap().display())
 }
 
-/// The log has room in reserve and the image waits, so the members go on, and elect.
+/// The image waits, and what adds is refused; the log has room in reserve, so the members live on, and elect.
+/// With room the alarm goes by itself.
 #[test]
-fn members_whose_disks_are_full_go_on_and_heal_with_room() {
+fn members_whose_disks_are_full_live_on_and_heal_with_room() {
     let disk = Tmpfs::of(SMALL_MIB);
     let mut setup = Setup::new(Kind::Etcfs, 3);
     setup.shape.data_dirs =
@@ -177,10 +178,12 @@ fn members_whose_disks_are_full_go_on_and_heal_with_room() {
                 cluster.log(member).contains("the disk is full")
             });
         }
-        clients.wait_for_more(REVISIONS);
+        wait::until_true("what adds is refused", || {
+            (0..cluster.len()).any(|member| cluster.log(member).contains("raising the NOSPACE alarm"))
+        });
         let victims = nemesis.victims(cluster, Whom::Leader);
         cluster.kill(victims[0]);
-        clients.wait_for_more(REVISIONS);
+        wait::until_true("another one leads", || cluster.leader().is_some_and(|leader| leader != victims[0]));
         fs::remove_file(ballast).unwrap();
         cluster.launch(victims[0]);
         let victims = (0..cluster.len()).collect();
