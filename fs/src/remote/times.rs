@@ -121,9 +121,9 @@ mod tests {
         assert_eq!(times.time_of_next(at(0)), at(0));
         times.note(Revision(10), at(0));
         for (millis, head) in [(0, 11), (3, 12), (5000, 13), (5001, 20)] {
+            let saved = times.time_of(Revision(head - 1), at(millis));
             let unsaved = times.time_of_next(at(millis));
-            assert!(unsaved > times.time_of(Revision(head - 1), at(millis)));
-            assert!(unsaved <= times.time_of(Revision(head), at(millis)));
+            assert!(saved < unsaved && unsaved <= times.time_of(Revision(head), at(millis)));
         }
     }
 
