@@ -150,6 +150,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Config, 
         percent: options.percent,
         rel: options.rel,
         retry: options.retry,
+        background: options.background,
         foreground: cli.foreground,
         verbose: cli.verbose,
         allow_other: options.allow_other,
@@ -168,6 +169,7 @@ struct Options {
     wait: Wait,
     timeo: Duration,
     retry: Duration,
+    background: bool,
     allow_other: bool,
     no_exec: bool,
     credentials: Option<PathBuf>,
@@ -210,6 +212,7 @@ impl Default for Options {
             wait: Wait::Hard,
             timeo: TIMEO,
             retry: RETRY,
+            background: false,
             allow_other: false,
             no_exec: false,
             credentials: None,
@@ -295,6 +298,8 @@ impl Options {
             ("strict", None) => self.view.strict = true,
             ("timeo", Some(time)) => self.timeo = seconds(time).ok_or_else(|| bad(SECONDS))?,
             ("retry", Some(time)) => self.retry = seconds(time).ok_or_else(|| bad(SECONDS))?,
+            ("bg", None) => self.background = true,
+            ("fg", None) => self.background = false,
             ("remount", None) => {
                 return Err(bad("a mount's options can't be changed; unmount and mount again"));
             }

@@ -33,6 +33,8 @@ pub struct Config {
     pub rel: Rel,
     /// Goes on trying for so long where the server is not there at the start.
     pub retry: Duration,
+    /// And after that without an end, in the background.
+    pub background: bool,
     pub foreground: bool,
     /// Logs what happens in detail.
     pub verbose: bool,

@@ -22,13 +22,14 @@ use tokio::time::timeout;
 
 use crate::args::{self, ArgsError};
 use crate::config::{Config, Inotify, access};
+use crate::errno::OpError;
 use crate::kernel::Kernel;
 use crate::map::KeyMap;
 use crate::mount::fork::{Half, Report, fork};
 use crate::mount::{mounts, point};
 use crate::ops::Fs;
-use crate::remote::Remote;
 use crate::remote::client::{Login, Server};
+use crate::remote::{Remote, RemoteError};
 use crate::{echo, notify, sync, telemetry};
 
 /// mount(8)'s exit codes for a wrong command line and for a mount that failed.
@@ -117,7 +118,7 @@ async fn mounted(config: &Config, before: Vec<OsString>, report: &mut Report) ->
     let map = KeyMap::new(config.source.prefix.clone(), config.percent, config.rel);
     let fs = Fs::new(map, server.clone(), config.view.clone(), Handle::current());
     tokio::select! {
-        begun = begin(config, &server, &fs) => begun?,
+        begun = begin(config, &server, &fs, report) => begun?,
         () = ends.signal() => bail!("interrupted"),
     }
 
@@ -165,18 +166,33 @@ async fn mounted(config: &Config, before: Vec<OsString>, report: &mut Report) ->
     ended.context("the kernel's requests can't be read any more")
 }
 
-/// Reads the tree's first revision, or says which server does not answer.
-async fn begin(config: &Config, server: &Server, fs: &Arc<Fs>) -> anyhow::Result<()> {
+/// Reads the tree's first revision, or says which server does not answer; with `bg` it goes on trying instead, and
+/// who asked for the mount is let go.
+async fn begin(config: &Config, server: &Server, fs: &Arc<Fs>, report: &mut Report) -> anyhow::Result<()> {
     let limit = config.retry.max(ATTEMPT);
+    let is_late = |error: &OpError| matches!(error, OpError::Remote(RemoteError::TimedOut(_)));
+    let failed = |error: OpError| anyhow!("{}: {error}", config.source.text);
     match timeout(limit, sync::start(fs)).await {
-        Ok(begun) => begun.map_err(|error| anyhow!("{}: {error}", config.source.text)),
-        Err(_) => {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) if !config.background || !is_late(&error) => Err(failed(error)),
+        Err(_) if !config.background => {
             let trouble = server.trouble().await;
             bail!(
                 "no etcd server at {} within {} s: {trouble}",
                 config.source.endpoints.join(", "),
                 limit.as_secs_f32()
             )
+        }
+        Ok(Err(_)) | Err(_) => {
+            tracing::warn!(source = config.source.text, "no server answers yet; mounted as soon as one does");
+            report.mounted().context("who asked for the mount is gone")?;
+            loop {
+                match sync::start(fs).await {
+                    // A soft mount's calls end by themselves.
+                    Err(error) if is_late(&error) => {}
+                    begun => return begun.map_err(failed),
+                }
+            }
         }
     }
 }

@@ -1,7 +1,6 @@
 //! A program that listens by inotify(7), and keeps up.
 
 use std::{
-    collections::BTreeMap,
     mem::MaybeUninit,
     path::Path,
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
@@ -124,17 +123,6 @@ impl Listener {
             let seen = format!("{} {}", event.what, event.name);
             assert_eq!(seen.trim_end(), *wanted, "event {number} after the last step");
         }
-    }
-
-    /// Waits for `count` events in all and counts them by kind; none comes within `quiet` after them.
-    #[track_caller]
-    pub fn count(&self, count: usize, quiet: Duration) -> BTreeMap<String, usize> {
-        let mut kinds = BTreeMap::new();
-        for _ in 0..count {
-            *kinds.entry(self.next().1.what).or_default() += 1;
-        }
-        self.expect_silence(quiet);
-        kinds
     }
 
     /// Checks that nothing comes for `time`: for what must not be told twice, or not at all.

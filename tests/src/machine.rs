@@ -10,7 +10,8 @@ use std::{
 };
 
 /// The Debian package that holds each program the tests drive.
-const PACKAGES: [(&str, &str); 27] = [
+const PACKAGES: [(&str, &str); 30] = [
+    ("busybox", "busybox"),
     ("cc", "gcc"),
     ("curl", "curl"),
     ("etcd", "etcd-server"),
@@ -21,6 +22,7 @@ const PACKAGES: [(&str, &str); 27] = [
     ("git", "git"),
     ("inotifywait", "inotify-tools"),
     ("ip", "iproute2"),
+    ("less", "less"),
     ("losetup", "mount"),
     ("make", "make"),
     ("mandoc", "mandoc"),
@@ -33,6 +35,7 @@ const PACKAGES: [(&str, &str); 27] = [
     ("ps", "procps"),
     ("python3", "python3"),
     ("rsync", "rsync"),
+    ("script", "bsdutils"),
     ("sqlite3", "sqlite3"),
     ("strace", "strace"),
     ("systemd-analyze", "systemd"),

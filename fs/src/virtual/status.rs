@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::line::utc;
-use crate::remote::{RemoteError, Revision, ServerFacts};
+use crate::remote::{Patience, RemoteError, Revision, ServerFacts};
 
 /// What there is to say.
 #[derive(Debug)]
@@ -16,6 +16,12 @@ pub(crate) struct Status {
     pub(crate) watched: Revision,
     /// Since when the watch has no server.
     pub(crate) lost: Option<SystemTime>,
+    /// What the mount does without one.
+    pub(crate) patience: Patience,
+    /// Each name is asked for.
+    pub(crate) strict: bool,
+    /// What is cached counts.
+    pub(crate) trusted: bool,
     pub(crate) cached_bytes: usize,
     pub(crate) cached_bytes_max: usize,
     pub(crate) keys: usize,
@@ -56,6 +62,17 @@ impl fmt::Display for Status {
             None => writeln!(f, ", connected")?,
             Some(since) => writeln!(f, ", without a server since {}", utc(since))?,
         }
+        match self.patience {
+            Patience::Hard => writeln!(f, "without a server: waits")?,
+            Patience::Soft(limit) => writeln!(f, "without a server: fails after {} s", limit.as_secs_f32())?,
+            Patience::Stale(_) => writeln!(f, "without a server: shows what it has, changes nothing")?,
+        }
+        let names = match (self.strict, self.trusted) {
+            (_, false) => "wait for the server",
+            (true, true) => "are asked for",
+            (false, true) => "are shown as cached",
+        };
+        writeln!(f, "names: {names}")?;
         writeln!(
             f,
             "cache: {} of {} bytes, {} keys, {} directories",

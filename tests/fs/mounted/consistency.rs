@@ -113,6 +113,13 @@ fn mounts_without_their_server_wait_give_up_or_show_what_they_have() {
     let is = |output: &Output, text: &str| output.code != 0 && output.stderr.contains(text);
     wait::within(TRUST * 2, "the hard mount waits", || (cat(&hard).code == 124).then_some(()));
     assert!(cut.elapsed() < TRUST + Duration::from_secs(8), "after {:?}", cut.elapsed());
+    let says = |mount: &Mount, line: &str| {
+        let status = mount.sh("cat %status");
+        assert!(status.contains("without a server since") && status.contains(line), "{status}");
+    };
+    says(&hard, "\nnames: wait for the server\n");
+    says(&soft, "\nwithout a server: fails after 1 s\n");
+    says(&stale, "\nwithout a server: shows what it has, changes nothing\nnames: are shown as cached\n");
     let began = Instant::now();
     let (read, write) = (cat(&soft), sh(&soft.path(), "timeout 20 /bin/echo x > g"));
     assert!(is(&read, "Connection timed out") && is(&write, "Connection timed out"), "{read:?} {write:?}");

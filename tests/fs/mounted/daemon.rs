@@ -6,7 +6,7 @@ use etcfs_tests::{
     binary, command,
     mount::{Mount, mounted},
     port::Port,
-    server::Server,
+    server::{Kind, Options, Server},
     wait,
 };
 use rustix::process::Signal;
@@ -26,6 +26,24 @@ fn the_command_returns_when_the_mount_answers_and_the_daemon_goes_with_it() {
     command::run(Command::new("umount").arg(dir.path()), b"").ok();
     wait::until_true("no process is left", || daemons_of(dir.path()).is_empty());
     assert!(!mounted(dir.path()));
+}
+
+/// Reports success only once the mount answers
+#[test]
+fn a_mount_that_may_wait_in_the_background_is_mounted_when_its_server_comes() {
+    let mut server = Server::prepared(Kind::Etcfs, Options::default());
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let source = format!("{}:/", server.endpoint());
+    let mut command = Command::new(binary::mount_etcfs());
+    command::run(command.args(["-o", "bg,retry=0"]).arg(&source).arg(dir.path()), b"").ok();
+    assert!(!mounted(dir.path()) && !daemons_of(dir.path()).is_empty(), "it waits");
+    server.run();
+    server.api().set("/f", "v");
+    wait::until_true("it is mounted", || {
+        fs::read_to_string(dir.path().join("f")).is_ok_and(|text| text == "v")
+    });
+    command::run(Command::new("umount").arg(dir.path()), b"").ok();
+    wait::until_true("no process is left", || daemons_of(dir.path()).is_empty());
 }
 
 /// A mount that fails says why

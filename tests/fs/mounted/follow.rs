@@ -5,7 +5,7 @@ use std::{
     io::{Read, Seek, SeekFrom},
 };
 
-use etcfs_tests::{command::Followed, wait};
+use etcfs_tests::{command::Followed, machine, wait};
 
 use super::Stage;
 
@@ -36,6 +36,7 @@ fn every_way_of_tailing_prints_each_value_once() {
     let mut tails = [
         Followed::sh(&dir, "tail -F f"),
         Followed::sh(&dir, "tail -c+1 -f f"),
+        Followed::sh(&dir, &format!("{} tail -f f", machine::program("busybox").display())),
         Followed::sh(
             &dir,
             "python3 -u -c '
@@ -51,11 +52,68 @@ while True:
     for tail in &mut tails {
         tail.expect(&["start"]);
     }
-    for value in ["same.", "short", "a longer value", "s", "same.", "same."] {
-        s.sh(&format!("echo {value} > f"));
+    // Of others and of this mount by turns.
+    for (number, value) in ["same.", "short", "a longer value", "s", "same.", "same."].iter().enumerate() {
+        put_by_turns(&s, number, value);
         for tail in &mut tails {
             tail.expect(&[value]);
         }
+    }
+}
+
+/// Puts a line elsewhere, or here.
+fn put_by_turns(s: &Stage, number: usize, value: &str) {
+    if number.is_multiple_of(2) {
+        s.api.set("/f", format!("{value}\n"));
+    } else {
+        s.sh(&format!("echo {value} > f"));
+    }
+}
+
+#[test]
+fn tail_of_no_lines_prints_the_values_that_come() {
+    let s = Stage::new();
+    s.sh("echo start > f");
+    let mut tail = Followed::sh(&s.mount.path(), "tail -n0 -f f");
+    let facts = format!("/proc/{}/fdinfo/3", tail.pid());
+    wait::until_true("tail stands at the end", || {
+        fs::read_to_string(&facts).is_ok_and(|facts| facts.lines().any(|line| line == "pos:\t6"))
+    });
+    for (number, value) in ["same.", "longer than that", "s"].iter().enumerate() {
+        put_by_turns(&s, number, value);
+        tail.expect(&[value]);
+    }
+}
+
+#[test]
+fn tail_of_two_files_prints_each_value_under_its_name() {
+    let s = Stage::new();
+    s.sh("echo start > f; echo other > g");
+    let mut tail = Followed::sh(&s.mount.path(), "tail -f f g");
+    tail.expect(&["==> f <==", "start", "", "==> g <==", "other"]);
+    for (number, value) in ["one", "two2", "thr"].iter().enumerate() {
+        put_by_turns(&s, number, value);
+        tail.expect(&["", "==> f <==", value]);
+        s.api.set("/g", format!("{value}\n"));
+        tail.expect(&["", "==> g <==", value]);
+    }
+}
+
+#[test]
+fn less_follows_a_file() {
+    let s = Stage::new();
+    s.sh("echo start > f");
+    let less = machine::program("less").display().to_string();
+    let script = machine::program("script").display().to_string();
+    let mut less = Followed::sh(
+        &s.mount.path(),
+        &format!("env TERM=dumb LESS= {script} --quiet --command '{less} +F f' /dev/null"),
+    );
+    let mut shows = |value: &str| while !less.line().contains(value) {};
+    shows("start");
+    for (number, value) in ["same.", "longer than that", "s!"].iter().enumerate() {
+        put_by_turns(&s, number, value);
+        shows(value);
     }
 }
 
