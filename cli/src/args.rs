@@ -39,7 +39,7 @@ const GLOBAL_FLAGS: [(&str, &str); 19] = [
     ("keepalive_timeout", "KEEPALIVE_TIMEOUT"),
     ("cacert", "CACERT"),
     ("cert", "CERT"),
-    ("key", "KEY"),
+    ("key_file", "KEY"),
     ("insecure_transport", "INSECURE_TRANSPORT"),
     ("insecure_skip_tls_verify", "INSECURE_SKIP_TLS_VERIFY"),
     ("user", "USER"),
@@ -103,7 +103,7 @@ pub(crate) struct Security {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) cert: Option<PathBuf>,
     /// Its key (PEM)
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(id = "key_file", long = "key", global = true, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
     /// Speak in clear to endpoints without a scheme, where no certificate is given
     #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", hide_default_value = true)]

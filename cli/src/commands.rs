@@ -197,4 +197,19 @@ mod tests {
     fn the_command_line_is_well_formed() {
         Arguments::command().debug_assert();
     }
+
+    /// One that has would hide the other, and be read as what it is not: so once `history KEY`.
+    #[test]
+    fn no_argument_of_a_command_has_the_id_of_a_global_one() {
+        let command = Arguments::command();
+        let global: Vec<_> =
+            command.get_arguments().filter(|arg| arg.is_global_set()).map(clap::Arg::get_id).collect();
+        let mut commands: Vec<_> = command.get_subcommands().collect();
+        while let Some(command) = commands.pop() {
+            for arg in command.get_arguments() {
+                assert!(!global.contains(&arg.get_id()), "{}: {}", command.get_name(), arg.get_id());
+            }
+            commands.extend(command.get_subcommands());
+        }
+    }
 }
