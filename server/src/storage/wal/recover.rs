@@ -86,6 +86,10 @@ pub(super) fn recover(
         let (first, _) = segments.first().expect("has a last");
         return Err(WalError::MissingSegment { path: segment::path_of(dir, first.number.saturating_sub(1)) });
     }
+    // A commit goes to disk without a sync: it may be there without the entries that it speaks of.
+    if index.committed.map(|id| id.index) > index.last.map(|id| id.index) {
+        index.committed = index.last;
+    }
     for segment in stale {
         segment.remove(disk)?;
     }

@@ -146,6 +146,11 @@ pub(super) fn looks_torn(file: &[u8], offset: usize, last: usize) -> bool {
         return true;
     }
     let first_sector = offset.next_multiple_of(SECTOR);
+    // The sector that the write began in holds what was synced before, and then nothing.
+    let begins = first_sector.min(end);
+    if begins > offset && file[offset..begins].iter().all(|&byte| byte == 0) {
+        return true;
+    }
     (first_sector..end)
         .step_by(SECTOR)
         .filter(|start| start + SECTOR <= end)

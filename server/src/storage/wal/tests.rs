@@ -157,6 +157,39 @@ fn a_hole_in_the_last_write_is_a_torn_tail() {
     assert!(last.expect("torn").is_some_and(|last| last < 5));
 }
 
+/// The log used to call this damage, and the member refused to start.
+#[test]
+fn a_write_whose_first_sector_is_lost_is_a_torn_tail() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let wal = Wal::open(dir.path(), options()).expect("opened");
+    append(&wal, vec![entry(0, b"kept")]).expect("appended");
+    let begins = used(&last_segment(dir.path())).next_multiple_of(record::ALIGN);
+    append(&wal, vec![entry(1, &[9; 1200])]).expect("appended");
+    wal.close();
+    let lost = begins..begins.next_multiple_of(512);
+    assert!(!lost.is_empty(), "the write begins within a sector");
+    let last = reopen(dir.path(), |dir| edit(&last_segment(dir), |bytes| bytes[lost].fill(0)));
+    assert_eq!(last.expect("whole"), Some(0));
+}
+
+/// Raft used to ask for the entries up to it, and the member refused to start.
+#[test]
+fn a_commit_whose_entries_are_lost_is_taken_back_to_those_that_are_there() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let wal = Wal::open(dir.path(), options()).expect("opened");
+    append(&wal, vec![entry(0, b"kept")]).expect("appended");
+    let begins = used(&last_segment(dir.path())).next_multiple_of(record::ALIGN);
+    wal.hint_committed(Some(id(1, 2)));
+    append(&wal, vec![entry(1, &[9; 600]), entry(2, &[9; 600])]).expect("appended");
+    wal.close();
+    let lost = begins + record::framed_bytes(0);
+    let copy = copied(dir.path());
+    edit(&last_segment(copy.path()), |bytes| bytes[lost..].fill(0));
+    let wal = Wal::open(copy.path(), options()).expect("torn, not damaged");
+    assert_eq!((wal.last(), wal.committed()), (Some(id(1, 0)), Some(id(1, 0))));
+    wal.close();
+}
+
 #[test]
 fn a_flipped_byte_in_what_was_synced_is_refused() {
     let dir = tempfile::tempdir().expect("temp dir");
