@@ -8,6 +8,7 @@ mod errands;
 mod error;
 pub mod id;
 mod members;
+mod news;
 mod read;
 mod write;
 

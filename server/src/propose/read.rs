@@ -20,7 +20,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::ProposeError;
+use super::{ProposeError, news::news};
 use crate::raft::{BarrierError, Node};
 
 /// Callers that may wait for one round.
@@ -157,8 +157,7 @@ impl<T: Clone + Send + 'static> Rounds<T> {
             self.count(began.elapsed(), &result, waiting.len());
             let result = match result {
                 Err(BarrierError::NoLeader | BarrierError::NoQuorum) if self.repeats => {
-                    let mut status = self.node.watch();
-                    drop(time::timeout(RETRY_PAUSE, status.changed()).await);
+                    news(self.node.watch(), RETRY_PAUSE).await;
                     let mut state = self.state.lock();
                     state.waiting.extend(waiting.into_iter().filter(|told| !told.is_closed()));
                     continue;

@@ -25,7 +25,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::ProposeError;
+use super::{ProposeError, news::news};
 use crate::raft::{BatchResult, Node, Response, SubmitError};
 
 /// Requests in one entry.
@@ -171,10 +171,9 @@ impl Shared {
             return;
         }
         let shared = self.clone();
-        let mut status = self.node.watch();
+        let status = self.node.watch();
         tokio::spawn(async move {
-            // Whatever ends it, the requests are tried again.
-            drop(time::timeout(RETRY_PAUSE, status.changed()).await);
+            news(status, RETRY_PAUSE).await;
             shared.queue.lock().stalled = false;
             shared.send_on();
         });
