@@ -194,6 +194,7 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
         outcomes: outcomes.clone(),
         engine: engine.clone(),
         image: image.clone(),
+        wal: Some(wal.clone()),
         hub: hub.clone(),
         snapshots: snapshots.clone(),
         slow: slow_applies.clone(),

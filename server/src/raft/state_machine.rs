@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     apply::Machine,
-    storage::{Engine, Image, SnapshotFile, failpoint},
+    storage::{Engine, Image, SnapshotFile, Wal, failpoint},
     watch::Hub,
 };
 
@@ -50,6 +50,8 @@ pub(super) struct StateMachine {
     pub(super) machine: Machine,
     pub(super) engine: Arc<dyn Engine>,
     pub(super) image: Image,
+    /// Must hold what is applied; none in a test of the state machine alone.
+    pub(super) wal: Option<Wal>,
     pub(super) hub: Hub,
     pub(super) outcomes: Outcomes,
     pub(super) snapshots: Snapshots,
@@ -76,6 +78,7 @@ impl StateMachine {
                 self.machine.apply_membership(&id, types::to_membership(membership))
             }
         };
+        tracing::trace!(term = id.term, index = id.index, entry = types::checksum(&entry), "applied");
         self.image.submit(applied.batch);
         self.machine.publish(applied.revision);
         self.hub.publish(applied.events);
@@ -119,7 +122,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         while let Some(entry) = entries.next().await {
             // Memory is bounded here: an image that falls far behind slows everyone down.
             self.image.room().await;
-            self.apply_one(entry?)?;
+            let (entry, responder) = entry?;
+            // The others may have committed it before it is on this member's disk. The image must
+            // not run ahead of the log: after a kill nothing would join the two.
+            if let Some(wal) = &self.wal {
+                wal.holds(types::to_id(&entry.log_id)).await;
+            }
+            self.apply_one((entry, responder))?;
         }
         if self.machine.scrub_pending() {
             self.scrub.notify_one();

@@ -52,6 +52,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Files> for Stores {
             machine,
             engine,
             image: image.clone(),
+            wal: None,
             hub: Hub::new(state.store, HubOptions::default()),
             outcomes: Outcomes::new(),
             snapshots: Snapshots::new(dir.path().join("snap"), image.clone()),

@@ -96,6 +96,8 @@ struct Shared {
     index: Mutex<Index>,
     wake: Bell,
     room: Notify,
+    /// Told when the index has changed.
+    written: Notify,
     thread: Mutex<Option<Join>>,
 }
 
@@ -142,6 +144,7 @@ impl Wal {
             index: Mutex::new(index),
             wake: Bell::default(),
             room: Notify::new(),
+            written: Notify::new(),
             thread: Mutex::default(),
         });
         let mut writer = Writer {
@@ -223,6 +226,22 @@ impl Wal {
                 }
             })
             .collect()
+    }
+
+    /// Returns once the entry `id` is on disk, or was there and is purged.
+    pub async fn holds(&self, id: LogId) {
+        loop {
+            let written = self.shared.written.notified();
+            {
+                let index = self.shared.index.lock();
+                let purged = index.purged.is_some_and(|purged| purged.index >= id.index);
+                // By its id: the place may still hold an entry that is about to be replaced.
+                if purged || index.get(id.index).is_some_and(|position| position.id == id) {
+                    return;
+                }
+            }
+            written.await;
+        }
     }
 
     /// Id of the entry at `index`, if it lies on disk.

@@ -190,6 +190,27 @@ fn a_commit_whose_entries_are_lost_is_taken_back_to_those_that_are_there() {
     wal.close();
 }
 
+/// The image once ran ahead of a log that a kill cut short, and nothing joined the two.
+#[test]
+fn an_entry_is_held_once_it_is_on_disk_itself() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let wal = Wal::open(dir.path(), options()).expect("opened");
+    append(&wal, vec![entry(0, b"a"), entry(1, b"b")]).expect("appended");
+    let holds = |id| {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        std::pin::pin!(wal.holds(id)).poll(&mut context).is_ready()
+    };
+    assert!(holds(id(1, 0)) && holds(id(1, 1)) && !holds(id(1, 2)));
+    assert!(!holds(id(2, 1)), "another entry is at its place still");
+    wal.truncate(Some(id(1, 0)));
+    append(&wal, vec![WalEntry { id: id(2, 1), ..entry(1, b"c") }]).expect("appended");
+    assert!(holds(id(2, 1)) && !holds(id(1, 1)));
+    wal.purge(id(2, 1));
+    append(&wal, vec![WalEntry { id: id(2, 2), ..entry(2, b"d") }]).expect("appended");
+    assert!(holds(id(1, 0)), "purged");
+    wal.close();
+}
+
 #[test]
 fn a_flipped_byte_in_what_was_synced_is_refused() {
     let dir = tempfile::tempdir().expect("temp dir");

@@ -217,6 +217,7 @@ impl Writer {
         }
         self.write_out(sync)?;
         self.take_effect(effects, hint);
+        self.shared.written.notify_waiters();
         if purged {
             self.drop_purged()?;
         }
