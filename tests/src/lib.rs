@@ -11,6 +11,7 @@ pub mod certs;
 pub mod clock;
 pub mod cluster;
 pub mod command;
+pub mod commit;
 pub mod curl;
 pub mod disk;
 pub mod dns;

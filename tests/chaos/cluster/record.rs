@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, fs, path::PathBuf, process::Command};
 
 use etcfs_tests::{
-    command,
+    command, commit,
     judge::{History, Moment, Rule, Verdict, Violation},
     machine,
     process::show,
@@ -98,24 +98,9 @@ fn by_rule(violations: &[Violation]) -> BTreeMap<String, u64> {
 /// What is under test.
 pub(crate) fn version(kind: Kind) -> String {
     match kind {
-        Kind::Etcfs => commit(),
+        Kind::Etcfs => commit::head(),
         Kind::Etcd => version_of_etcd(),
     }
-}
-
-/// The commit of the code under test; marked where the code is not quite it.
-fn commit() -> String {
-    let git = |args: &[&str]| {
-        let mut git = Command::new(machine::program("git"));
-        command::run(git.args(args).current_dir(env!("CARGO_MANIFEST_DIR")), b"")
-    };
-    let head = git(&["rev-parse", "HEAD"]);
-    if head.code != 0 {
-        return "unknown".into();
-    }
-    let changed = git(&["status", "--porcelain", "--untracked-files=no"]).stdout;
-    let mark = if changed.trim().is_empty() { "" } else { " with changes" };
-    format!("{}{mark}", head.stdout.trim())
 }
 
 fn version_of_etcd() -> String {
