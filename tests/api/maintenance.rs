@@ -81,6 +81,18 @@ fn compact_all(s: &Api) {
 }
 
 /// What was deleted gives its space back, and meanwhile the server serves.
+/// What was just put is in use before the image has it: dashboards divide the two.
+#[test]
+fn a_store_takes_no_less_than_what_is_in_use() {
+    let server = started(&[]);
+    let api = server.api();
+    for round in 0..20 {
+        api.set(&format!("k{round}"), vec![round; 10_000]);
+        let status = api.status(StatusRequest {}).unwrap();
+        assert!(status.db_size >= status.db_size_in_use && status.db_size_in_use > 0, "{status:?}");
+    }
+}
+
 #[test]
 fn defragmenting_gives_space_back_and_stops_nobody() {
     let mut server = started(&[]);

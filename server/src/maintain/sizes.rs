@@ -45,9 +45,9 @@ impl Sizes {
         self.store.size_in_use()
     }
 
-    /// Bytes that the image takes on disk.
+    /// Bytes that the image takes on disk, or will as soon as it has what is in use.
     pub fn allocated(&self) -> Result<u64, StorageError> {
-        self.engine.size_on_disk()
+        Ok(self.engine.size_on_disk()?.max(self.in_use()))
     }
 
     /// The disk as it will be once what waits for the image is there.
