@@ -108,6 +108,12 @@ impl Dir {
     pub fn is_more(&self) -> bool {
         !self.part.is_empty()
     }
+
+    /// Where it is once `from` has become `to`; `None` unless it is `from` or lies in it.
+    pub fn moved(&self, from: &Self, to: &Self) -> Option<Self> {
+        let rest = self.at.strip_prefix(from.at.as_ref())?;
+        Some(Self { at: [to.at.as_ref(), rest].concat().into(), part: self.part.clone() })
+    }
 }
 
 /// What a name in a directory may stand for.

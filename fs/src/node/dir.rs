@@ -302,35 +302,30 @@ impl Table {
         }
     }
 
-    /// A directory was renamed: the kernel's inode of it goes with its name. What the
-    /// kernel knows below is known under the old keys: it is looked up anew.
+    /// A directory was renamed: the kernel's inodes of it and of the directories in it go with its name. The kernel
+    /// has moved them already, and asks them at once. Files below are known under the old keys: they are looked up
+    /// anew.
     pub(crate) fn rename_dir(&mut self, from: &Dir, to: &Dir, parent: NodeId, name: &OsStr) {
         self.dir_gone(to);
-        let (Some(old), Some(new)) = (from.prefix().cloned(), to.prefix().cloned()) else { return };
-        let below: Vec<Dir> = self
-            .dir_nodes
-            .keys()
-            .filter(|dir| *dir != from && dir.prefix().is_some_and(|prefix| prefix.starts_with(&old)))
-            .cloned()
-            .collect();
-        for dir in below {
-            if let Some(Node::Dir(node)) = self.dir_nodes.get(&dir).and_then(|id| self.nodes.get(id))
-                && let Some((parent, name)) = node.place.clone()
-            {
-                self.notify(Notice::Name { parent, name });
+        let moved: Vec<(Dir, Dir)> =
+            self.dir_nodes.keys().filter_map(|dir| Some((dir.clone(), dir.moved(from, to)?))).collect();
+        for (old, new) in moved {
+            self.dir_gone(&new);
+            let Some(id) = self.dir_nodes.remove(&old) else { continue };
+            if let Some(state) = old.prefix().and_then(|prefix| self.dirs.get_mut(prefix)) {
+                state.node = None;
             }
-            self.dir_gone(&dir);
+            if let Some(Node::Dir(node)) = self.nodes.get_mut(&id) {
+                node.dir = new.clone();
+                if old == *from {
+                    node.place = Some((parent, name.to_owned()));
+                }
+            }
+            if let Some(prefix) = new.prefix().cloned() {
+                self.dir_state(&prefix).node = Some(id);
+            }
+            self.dir_nodes.insert(new, id);
         }
-        let Some(id) = self.dir_nodes.remove(from) else { return };
-        if let Some(state) = self.dirs.get_mut(&old) {
-            state.node = None;
-        }
-        self.dir_nodes.insert(to.clone(), id);
-        if let Some(Node::Dir(node)) = self.nodes.get_mut(&id) {
-            node.dir = to.clone();
-            node.place = Some((parent, name.to_owned()));
-        }
-        self.dir_state(&new).node = Some(id);
     }
 
     /// Keys that the table holds anything of.

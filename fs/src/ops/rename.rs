@@ -345,3 +345,37 @@ impl Fs {
         Ok((revision, self.remote.page(page).await?.found.kvs))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::ROOT;
+    use crate::ops::test_mount::mount;
+    use crate::remote::memory::Memory;
+
+    /// The kernel goes on with the inodes that it has: a directory in a renamed one was once listed as empty, until
+    /// the kernel had been told to look again.
+    #[tokio::test]
+    async fn directories_in_a_renamed_one_are_its_own_at_once() {
+        let memory = Memory::new();
+        for key in ["/copy/a/b/deep", "/copy/a/f1", "/copy/a/f2", "/copy/top"] {
+            memory.put(key, "1");
+        }
+        let fs = mount(&memory).await;
+        let walk = async |parent, name: &str| fs.lookup(parent, OsStr::new(name)).await.unwrap().node;
+        let copy = walk(ROOT, "copy").await;
+        let a = walk(copy, "a").await;
+        let b = walk(a, "b").await;
+        let (from, to) = (OsStr::new("copy"), OsStr::new("moved"));
+        fs.rename((ROOT, from), (ROOT, to), RenameHow::Replace).await.unwrap();
+        for (dir, entries) in [(copy, 2), (a, 3), (b, 1)] {
+            let handle = fs.open_dir(dir).unwrap();
+            assert_eq!(fs.listing(handle, 0).await.unwrap().entries.len(), entries);
+        }
+        assert_eq!(walk(ROOT, "moved").await, copy);
+        assert_eq!(walk(copy, "a").await, a);
+        assert_eq!(walk(a, "b").await, b);
+        assert!(fs.lookup(b, OsStr::new("deep")).await.is_ok());
+        assert!(fs.lookup(ROOT, from).await.is_err());
+    }
+}
