@@ -88,8 +88,16 @@ async fn events(client: &Client, key: &Bytes, from: i64) -> Result<Vec<Event>, C
     let mut watch = client.watch(request);
     let mut events: Vec<Event> = Vec::new();
     let mut confirmed = false;
-    while let Some(batch) = watch.next().await {
-        let batch = batch?;
+    loop {
+        let batch = match tokio::time::timeout(CATCH_UP, watch.next()).await {
+            Ok(Some(batch)) => batch?,
+            Ok(None) => break,
+            // A server that is behind lets the question go without an answer.
+            Err(_) => {
+                watch.request_progress();
+                continue;
+            }
+        };
         match batch.kind {
             BatchKind::Created { .. } => {}
             BatchKind::Events => {
