@@ -207,7 +207,7 @@ impl Fs {
     /// Asks the server and keeps what it learns.
     pub(super) async fn ask(&self, ask: &Ask) -> Result<(), OpError> {
         match ask {
-            Ask::Name(name) => self.ask_name(name).await,
+            Ask::Name(name) => self.ask_name(name).await.map(drop),
             Ask::Files(keys) => self.ask_files(keys).await,
         }
     }
@@ -232,7 +232,8 @@ impl Fs {
         Ok(())
     }
 
-    async fn ask_name(&self, name: &Name) -> Result<(), OpError> {
+    /// Asks the server for both readings of a name; gives the value, and as of when it is so.
+    pub(super) async fn ask_name(&self, name: &Name) -> Result<(Revision, Option<Value>), OpError> {
         let key = name.key.bytes();
         let load = Load::begin(self, &key, name.dir.prefix());
         let probe = Probe {
@@ -241,8 +242,10 @@ impl Fs {
             records: self.map.record_range(&name.dir),
         };
         let At { revision, found } = self.remote.lookup(vec![probe], Freshness::Linearizable).await?;
-        load.end(revision.0, found.into_iter().next().unwrap_or_default());
-        Ok(())
+        let found = found.into_iter().next().unwrap_or_default();
+        let value = found.kv.as_ref().map(Value::from);
+        load.end(revision.0, found);
+        Ok((revision, value))
     }
 
     /// Learns what these keys' names are, in both readings, as far as that is not known.
@@ -369,7 +372,7 @@ fn live(table: &Table, parent: NodeId) -> Result<Dir, OpError> {
 }
 
 /// A read of a name under way: from its begin on, no event about it is missed.
-pub(super) struct Load<'f> {
+struct Load<'f> {
     fs: &'f Fs,
     key: Bytes,
     prefix: Option<Bytes>,
@@ -377,7 +380,7 @@ pub(super) struct Load<'f> {
 }
 
 impl<'f> Load<'f> {
-    pub(super) fn begin(fs: &'f Fs, key: &Bytes, prefix: Option<&Bytes>) -> Self {
+    fn begin(fs: &'f Fs, key: &Bytes, prefix: Option<&Bytes>) -> Self {
         fs.nodes.with(|table| {
             table.begin_load(key);
             if let Some(prefix) = prefix {
@@ -387,7 +390,7 @@ impl<'f> Load<'f> {
         Self { fs, key: key.clone(), prefix: prefix.cloned(), ended: false }
     }
 
-    pub(super) fn end(mut self, revision: i64, found: Lookup) {
+    fn end(mut self, revision: i64, found: Lookup) {
         self.ended = true;
         let fact = |key: Option<Key>| match key {
             Some(key) => Below::Witness(key.bytes()),

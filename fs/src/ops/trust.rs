@@ -11,11 +11,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Fs;
-use super::lookup::Load;
 use crate::errno::OpError;
 use crate::map::{Entry as Name, KeyMap, Step};
-use crate::node::{Known, NodeId, Value};
-use crate::remote::{At, Freshness, Patience, Probe, RemoteError};
+use crate::node::{Known, NodeId};
+use crate::remote::{Patience, RemoteError};
 
 /// What the server has shown comes by the watch a moment later; past this it is taken in as it was read.
 const WATCH_PATIENCE: Duration = Duration::from_secs(2);
@@ -70,16 +69,7 @@ impl Fs {
 
     async fn ask_strictly(&self, name: &Name) -> Result<(), OpError> {
         let key = name.key.bytes();
-        let load = Load::begin(self, &key, name.dir.prefix());
-        let probe = Probe {
-            key: name.key.clone(),
-            below: self.map.key_range(&name.dir),
-            records: self.map.record_range(&name.dir),
-        };
-        let At { revision, found } = self.remote.lookup(vec![probe], Freshness::Linearizable).await?;
-        let found = found.into_iter().next().unwrap_or_default();
-        let value = found.kv.as_ref().map(Value::from);
-        load.end(revision.0, found);
+        let (revision, value) = self.ask_name(name).await?;
         let deadline = Instant::now() + WATCH_PATIENCE;
         let is_known = || {
             self.nodes.with(|table| {
