@@ -47,8 +47,10 @@ impl Stage {
             ids.push((known.map_or_else(|| "{new}".to_owned(), |nth| format!("{{m{nth}}}")), member.id));
         }
         for (name, id) in ids {
-            // etcdctl pads them to 16 columns in some places.
-            text = text.replace(&format!("{id:16x}"), &name).replace(&format!("{id:x}"), &name);
+            // etcdctl pads them to 16 columns in some places. With the space before, since the padding of a short one
+            // is taken for what it is only there.
+            text =
+                text.replace(&format!(" {id:>16x}"), &format!(" {name}")).replace(&format!("{id:x}"), &name);
         }
         text
     }

@@ -181,21 +181,6 @@ fn whoami_shows_roles_and_what_they_let_us_do(kind: Kind) {
     client.run(["--user", "alice:wrong", "whoami"]).failed();
 }
 
-macro_rules! on_both {
-    ($($name:ident)*) => {
-        $(
-            mod $name {
-                use super::*;
-
-                #[test]
-                fn on_etcfsd() { super::$name(Kind::Etcfs) }
-                #[test]
-                fn on_etcd() { super::$name(Kind::Etcd) }
-            }
-        )*
-    };
-}
-
 on_both! {
     directories_are_listed_and_drawn
     a_listing_has_every_name_however_many_lie_between

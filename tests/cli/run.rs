@@ -76,21 +76,6 @@ fn what_was_missed_is_made_up_for(kind: Kind) {
     runs.expect(&["5"]);
 }
 
-macro_rules! on_both {
-    ($($name:ident)*) => {
-        $(
-            mod $name {
-                use super::*;
-
-                #[test]
-                fn on_etcfsd() { super::$name(Kind::Etcfs) }
-                #[test]
-                fn on_etcd() { super::$name(Kind::Etcd) }
-            }
-        )*
-    };
-}
-
 on_both! {
     changes_that_come_together_make_one_run
     a_command_that_fails_runs_again

@@ -92,7 +92,7 @@ fn a_leader_is_followed_by_the_next_and_all_who_listen_hear_of_it(stage: &Stage)
     assert!(first.end(), "resigning is no failure");
 }
 
-macro_rules! on_both {
+macro_rules! on_one_and_on_three {
     ($($name:ident)*) => {
         $(
             mod $name {
@@ -111,7 +111,7 @@ macro_rules! on_both {
     };
 }
 
-on_both! {
+on_one_and_on_three! {
     a_lock_has_one_holder_at_a_time
     a_command_runs_under_a_lock_and_its_end_gives_it_back
     a_leader_is_followed_by_the_next_and_all_who_listen_hear_of_it
