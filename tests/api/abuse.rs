@@ -5,6 +5,7 @@ mod flood;
 mod frames;
 mod garbage;
 mod many;
+mod ranges;
 mod slow;
 mod watchers;
 

@@ -243,6 +243,12 @@ impl Server {
         self.memory("VmHWM")
     }
 
+    /// Has [`Self::peak_bytes`] begin anew with what it holds now.
+    pub fn reset_peak(&self) {
+        // proc(5): 5 resets the peak.
+        std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").expect("a process of our own");
+    }
+
     fn memory(&self, field: &str) -> u64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a running process");

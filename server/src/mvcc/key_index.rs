@@ -56,6 +56,8 @@ pub(crate) struct Facts {
     pub(crate) version: i64,
     /// The pair hangs on a lease; its row says which.
     pub(crate) leased: bool,
+    /// How long its row is.
+    pub(crate) row_bytes: usize,
 }
 
 impl KeyHistory {
@@ -167,8 +169,9 @@ impl Past {
     }
 }
 
-fn facts(stamp: Stamp, created: i64, version: i64) -> Facts {
-    Facts { revision: stamp.revision(), created, version, leased: stamp.is_leased() }
+pub(crate) fn facts(stamp: Stamp, created: i64, version: i64) -> Facts {
+    let (revision, leased, row_bytes) = (stamp.revision(), stamp.is_leased(), stamp.row_bytes());
+    Facts { revision, created, version, leased, row_bytes }
 }
 
 #[cfg(test)]

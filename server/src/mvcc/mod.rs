@@ -10,7 +10,8 @@
 //! A change is a [`Revision`]; its row is the encoded pair ([`row`]); the
 //! [`index`] maps each key to its history ([`key_index`]); the rows in memory
 //! are [`values`]. [`store`] holds all of it behind one lock, [`read`] and
-//! [`write`] are its two sides, [`compact`] forgets history.
+//! [`write`] are its two sides, [`long`] reads what is too much to be held at
+//! once, [`compact`] forgets history.
 
 mod compact;
 mod compare;
@@ -20,6 +21,7 @@ mod hash;
 mod history;
 mod index;
 mod key_index;
+mod long;
 mod pins;
 mod read;
 mod restore;
@@ -38,6 +40,7 @@ pub use error::ReadError;
 pub use event::{EventKind, Previous, RevisionEvents, WatchEvent};
 pub use hash::KvHash;
 pub use history::{History, HistoryLimits};
+pub use long::{LongRange, Ranged};
 pub use read::View;
 pub(crate) use read::header;
 pub use revision::{FIRST_REVISION, NEVER_COMPACTED, Revision};

@@ -3,9 +3,11 @@
 //! A compaction is logical at once, but rows that a running reader may still
 //! ask for stay until it has ended.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
+
+use super::Store;
 
 #[derive(Debug, Default)]
 pub(crate) struct Pins {
@@ -20,11 +22,31 @@ pub(crate) struct Pin<'a> {
     revision: i64,
 }
 
+/// The same, for who keeps the store anyway.
+#[derive(Debug)]
+pub(crate) struct OwnPin {
+    store: Arc<Store>,
+    revision: i64,
+}
+
 impl Pins {
     /// Call with the store's read lock held, so that no compaction comes between check and pin.
     pub(crate) fn pin(&self, revision: i64) -> Pin<'_> {
-        *self.readers.lock().entry(revision).or_default() += 1;
+        self.hold(revision);
         Pin { pins: self, revision }
+    }
+
+    fn hold(&self, revision: i64) {
+        *self.readers.lock().entry(revision).or_default() += 1;
+    }
+
+    fn let_go(&self, revision: i64) {
+        let mut readers = self.readers.lock();
+        let count = readers.get_mut(&revision).expect("a pin is counted until it is dropped");
+        *count -= 1;
+        if *count == 0 {
+            readers.remove(&revision);
+        }
     }
 
     /// The oldest revision that is being read.
@@ -33,13 +55,26 @@ impl Pins {
     }
 }
 
+impl OwnPin {
+    /// Call while another pin holds the revision.
+    pub(crate) fn beside(pin: &Pin<'_>, store: Arc<Store>) -> Self {
+        store.pins.hold(pin.revision);
+        Self { store, revision: pin.revision }
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+}
+
 impl Drop for Pin<'_> {
     fn drop(&mut self) {
-        let mut readers = self.pins.readers.lock();
-        let count = readers.get_mut(&self.revision).expect("a pin is counted until it is dropped");
-        *count -= 1;
-        if *count == 0 {
-            readers.remove(&self.revision);
-        }
+        self.pins.let_go(self.revision);
+    }
+}
+
+impl Drop for OwnPin {
+    fn drop(&mut self) {
+        self.store.pins.let_go(self.revision);
     }
 }

@@ -17,7 +17,14 @@ use etcfs_proto::{
     mvccpb::KeyValue,
 };
 
-use super::{ReadError, Revision, Store, index::Entry, key_index::Facts, pins::Pin, row, store::Inner};
+use super::{
+    ReadError, Revision, Store,
+    index::Entry,
+    key_index::{Facts, facts},
+    pins::Pin,
+    row,
+    store::Inner,
+};
 use crate::storage::Engine;
 
 /// Index entries looked at with the lock held.
@@ -34,17 +41,17 @@ const SCAN_ROWS: usize = 512;
 /// The store at one revision.
 #[derive(Debug)]
 pub struct View<'a> {
-    store: &'a Store,
-    engine: Arc<dyn Engine>,
+    pub(super) store: &'a Store,
+    pub(super) engine: Arc<dyn Engine>,
     /// What it shows.
-    at: i64,
+    pub(super) at: i64,
     /// What a header reports: the newest revision.
-    current: i64,
+    pub(super) current: i64,
     /// Older revisions than this can't be asked for.
-    compacted: i64,
-    epoch: u64,
-    /// None for the writer's own view: it alone could scrub.
-    pin: Option<Pin<'a>>,
+    pub(super) compacted: i64,
+    pub(super) epoch: u64,
+    /// None for the writer's own view, since it alone could scrub, and for one that is pinned elsewhere.
+    pub(super) pin: Option<Pin<'a>>,
 }
 
 /// The keys that a request names.
@@ -187,27 +194,53 @@ impl<'a> View<'a> {
 
     fn range_here(&self, request: &RangeRequest) -> Result<RangeResponse, ReadError> {
         let bounds = Bounds::of(&request.key, &request.range_end);
-        let header = header(self.current);
         if request.count_only {
-            return Ok(RangeResponse { header, count: self.count(bounds)?, ..RangeResponse::default() });
+            let (header, count) = (header(self.current), self.count(bounds)?);
+            return Ok(RangeResponse { header, count, ..RangeResponse::default() });
         }
         let plan = Plan::of(request);
         let mut found = Vec::new();
+        let count = self.take(bounds, &plan, |pair| {
+            found.push(pair);
+            Ok(())
+        })?;
+        self.answer(found, &plan, request.keys_only, count)
+    }
+
+    /// Gives `taken` each pair that the answer may be made of; how many keys the range has.
+    pub(super) fn take(
+        &self,
+        bounds: Bounds<'_>,
+        plan: &Plan,
+        mut taken: impl FnMut(Found) -> Result<(), ReadError>,
+    ) -> Result<i64, ReadError> {
+        let mut pairs = 0;
         let mut visible = 0;
         let mut cut = false;
         self.walk(bounds, plan.descending_walk, plan.need, |pair| {
             visible += 1;
             if plan.keeps(&pair.facts) {
-                if plan.take_max.is_some_and(|max| found.len() == max) {
+                if plan.take_max == Some(pairs) {
                     cut = true;
                     return Ok(ControlFlow::Break(()));
                 }
-                found.push(pair);
+                pairs += 1;
+                taken(pair)?;
             }
             Ok(ControlFlow::Continue(()))
         })?;
         // A walk to the end has seen every key there is.
-        let count = if cut { self.count(bounds)? } else { visible };
+        if cut { self.count(bounds) } else { Ok(visible) }
+    }
+
+    /// The answer that what was taken makes.
+    pub(super) fn answer(
+        &self,
+        mut found: Vec<Found>,
+        plan: &Plan,
+        keys_only: bool,
+        count: i64,
+    ) -> Result<RangeResponse, ReadError> {
         if let Some((target, descending)) = plan.sort {
             self.sort(&mut found, target, descending)?;
         }
@@ -215,8 +248,8 @@ impl<'a> View<'a> {
         if let Some(limit) = plan.limit {
             found.truncate(limit);
         }
-        let kvs = self.pairs(found, request.keys_only)?;
-        Ok(RangeResponse { header, kvs, more, count })
+        let kvs = self.pairs(found, keys_only)?;
+        Ok(RangeResponse { header: header(self.current), kvs, more, count })
     }
 
     /// The pair of one key.
@@ -334,8 +367,7 @@ impl<'a> View<'a> {
         let facts = if need.facts {
             entry.history.facts(self.at)?
         } else {
-            let stamp = entry.history.visible(self.at)?;
-            Facts { revision: stamp.revision(), created: 0, version: 0, leased: stamp.is_leased() }
+            facts(entry.history.visible(self.at)?, 0, 0)
         };
         let key = if need.key { Bytes::copy_from_slice(&entry.key) } else { Bytes::new() };
         // A pair without its value still says its lease, which only the row knows.
@@ -374,8 +406,8 @@ impl<'a> View<'a> {
         found.into_iter().map(|pair| self.without_value(pair)).collect()
     }
 
-    fn without_value(&self, pair: Found) -> Result<KeyValue, ReadError> {
-        let Facts { revision, created, version, leased } = pair.facts;
+    pub(super) fn without_value(&self, pair: Found) -> Result<KeyValue, ReadError> {
+        let Facts { revision, created, version, leased, .. } = pair.facts;
         let lease = if leased {
             let mut one = [pair.clone()];
             self.fill(&mut one)?;
@@ -395,7 +427,11 @@ impl<'a> View<'a> {
 
     /// Reads the rows that were not among the recent ones.
     pub(crate) fn fill(&self, found: &mut [Found]) -> Result<(), ReadError> {
-        let keep = found.len() <= CACHED_PAIRS_MAX;
+        self.fill_keeping(found, found.len() <= CACHED_PAIRS_MAX)
+    }
+
+    /// `keep`: what was read from the image is worth its place in the cache.
+    pub(super) fn fill_keeping(&self, found: &mut [Found], keep: bool) -> Result<(), ReadError> {
         let mut missing: Vec<&mut Found> = Vec::new();
         for pair in found.iter_mut().filter(|pair| pair.row.is_none()) {
             pair.row = self.store.hot.get(pair.facts.revision);
@@ -470,20 +506,20 @@ fn count_by_blocks(inner: &Inner, at: i64, start: &[u8], end: Option<&[u8]>) -> 
 
 /// How to answer a range: etcd's order of work, done with as little walking as gives the same.
 #[derive(Debug)]
-struct Plan {
+pub(super) struct Plan {
     mod_revision: (i64, i64),
     create_revision: (i64, i64),
-    limit: Option<usize>,
+    pub(super) limit: Option<usize>,
     /// The walk may stop after so many pairs that pass the filters.
     take_max: Option<usize>,
-    descending_walk: bool,
+    pub(super) descending_walk: bool,
     /// Target and whether it descends, where key order is not the answer.
-    sort: Option<(SortTarget, bool)>,
-    need: Need,
+    pub(super) sort: Option<(SortTarget, bool)>,
+    pub(super) need: Need,
 }
 
 impl Plan {
-    fn of(request: &RangeRequest) -> Self {
+    pub(super) fn of(request: &RangeRequest) -> Self {
         let target = SortTarget::try_from(request.sort_target).unwrap_or(SortTarget::Key);
         let order = SortOrder::try_from(request.sort_order).unwrap_or(SortOrder::None);
         let limit = usize::try_from(request.limit).ok().filter(|&limit| limit > 0);
@@ -509,7 +545,7 @@ impl Plan {
         }
     }
 
-    fn keeps(&self, facts: &Facts) -> bool {
+    pub(super) fn keeps(&self, facts: &Facts) -> bool {
         within(facts.revision.main, self.mod_revision) && within(facts.created, self.create_revision)
     }
 }

@@ -16,6 +16,8 @@ pub(super) enum Body {
     Empty,
     /// One gRPC message, framed, then the trailers that say all is well.
     Message(Option<Bytes>),
+    /// One gRPC message, framed, in pieces as they come; then the trailers that say how it ended.
+    Pieces(BoxStream<'static, Result<Bytes, Status>>),
     /// Plain bytes.
     Plain(Option<Bytes>),
     /// A gRPC stream.
@@ -31,6 +33,7 @@ impl std::fmt::Debug for Body {
         f.write_str(match self {
             Self::Empty => "Empty",
             Self::Message(_) => "Message",
+            Self::Pieces(_) => "Pieces",
             Self::Plain(_) => "Plain",
             Self::Stream(_) => "Stream",
             Self::Messages(_) => "Messages",
@@ -46,6 +49,10 @@ impl Body {
 
     pub(super) fn messages(messages: impl Stream<Item = Result<Bytes, Status>> + Send + 'static) -> Self {
         Self::Messages(messages.boxed())
+    }
+
+    pub(super) fn pieces(pieces: impl Stream<Item = Result<Bytes, Status>> + Send + 'static) -> Self {
+        Self::Pieces(pieces.boxed())
     }
 
     pub(super) fn lines(lines: impl Stream<Item = Bytes> + Send + 'static) -> Self {
@@ -75,7 +82,7 @@ impl HttpBody for Body {
             Self::Lines(lines) => {
                 Poll::Ready(ready!(lines.poll_next_unpin(cx)).map(|line| Ok(Frame::data(line))))
             }
-            Self::Messages(messages) => {
+            Self::Messages(messages) | Self::Pieces(messages) => {
                 let ended = match ready!(messages.poll_next_unpin(cx)) {
                     Some(Ok(message)) => return Poll::Ready(Some(Ok(Frame::data(message)))),
                     Some(Err(status)) => status,
@@ -94,7 +101,11 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty | Self::Plain(None) => true,
-            Self::Message(_) | Self::Plain(Some(_)) | Self::Messages(_) | Self::Lines(_) => false,
+            Self::Message(_)
+            | Self::Pieces(_)
+            | Self::Plain(Some(_))
+            | Self::Messages(_)
+            | Self::Lines(_) => false,
             Self::Stream(stream) => stream.is_end_stream(),
         }
     }
@@ -104,7 +115,9 @@ impl HttpBody for Body {
             Self::Empty | Self::Plain(None) => SizeHint::with_exact(0),
             Self::Plain(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
             // gRPC answers and streams carry no content-length.
-            Self::Message(_) | Self::Stream(_) | Self::Messages(_) | Self::Lines(_) => SizeHint::default(),
+            Self::Message(_) | Self::Pieces(_) | Self::Stream(_) | Self::Messages(_) | Self::Lines(_) => {
+                SizeHint::default()
+            }
         }
     }
 }

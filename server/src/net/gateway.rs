@@ -11,6 +11,7 @@
 mod answer;
 mod cut;
 mod json;
+mod long;
 
 use std::sync::{Arc, OnceLock};
 
@@ -87,6 +88,10 @@ impl Gateway {
             Body::Message(Some(framed)) => {
                 let text = json::write(&route.output, message(&mut framed.into()).unwrap_or_default())?;
                 Ok(answer(StatusCode::OK, Body::plain(text)))
+            }
+            Body::Pieces(pieces) => {
+                let text = long::text(pieces, route.output.clone());
+                Ok(answer(StatusCode::OK, Body::lines(text)))
             }
             messages => Ok(answer(StatusCode::OK, Body::lines(lines(messages, route.output.clone())))),
         }

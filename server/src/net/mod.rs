@@ -2,7 +2,8 @@
 //!
 //! `listener` accepts within limits and drains at the end; `door` sends each
 //! request to `rpc` (gRPC, told by its content type) or `web`, which keeps foreign
-//! pages out and has `gateway` (JSON) and `http` (/health, /metrics and so on). Only here are hyper and tonic's transport known.
+//! pages out and has `gateway` (JSON) and `http` (/health, /metrics and so on).
+//! Only here are hyper and tonic's transport known.
 
 mod body;
 mod door;
@@ -10,6 +11,7 @@ mod gateway;
 mod http;
 mod input;
 mod listener;
+mod long;
 mod methods;
 mod rpc;
 mod unary;

@@ -29,13 +29,14 @@ use tower::Service as _;
 use super::{
     body::Body,
     input::Input,
+    long,
     methods::{METHODS, Method},
     unary,
 };
 use crate::{
     config::Limits,
     metrics::Metrics,
-    service::{Caller, Lease, Refusal, Right, Services, Watch},
+    service::{Caller, Lease, Ranged, Refusal, Right, Services, Watch},
 };
 
 /// Put into the extensions of requests that come over a verified connection.
@@ -151,7 +152,7 @@ impl Rpc {
         match method {
             Method::Range => {
                 metrics.ranges.inc();
-                self.unary(request, |message| kv.range(message, caller)).await
+                self.range(request, caller).await
             }
             Method::Put => {
                 metrics.puts.inc();
@@ -259,6 +260,25 @@ impl Rpc {
         let answer = unary::write(&call(message).await?)?;
         self.metrics.sent_bytes.inc_by(answer.len() as u64);
         Ok(grpc(Body::Message(Some(answer))))
+    }
+
+    /// One message in, and one out, which is made while it is sent if it is long.
+    async fn range(&self, request: Request<Input>, caller: &Caller) -> Result<Answer, Status> {
+        let (message, length) = unary::read(request.into_body(), self.max_receive_bytes).await?;
+        self.metrics.received_bytes.inc_by(length as u64);
+        let (body, length) = match self.services.kv.ranged(message, caller).await? {
+            Ranged::Whole(answer) => {
+                let answer = unary::write(&answer)?;
+                let length = answer.len();
+                (Body::Message(Some(answer)), length)
+            }
+            Ranged::Long(rest, pairs) => {
+                let (pieces, length) = long::answer(&rest, *pairs)?;
+                (Body::pieces(pieces), length)
+            }
+        };
+        self.metrics.sent_bytes.inc_by(length as u64);
+        Ok(grpc(body))
     }
 
     /// One message in, a stream out, which ends with the server.

@@ -76,14 +76,20 @@ pub(super) fn too_large(length: usize, max_bytes: usize) -> Status {
 /// Encodes an answer with its frame.
 pub(super) fn write<M: Message>(message: &M) -> Result<Bytes, Status> {
     let length = message.encoded_len();
+    let mut buffer = frame(length, length)?;
+    message.encode_raw(&mut buffer);
+    Ok(buffer.freeze())
+}
+
+/// The frame's beginning, of a message of `length` bytes, with room for `room` bytes of it.
+pub(super) fn frame(length: usize, room: usize) -> Result<BytesMut, Status> {
     let Ok(framed) = u32::try_from(length) else {
         return Err(Status::resource_exhausted("grpc: the answer exceeds 4 GiB; ask for less at a time"));
     };
-    let mut buffer = BytesMut::with_capacity(FRAME_HEADER_BYTES + length);
+    let mut buffer = BytesMut::with_capacity(FRAME_HEADER_BYTES + room);
     buffer.put_u8(0);
     buffer.put_u32(framed);
-    message.encode_raw(&mut buffer);
-    Ok(buffer.freeze())
+    Ok(buffer)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::{Access, Admission, Headers, Refusal, check};
 use crate::{
     auth::{AuthError, Caller, Demand},
-    mvcc::Store,
+    mvcc::{Ranged, ReadError, Store},
     propose::{Alarms, Proposer, ReadBarrier, Response},
 };
 
@@ -39,6 +39,16 @@ impl Kv {
         self.allowed(caller, |demand| demand.range(&request), self.read(&request)).await
     }
 
+    /// A range whose answer may be too long to be made at once.
+    pub async fn ranged(&self, request: RangeRequest, caller: &Caller) -> Result<Ranged, Refusal> {
+        check::range(&request)?;
+        let read = self.read_by(&request, || self.store.ranged(&request));
+        let mut answer = self.allowed(caller, |demand| demand.range(&request), read).await?;
+        let (Ranged::Whole(response) | Ranged::Long(response, _)) = &mut answer;
+        self.headers.fill(&mut response.header);
+        Ok(answer)
+    }
+
     /// A read that is judged before, and after if users or roles have changed meanwhile.
     async fn allowed<T>(
         &self,
@@ -58,6 +68,16 @@ impl Kv {
 
     /// A range as it is, whoever asks.
     pub(super) async fn read(&self, request: &RangeRequest) -> Result<RangeResponse, Refusal> {
+        let mut response = self.read_by(request, || self.store.range(request)).await?;
+        self.headers.fill(&mut response.header);
+        Ok(response)
+    }
+
+    async fn read_by<T>(
+        &self,
+        request: &RangeRequest,
+        read: impl FnOnce() -> Result<T, ReadError>,
+    ) -> Result<T, Refusal> {
         if !request.serializable {
             if self.is_learner() {
                 return Err(Refusal::NotSupportedForLearner);
@@ -65,13 +85,7 @@ impl Kv {
             self.barrier.wait().await?;
         }
         self.refuse_if_corrupt()?;
-        let mut response = if is_quick(request) {
-            self.store.range(request)?
-        } else {
-            tokio::task::block_in_place(|| self.store.range(request))?
-        };
-        self.headers.fill(&mut response.header);
-        Ok(response)
+        Ok(if is_quick(request) { read()? } else { tokio::task::block_in_place(read)? })
     }
 
     pub async fn put(&self, request: PutRequest, caller: &Caller) -> Result<PutResponse, Refusal> {

@@ -43,7 +43,10 @@ use std::time::Duration;
 
 use tokio::time;
 
-pub use crate::auth::Caller;
+pub use crate::{
+    auth::Caller,
+    mvcc::{LongRange, Ranged},
+};
 
 /// Everything that can be called.
 #[derive(Clone, Debug)]

@@ -1,0 +1,120 @@
+//! Reads of very many keys at once.
+
+use std::{
+    io::Write as _,
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+use etcfs_proto::etcdserverpb::{CompactionRequest, RangeRequest};
+use etcfs_tests::{
+    api::{Api, Op, prefix, put, runtime, txn},
+    curl::Curl,
+    machine::setting,
+    process::show,
+    server::Server,
+    wait::{PATIENCE, until_true},
+};
+
+use super::{RESIDENT_BYTES_MAX, lives, server};
+
+const VALUE_BYTES: usize = 256;
+/// Keys of one transaction.
+const AT_ONCE: u64 = 2000;
+/// What one such answer may take of the server's memory: a few pieces, what sled and the allocator
+/// hold after so many reads, and what two moments of one server differ by anyway. The message alone
+/// is as long, and what a whole one would be made of three times.
+const ANSWER_BYTES_MAX: u64 = 32 << 20;
+
+fn filled() -> (Server, u64) {
+    let keys = setting("ETCFS_TEST_RANGE", 100_000).next_multiple_of(AT_ONCE);
+    let server = server(&["--max-txn-ops=2000"]);
+    let api = server.api();
+    for first in (0..keys).step_by(AT_ONCE as usize) {
+        let value = |nth: u64| format!("{nth:0>VALUE_BYTES$}");
+        let puts = (first..first + AT_ONCE).map(|nth| Op::Put(put(&format!("k/{nth:08}"), value(nth))));
+        api.txn(txn(puts)).expect("it is put");
+    }
+    (server, keys)
+}
+
+/// The most memory that `ask` had the server hold, above what it held before.
+fn grown(server: &Server, ask: impl FnOnce()) -> u64 {
+    server.reset_peak();
+    let before = server.resident_bytes();
+    ask();
+    server.peak_bytes().saturating_sub(before)
+}
+
+#[test]
+fn a_range_of_very_many_keys_takes_little_memory() {
+    let (server, keys) = filled();
+    let api = server.api();
+    let all = |api: &Api, request: RangeRequest| {
+        let begun = Instant::now();
+        let answer = api.range(request).expect("a range is answered");
+        (answer, begun.elapsed())
+    };
+    let mut took = Duration::ZERO;
+    let grown_by_one = grown(&server, || {
+        let (answer, in_time) = all(&api, prefix("k/"));
+        took = in_time;
+        assert_eq!((answer.count as u64, answer.kvs.len() as u64, answer.more), (keys, keys, false));
+        for (kv, nth) in answer.kvs.iter().zip(0..) {
+            assert_eq!(kv.key, format!("k/{nth:08}"));
+            assert_eq!((kv.value.len(), kv.version), (VALUE_BYTES, 1));
+        }
+    });
+    show(&format!("{keys} keys in {took:.1?}, {} MiB more", grown_by_one >> 20));
+    assert!(grown_by_one < ANSWER_BYTES_MAX, "{} MiB for one answer", grown_by_one >> 20);
+    let grown_by_keys = grown(&server, || {
+        let (answer, _) =
+            all(&api, RangeRequest { keys_only: true, limit: (keys - 1) as i64, ..prefix("k/") });
+        assert_eq!((answer.kvs.len() as u64, answer.more), (keys - 1, true));
+    });
+    assert!(grown_by_keys < ANSWER_BYTES_MAX, "{} MiB for one answer", grown_by_keys >> 20);
+    let grown_by_json = grown(&server, || {
+        let request = r#"{"key":"ay8=","range_end":"azA="}"#;
+        let answer = Curl::at(&server.endpoint()).post("/v3/kv/range", request);
+        let json: serde_json::Value = serde_json::from_str(&answer.body).expect("it is one object");
+        let pairs = json["kvs"].as_array().map(Vec::len);
+        assert_eq!((pairs, json["count"].as_str()), (Some(keys as usize), Some(&*keys.to_string())));
+    });
+    assert!(grown_by_json < ANSWER_BYTES_MAX, "{} MiB for one answer in JSON", grown_by_json >> 20);
+    lives(&server, RESIDENT_BYTES_MAX);
+}
+
+/// Who asks for much and does not read it holds little memory, and history not for ever.
+#[test]
+fn clients_that_do_not_read_a_long_answer_are_given_up() {
+    const CLIENTS: u64 = 16;
+    let (server, _) = filled();
+    let mut idle = Vec::new();
+    let grown = grown(&server, || {
+        for _ in 0..CLIENTS {
+            let mut stream = TcpStream::connect(server.endpoint()).expect("it listens");
+            let body = r#"{"key":"ay8=","range_end":"azA="}"#;
+            let length = body.len();
+            let request = format!(
+                "POST /v3/kv/range HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
+            );
+            stream.write_all(request.as_bytes()).expect("it reads");
+            idle.push(stream);
+        }
+        // As far as it can get.
+        until_true("all are being answered", || {
+            server.metric("grpc_server_handled_total").unwrap_or_default() >= CLIENTS as f64
+        });
+        let revision = server.api().set("k/00000000", "changed");
+        let begun = Instant::now();
+        let mut kv = server.api().kv();
+        let request = CompactionRequest { revision, physical: true };
+        let compacted =
+            runtime().block_on(async { tokio::time::timeout(2 * PATIENCE, kv.compact(request)).await });
+        compacted.expect("it ends in time").expect("what they hold is let go of");
+        show(&format!("compacted after {:.1?}", begun.elapsed()));
+    });
+    assert!(grown < 2 * ANSWER_BYTES_MAX, "{} MiB for {CLIENTS} answers that nobody reads", grown >> 20);
+    lives(&server, RESIDENT_BYTES_MAX);
+    drop(idle);
+}
