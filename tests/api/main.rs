@@ -28,6 +28,7 @@ mod limits;
 mod lock;
 mod maintenance;
 mod member;
+mod mutation;
 mod put;
 mod python;
 mod range;

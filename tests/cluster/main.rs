@@ -9,6 +9,7 @@ mod failover;
 mod leader;
 mod lease;
 mod membership;
+mod mutation;
 mod observation;
 mod restore;
 mod rolling;

@@ -21,6 +21,7 @@ pub mod listener;
 pub mod load;
 pub mod machine;
 pub mod mount;
+pub mod mutation;
 pub mod partition;
 pub mod port;
 pub mod process;

@@ -6,6 +6,7 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use etcfs_proto::etcdserverpb::{
     AuthDisableRequest, AuthEnableRequest, AuthRoleListRequest, AuthStatusRequest, AuthUserListRequest,
     DefragmentRequest, HashRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
@@ -93,7 +94,10 @@ impl Rpc {
         let metrics = &self.metrics.methods[method as usize];
         metrics.started.inc();
         let began = metrics.is_timed().then(Instant::now);
-        let answer = self.admit(method, request).await;
+        let answer = match is_broken(method) {
+            false => self.admit(method, request).await,
+            true => Ok(nothing(method)),
+        };
         if let Some(began) = began {
             metrics.took(began.elapsed());
         }
@@ -382,6 +386,28 @@ impl StreamingService<LeaseKeepAliveRequest> for KeepAliveCall {
         let answers = answers.take_until(self.2.clone().cancelled_owned()).boxed();
         ready(Ok(tonic::Response::new(while_led(answers, self.3.take()))))
     }
+}
+
+/// Whether a test has this method do nothing, and say that all is well:
+/// `FAILPOINTS=rpc-broken=return(/etcdserverpb.KV/Put)`.
+#[cfg(feature = "failpoints")]
+fn is_broken(method: Method) -> bool {
+    fail::eval("rpc-broken", |path| path).flatten().as_deref() == Some(method.path())
+}
+
+/// Never, without the feature.
+#[cfg(not(feature = "failpoints"))]
+fn is_broken(_method: Method) -> bool {
+    false
+}
+
+/// An empty message, or a stream without any.
+fn nothing(method: Method) -> Answer {
+    let (_, _, kind) = METHODS[method as usize];
+    grpc(match kind {
+        "unary" => Body::Message(Some(Bytes::from_static(&[0; unary::FRAME_HEADER_BYTES]))),
+        _ => Body::messages(stream::empty()),
+    })
 }
 
 /// As Go's client sends it, or the gateway's.
