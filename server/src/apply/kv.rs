@@ -10,6 +10,10 @@ use crate::{
 
 /// Refuses a put that cannot be done, before anything is.
 pub(super) fn check_put(view: &View<'_>, leases: &LeaseTable, request: &PutRequest) -> Result<(), Failure> {
+    // No service lets one pass. An image that holds one would be refused at the next start.
+    if request.key.is_empty() {
+        return Err(ApplyError::KeyNotFound.into());
+    }
     if request.lease != 0 && !leases.exists(request.lease) {
         return Err(ApplyError::LeaseNotFound.into());
     }

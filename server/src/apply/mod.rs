@@ -9,6 +9,8 @@ mod admit;
 mod alarm;
 mod compaction;
 mod error;
+#[cfg(test)]
+pub mod fuzz;
 mod kv;
 mod lease;
 mod machine;

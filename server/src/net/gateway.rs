@@ -10,6 +10,8 @@
 
 mod answer;
 mod cut;
+#[cfg(test)]
+mod fuzz;
 mod json;
 mod long;
 
@@ -23,6 +25,8 @@ use hyper::body::Incoming;
 use prost_reflect::MessageDescriptor;
 use tonic::Status;
 
+#[cfg(test)]
+pub use self::fuzz::gateway;
 use self::{
     answer::{answer, error_line, failure, message, refused},
     cut::Cutter,

@@ -7,6 +7,8 @@
 
 mod body;
 mod door;
+#[cfg(test)]
+pub mod fuzz;
 mod gateway;
 mod http;
 mod input;

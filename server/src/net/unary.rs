@@ -94,13 +94,9 @@ pub(super) fn frame(length: usize, room: usize) -> Result<BytesMut, Status> {
 
 #[cfg(test)]
 mod tests {
-    use etcfs_proto::{
-        etcdserverpb::{AuthRoleGrantPermissionRequest, PutRequest, TxnRequest, WatchRequest},
-        etcfs::command::Batch,
-    };
+    use etcfs_proto::etcdserverpb::PutRequest;
     use http_body_util::StreamBody;
     use hyper::body::Frame;
-    use proptest::prelude::*;
     use tonic::Code;
 
     use super::*;
@@ -157,35 +153,5 @@ mod tests {
         assert_eq!(refused.code(), Code::Unimplemented);
         let garbage = read_in_parts(&[0, 0, 0, 0, 2, 0xff, 0xff], 99, 99).await.unwrap_err();
         assert_eq!(garbage.code(), Code::Internal);
-    }
-
-    /// Bytes in the shape of fields: a key, a number or a length, and what may be behind it.
-    fn fields() -> impl Strategy<Value = Vec<u8>> {
-        let field = (1_u8..16, 0_u8..6, any::<u64>(), 0..64_u32, any::<Vec<u8>>()).prop_map(
-            |(tag, kind, number, shift, rest)| {
-                let mut field = vec![tag << 3 | kind];
-                prost::encoding::encode_varint(number >> shift, &mut field);
-                field.extend(rest);
-                field
-            },
-        );
-        prop::collection::vec(field, 0..6).prop_map(|fields| fields.concat())
-    }
-
-    fn is_decoded_or_refused<M: Message + Default + PartialEq>(bytes: &[u8]) -> bool {
-        M::decode(bytes).map_or(true, |message| M::decode(&*message.encode_to_vec()) == Ok(message))
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
-
-        /// What was decoded is the same when it is encoded and decoded again.
-        #[test]
-        fn any_bytes_are_decoded_or_refused(bytes in prop_oneof![any::<Vec<u8>>(), fields()]) {
-            prop_assert!(is_decoded_or_refused::<TxnRequest>(&bytes));
-            prop_assert!(is_decoded_or_refused::<WatchRequest>(&bytes));
-            prop_assert!(is_decoded_or_refused::<AuthRoleGrantPermissionRequest>(&bytes));
-            prop_assert!(is_decoded_or_refused::<Batch>(&bytes));
-        }
     }
 }

@@ -170,9 +170,13 @@ fn body() -> impl Strategy<Value = Body> {
     ]
 }
 
+pub(super) fn bodies() -> impl Strategy<Value = Vec<Body>> {
+    prop::collection::vec(body(), 1..4)
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        10 => prop::collection::vec(body(), 1..4).prop_map(Step::Apply),
+        10 => bodies().prop_map(Step::Apply),
         2 => (-1i64..12).prop_map(Step::Compact),
         3 => Just(Step::Scrub),
         3 => (0usize..6).prop_map(Step::Write),

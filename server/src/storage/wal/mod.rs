@@ -10,6 +10,8 @@
 //! each head repeats what matters of all before it, so purging is dropping files.
 
 mod error;
+#[cfg(test)]
+pub mod fuzz;
 mod index;
 mod record;
 mod recover;

@@ -121,6 +121,8 @@ fn parse_in(file: &Bytes, segment: u64, offset: usize, stands_at: usize) -> Opti
     if header[8] == 0
         || header[8] > 8
         || header[10..12] != [0, 0]
+        // One that none can follow.
+        || u64_at(32) == u64::MAX
         || u32_at(4) != checksum(segment, stands_at, bytes)
     {
         return None;
@@ -195,6 +197,15 @@ mod tests {
             assert!(parse(&file, 6, 64).is_none(), "of another segment");
             assert!(parse(&file.slice(8..), 5, 56).is_none(), "at another offset");
         }
+    }
+
+    /// Found by `fuzz`: counting on from it overflowed.
+    #[test]
+    fn an_index_that_none_can_follow_is_no_records() {
+        let id = LogId { term: 1, node: 0, index: u64::MAX };
+        let mut bytes = Vec::new();
+        encode(&Record::Purge(id), 1, 0, 0, &mut bytes);
+        assert!(parse(&bytes.into(), 1, 0).is_none());
     }
 
     #[test]

@@ -1,0 +1,54 @@
+//! Arbitrary text at the gateway.
+
+use prost::Message as _;
+
+use super::{
+    Cutter,
+    json::{self, Json},
+};
+
+const TEXT_BYTES_MAX: usize = 64 << 10;
+
+/// Cuts and reads a stream of JSON for one of the paths: what was read can be written and read again.
+pub fn gateway(data: &[u8]) {
+    let Some((choice, text)) = data.split_first() else { return };
+    let json = Json::new();
+    let routes = json.all();
+    let route = routes[usize::from(*choice) % routes.len()];
+    let mut cutter = Cutter::new(TEXT_BYTES_MAX);
+    for part in text.chunks(1 + usize::from(*choice)) {
+        cutter.feed(part.to_vec().into());
+        loop {
+            let cut = match cutter.next() {
+                Ok(Some(cut)) => cut,
+                Ok(None) => break,
+                Err(_) => return,
+            };
+            let Ok(message) = json::read(&route.input, &cut) else { return };
+            let written = json::write(&route.input, message.encode_to_vec().into()).expect("it was read");
+            assert_eq!(json::read(&route.input, &written).expect("we have written it"), message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(
+            choice in any::<u8>(),
+            text in prop_oneof![
+                any::<Vec<u8>>(),
+                r#"\{"(key|lease|compare|success|create_request|x)":.{0,20}\}"#.prop_map(String::into_bytes),
+                r#"(\{"(key|ID|TTL|name|value)":("[A-Za-z0-9+/=]{0,8}"|[0-9-]{1,20}|null|\{\})\} ?){1,3}"#
+                    .prop_map(String::into_bytes),
+            ],
+        ) {
+            gateway(&[&[choice], &text[..]].concat());
+        }
+    }
+}
