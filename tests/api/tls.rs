@@ -140,6 +140,38 @@ fn a_clients_certificate_is_asked_for_and_names_the_user() {
     );
 }
 
+/// Whether curl is answered with the certificate of `name`.
+fn comes_in(certs: &Certs, server: &Server, name: &str) -> bool {
+    let own = format!("--cacert ca.pem --cert {name}.pem --key {name}.key");
+    sh(certs.dir(), &format!("curl -sS {own} https://{}/version 2>&1", server.endpoint())).code == 0
+}
+
+#[test]
+fn a_certificate_that_is_revoked_is_not_taken_any_more() {
+    let certs = Certs::new();
+    ["joe", "eve"].iter().for_each(|name| certs.sign(name));
+    certs.revoke(&["eve"]);
+    let (ca, revoked) = (certs.text("ca.pem"), certs.text("revoked.pem"));
+    let args = ["--client-cert-auth", "--trusted-ca-file", &ca, "--client-crl-file", &revoked];
+    let server = secure(&certs, &args);
+    assert!(comes_in(&certs, &server, "joe") && !comes_in(&certs, &server, "eve"));
+    // A list that is replaced counts at once.
+    certs.revoke(&["eve", "joe"]);
+    wait::until_true("the list is read again", || !comes_in(&certs, &server, "joe"));
+    assert!(!comes_in(&certs, &server, "eve"));
+}
+
+#[test]
+fn a_clients_certificate_must_be_for_the_host_that_is_allowed() {
+    let certs = Certs::new();
+    certs.sign_for("good", "db.example");
+    certs.sign_for("bad", "db.example.evil");
+    let ca = certs.text("ca.pem");
+    let args = ["--client-cert-auth", "--trusted-ca-file", &ca, "--client-cert-allowed-hostname=db.example"];
+    let server = secure(&certs, &args);
+    assert!(comes_in(&certs, &server, "good") && !comes_in(&certs, &server, "bad"));
+}
+
 #[test]
 fn a_new_certificate_is_shown_without_a_restart() {
     let certs = Certs::new();

@@ -81,6 +81,44 @@ fn a_member_with_a_certificate_of_another_ca_is_kept_out_until_it_has_a_right_on
     cluster.agree();
 }
 
+/// A cluster with `flags`, at whose peer ports a member's certificate is taken, and that of `kept_out` is not.
+#[track_caller]
+fn keeps_out(certs: &Certs, flags: &[&str], kept_out: &str) {
+    let mut options = member(certs);
+    options.args.extend(flags.iter().map(|&flag| flag.to_owned()));
+    let mut cluster = Cluster::of(Kind::Etcfs, vec![options; 3]);
+    cluster.run();
+    cluster.api(0).set("a", "1");
+    let own = |name: &str| format!("--cacert ca.pem --cert {name}.pem --key {name}.key");
+    for server in &cluster.members {
+        assert_eq!(curl(certs, &server.peer_endpoint(), &own("server")).code, 0);
+        assert_ne!(curl(certs, &server.peer_endpoint(), &own(kept_out)).code, 0, "{flags:?}");
+    }
+    cluster.agree();
+}
+
+#[test]
+fn a_members_certificate_must_have_the_name_that_is_allowed() {
+    let certs = Certs::new();
+    certs.sign("eve");
+    keeps_out(&certs, &["--peer-cert-allowed-cn=server"], "eve");
+}
+
+#[test]
+fn a_members_certificate_must_be_for_the_host_that_is_allowed() {
+    let certs = Certs::new();
+    certs.sign_for("eve", "elsewhere.example");
+    keeps_out(&certs, &["--peer-cert-allowed-hostname=localhost"], "eve");
+}
+
+#[test]
+fn a_members_certificate_that_is_revoked_is_not_taken_any_more() {
+    let certs = Certs::new();
+    certs.sign("eve");
+    certs.revoke(&["eve"]);
+    keeps_out(&certs, &["--peer-crl-file", &certs.text("revoked.pem")], "eve");
+}
+
 #[test]
 fn certificates_that_are_made_at_the_start_hide_what_members_say() {
     let args = vec!["--peer-auto-tls".to_owned()];

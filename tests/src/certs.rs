@@ -31,8 +31,13 @@ impl Certs {
 
     /// A certificate, for 127.0.0.1, whose common name is `name`.
     pub fn sign(&self, name: &str) {
+        self.sign_for(name, "localhost");
+    }
+
+    /// The same, for a further host.
+    pub fn sign_for(&self, name: &str, host: &str) {
         self.run(&format!(
-            "printf 'subjectAltName=IP:127.0.0.1,DNS:localhost\\n' >{name}.ext && \
+            "printf 'subjectAltName=IP:127.0.0.1,DNS:{host}\\n' >{name}.ext && \
              openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout {name}.key.new -out {name}.csr \
                -subj /CN={name} && \
              openssl x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile {name}.ext \
@@ -50,6 +55,18 @@ impl Certs {
             std::fs::copy(other.path(&file), &new).expect("the certificate is copied");
             std::fs::rename(&new, self.path(&file)).expect("the certificate is put in place");
         }
+    }
+
+    /// Lists the certificates that are not taken any more in `revoked.pem`.
+    pub fn revoke(&self, names: &[&str]) {
+        let ca = "openssl ca -config ca.cnf -keyfile ca.key -cert ca.pem";
+        let revoked: String = names.iter().map(|name| format!("{ca} -revoke {name}.pem && ")).collect();
+        self.run(&format!(
+            "printf '[ca]\ndefault_ca=own\n[own]\ndatabase=index\ncrlnumber=number\ndefault_md=sha256\n\
+               default_crl_days=2\n' >ca.cnf && \
+             : >index && echo 01 >number && {revoked} {ca} -gencrl -out revoked.pem.new && \
+             mv revoked.pem.new revoked.pem"
+        ));
     }
 
     fn run(&self, script: &str) {
