@@ -3,6 +3,7 @@
 
 mod alike;
 mod pages;
+mod socket;
 
 use etcfs_tests::curl::Curl;
 use serde_json::{Value, json};

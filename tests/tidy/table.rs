@@ -128,6 +128,7 @@ pub(crate) const DOORS: &[Door] = &[
     door("server", "hyper_util", &["net", "raft::dial"]),
     door("server", "lz4_flex", &["raft::chunks"]),
     door("server", "axum", &["net"]),
+    door("server", "tokio_tungstenite", &["net::gateway::socket"]),
     door("server", "rustls", &["tls"]),
     door("server", "tokio_rustls", &["tls"]),
     door("server", "rcgen", &["tls"]),

@@ -4,7 +4,8 @@
 //! within this process, rights and limits included; the answer comes back in
 //! etcd's JSON: bytes in base64, 64-bit numbers as text, nothing that is zero,
 //! one line for each message of a stream. As with etcd, the content type is not
-//! looked at, and what follows the one message of a call is passed over. Whose
+//! looked at, and what follows the one message of a call is passed over. A
+//! WebSocket carries a call as well (`socket`). Whose
 //! certificate a connection has shown is nobody's user here: who asks is told by
 //! the token alone.
 
@@ -14,6 +15,7 @@ mod cut;
 mod fuzz;
 mod json;
 mod long;
+pub(super) mod socket;
 
 use std::sync::{Arc, OnceLock};
 
@@ -59,11 +61,14 @@ impl Gateway {
         path.starts_with("/v3/") || path.starts_with("/v3beta/")
     }
 
-    pub(super) async fn serve(&self, request: Request<Incoming>) -> Response<Body> {
+    pub(super) async fn serve(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let json = self.json.get_or_init(Json::new);
         let Some(route) = json.route(request.uri().path()) else {
             return refused(&Status::not_found("Not Found"));
         };
+        if socket::is_upgrade(&request) {
+            return socket::open(self, route, request);
+        }
         if request.method() != Verb::POST {
             let mut answer = refused(&Status::unimplemented("Method Not Allowed"));
             *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
@@ -81,9 +86,23 @@ impl Gateway {
             let framed = unary::write(&json::read(&route.input, &text)?)?;
             Input::made(stream::once(async { Ok(framed) }))
         };
+        Ok(self.call(route, metadata(&parts.headers), input).await)
+    }
+
+    /// Makes a call; what it says in JSON.
+    async fn call(&self, route: &Route, metadata: HeaderMap, input: Input) -> Response<Body> {
+        self.answered(route, metadata, input).await.unwrap_or_else(|status| refused(&status))
+    }
+
+    async fn answered(
+        &self,
+        route: &Route,
+        metadata: HeaderMap,
+        input: Input,
+    ) -> Result<Response<Body>, Status> {
         let mut call = Request::new(input);
         *call.uri_mut() = Uri::from_static(route.path);
-        *call.headers_mut() = metadata(&parts.headers);
+        *call.headers_mut() = metadata;
         let (head, body) = self.rpc.call(call).await.into_parts();
         if let Some(status) = failure(&head.headers) {
             return Err(status);

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::Request;
+use http::{Request, Version};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Door, rpc::CommonName};
+use super::{Door, gateway::socket, place::Place, rpc::CommonName};
 use crate::{
     config::{Limits, ListenUrl},
     metrics::Metrics,
@@ -93,15 +93,16 @@ pub async fn serve(
         let (door, builder, metrics, shutdown) =
             (door.clone(), builder.clone(), metrics.clone(), shutdown.clone());
         let (tls, complaints) = (listener.tls.clone(), complaints.clone());
+        let awaited = tasks.token();
         tasks.spawn(async move {
-            let counted = i64::from(door.is_for_clients());
-            metrics.connections.add(counted);
+            let place = Place::take(slot, door.is_for_clients(), metrics.clone(), awaited, shutdown.clone());
+            let place = Arc::new(place);
             match tls {
-                None => connection(stream, None, &builder, door, &shutdown).await,
+                None => connection(stream, None, &builder, door, place).await,
                 Some(tls) => match shutdown.run_until_cancelled(tls.accept(stream)).await {
                     Some(Ok((stream, name))) => {
                         let name = name.map(|name| CommonName(name.into()));
-                        connection(stream, name, &builder, door, &shutdown).await;
+                        connection(stream, name, &builder, door, place).await;
                     }
                     Some(Err(error)) => {
                         metrics.connections_refused.inc();
@@ -115,8 +116,6 @@ pub async fn serve(
                     None => {}
                 },
             }
-            metrics.connections.sub(counted);
-            drop(slot);
         });
     }
     // New clients must be turned away at once, not left in the backlog.
@@ -170,18 +169,22 @@ async fn connection<S>(
     name: Option<CommonName>,
     builder: &auto::Builder<TokioExecutor>,
     door: Door,
-    shutdown: &CancellationToken,
+    place: Arc<Place>,
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let shutdown = place.shutdown.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         let door = door.clone();
+        if socket::is_upgrade(&request) && request.version() < Version::HTTP_2 {
+            request.extensions_mut().insert(place.clone());
+        }
         if let Some(name) = &name {
             request.extensions_mut().insert(name.clone());
         }
         async move { Ok::<_, Infallible>(door.serve(request).await) }
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {

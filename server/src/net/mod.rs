@@ -15,6 +15,7 @@ mod input;
 mod listener;
 mod long;
 mod methods;
+mod place;
 mod rpc;
 mod unary;
 mod web;

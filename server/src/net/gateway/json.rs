@@ -26,6 +26,7 @@ pub(super) struct Route {
     pub(super) input: MessageDescriptor,
     pub(super) output: MessageDescriptor,
     pub(super) reads_stream: bool,
+    pub(super) answers_stream: bool,
 }
 
 impl Json {
@@ -37,9 +38,14 @@ impl Json {
             let grpc = format!("/{}/{}", method.parent_service().full_name(), method.name());
             let Some(path) = Method::of(&grpc).map(Method::path) else { continue };
             for post in posts(&pool, &method) {
-                let (input, output) = (method.input(), method.output());
-                routes
-                    .insert(post, Route { path, input, output, reads_stream: method.is_client_streaming() });
+                let route = Route {
+                    path,
+                    input: method.input(),
+                    output: method.output(),
+                    reads_stream: method.is_client_streaming(),
+                    answers_stream: method.is_server_streaming(),
+                };
+                routes.insert(post, route);
             }
         }
         Self { routes }
