@@ -33,6 +33,7 @@ mod put;
 mod python;
 mod range;
 mod range_order;
+mod rust;
 mod tls;
 mod txn;
 mod txn_rules;
