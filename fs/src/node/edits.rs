@@ -104,6 +104,34 @@ impl Edits {
         kept.max(written).max(self.floor) + self.tail.len() as u64
     }
 
+    /// What a read at `offset` finds in the value that these edits make of `base`, without making all of it.
+    pub(crate) fn read(&self, base: &Bytes, offset: u64, size: usize) -> Bytes {
+        let len = self.len_on(base.len() as u64);
+        let start = offset.min(len);
+        let end = start.saturating_add(size as u64).min(len);
+        if self.is_empty() {
+            return base.slice(start as usize..end as usize);
+        }
+        let mut found = vec![0; (end - start) as usize];
+        let mut lay = |at: u64, bytes: &[u8]| {
+            let (from, to) = (at.max(start), (at + bytes.len() as u64).min(end));
+            if from < to {
+                let piece = &bytes[(from - at) as usize..(to - at) as usize];
+                found[(from - start) as usize..(to - start) as usize].copy_from_slice(piece);
+            }
+        };
+        let kept = self.cut.map_or(base.len() as u64, |cut| cut.min(base.len() as u64));
+        lay(0, &base[..kept as usize]);
+        for (&at, bytes) in self.ranges.range(..end).rev() {
+            if at + bytes.len() as u64 <= start {
+                break;
+            }
+            lay(at, bytes);
+        }
+        lay(len - self.tail.len() as u64, &self.tail);
+        found.into()
+    }
+
     /// The value that these edits make of `base`.
     pub(crate) fn apply(&self, base: &Bytes) -> Bytes {
         if self.is_empty() {
@@ -152,6 +180,7 @@ mod tests {
             base in prop::collection::vec(1..=255u8, 0..40),
             ops in prop::collection::vec(op(), 0..12),
             tail in prop::collection::vec(1..=255u8, 0..5),
+            (offset, size) in (0..60u64, 0..60usize),
         ) {
             let mut plain = base.clone();
             let mut edits = Edits::default();
@@ -175,6 +204,8 @@ mod tests {
             plain.extend_from_slice(&tail);
             let base = Bytes::from(base);
             prop_assert_eq!(edits.len_on(base.len() as u64), plain.len() as u64);
+            let read = plain.iter().skip(offset as usize).take(size).copied().collect::<Vec<u8>>();
+            prop_assert_eq!(edits.read(&base, offset, size), Bytes::from(read));
             prop_assert_eq!(edits.apply(&base), Bytes::from(plain));
         }
     }

@@ -21,9 +21,9 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::file::{FileNode, Until, home_of};
-use super::handle::{Log, Moment, OpenedAs, Reader, Writer, WriterView};
+use super::handle::{Anonymous, Log, Moment, OpenedAs, Reader, Unlinked, Writer, WriterView};
 use super::table::{Handle, Node, Notice};
-use super::{Edits, Entry, Fh, Kind, Known, NodeId, Table, Value};
+use super::{Caller, Edits, Entry, Fh, Kind, Known, NodeId, Table, Value};
 
 /// An inode of which the kernel was told just now may still drop the reply that
 /// told it; it is not moved to another revision within this time.
@@ -328,12 +328,14 @@ impl Table {
         }
     }
 
-    /// Opens an inode for reading: its own revision, also where that is behind.
-    pub(crate) fn open_reader(&mut self, id: NodeId, pid: u32) -> Option<Fh> {
+    /// Opens an inode for reading: its own revision, also where that is behind; or what its process writes.
+    pub(crate) fn open_reader(&mut self, id: NodeId, caller: Caller) -> Option<Fh> {
+        let beside = caller.process.filter(|&process| self.writes(id, process));
         let order = self.next_fh;
         let fh = self.fresh_fh();
         let Some(Node::File(node)) = self.nodes.get_mut(&id) else { return None };
-        let reader = Reader::new(id, pid, order, node.base.clone(), node.base_seq);
+        let mut reader = Reader::new(id, caller.thread, order, node.base.clone(), node.base_seq);
+        reader.beside = beside;
         node.readers += 1;
         node.handles.push(fh);
         if node.readers == 1 {
@@ -349,13 +351,14 @@ impl Table {
     pub(crate) fn open_writer(
         &mut self,
         id: NodeId,
-        pid: u32,
+        caller: Caller,
         opened_as: OpenedAs,
         append: bool,
         sync: bool,
         already_put: bool,
     ) -> Option<Fh> {
         let fh = self.fresh_fh();
+        let since = Unlinked(self.seq);
         let Some(Node::File(node)) = self.nodes.get_mut(&id) else { return None };
         node.handles.push(fh);
         let key = node.key.clone();
@@ -363,19 +366,21 @@ impl Table {
         state.handles += 1;
         let writer = Writer {
             node: id,
-            pid,
+            thread: caller.thread,
+            processes: caller.process.into_iter().collect(),
             opened_as,
             append,
             sync,
             edits: if opened_as == OpenedAs::Truncated { Edits::truncated() } else { Edits::default() },
             changed: None,
+            last_edit: 0,
             wrote: false,
             put: already_put,
             create: state.known.value().map_or(0, |value| value.create),
             failed: None,
             anonymous: match &state.known {
                 // Unlinked between the path walk and now.
-                Known::Absent => Some(node.base.clone()),
+                Known::Absent => Some(Anonymous { bytes: node.base.clone(), since }),
                 Known::Present(_) | Known::Unknown => None,
             },
             key,
@@ -387,6 +392,19 @@ impl Table {
     /// A read through any handle; `None` for a handle that is not open for it.
     pub(crate) fn read(&mut self, fh: Fh, pid: u32, offset: u64, size: usize) -> Option<Bytes> {
         let follow = self.limits.follow;
+        match self.handles.get(&fh)? {
+            Handle::Reader(reader) => {
+                if let Some(view) = self.view_beside(reader) {
+                    return Some(view.read(offset, size));
+                }
+            }
+            Handle::Writer(writer) => {
+                let writers = self.writers_with(fh, writer);
+                let view = Self::view(self.keys.get(&writer.key)?, &writers, Some(fh))?;
+                return Some(view.read(offset, size));
+            }
+            Handle::Dir(_) => return None,
+        }
         match self.handles.get_mut(&fh)? {
             Handle::Reader(reader) => {
                 reader.pid = pid;
@@ -397,14 +415,7 @@ impl Table {
                     .and_then(|state| state.published.as_ref().map(|value| (&value.bytes, state.pub_seq)));
                 Some(reader.read(follow.then_some(&node.log), published.filter(|_| follow), offset, size))
             }
-            Handle::Writer(writer) => {
-                let empty = Bytes::new();
-                let view = writer.view(self.keys.get(&writer.key).map_or(&empty, |state| state.bytes()));
-                let start = view.len().min(usize::try_from(offset).unwrap_or(usize::MAX));
-                let end = view.len().min(start.saturating_add(size));
-                Some(view.slice(start..end))
-            }
-            Handle::Dir(_) => None,
+            Handle::Writer(_) | Handle::Dir(_) => None,
         }
     }
 
@@ -428,8 +439,8 @@ impl Table {
 
     pub(crate) fn writer_state(&self, fh: Fh) -> Option<WriterState> {
         let Some(Handle::Writer(writer)) = self.handles.get(&fh) else { return None };
-        let len = writer.len_on(self.keys.get(&writer.key).map_or(0, |state| state.bytes().len() as u64));
-        Some(WriterState { failed: writer.failed, append: writer.append, len })
+        let view = Self::view(self.keys.get(&writer.key)?, &[(fh, writer)], Some(fh))?;
+        Some(WriterState { failed: writer.failed, append: writer.append, len: view.len() })
     }
 
     /// A writer's key, and whether its first write(2) is still to come.
@@ -467,15 +478,28 @@ impl Table {
     }
 
     /// Edits through a writer; true iff this was its first write(2).
-    pub(crate) fn edit(&mut self, fh: Fh, pid: u32, now: SystemTime, edit: impl FnOnce(&mut Edits)) -> bool {
+    pub(crate) fn edit(
+        &mut self,
+        fh: Fh,
+        caller: Caller,
+        now: SystemTime,
+        edit: impl FnOnce(&mut Edits),
+    ) -> bool {
         let Some(Handle::Writer(writer)) = self.handles.get_mut(&fh) else { return false };
-        // Pages that were written through a mapping come from nobody.
-        if pid != 0 {
-            writer.pid = pid;
-        }
+        writer.used_by(caller);
         writer.changed = Some(now);
+        self.edits += 1;
+        writer.last_edit = self.edits;
         edit(&mut writer.edits);
         !std::mem::replace(&mut writer.wrote, true)
+    }
+
+    /// The thread that used a writer last.
+    pub(crate) fn writer_thread(&self, fh: Fh) -> Option<u32> {
+        match self.handles.get(&fh)? {
+            Handle::Writer(writer) => Some(writer.thread),
+            Handle::Reader(_) | Handle::Dir(_) => None,
+        }
     }
 
     /// ftruncate is no write(2): a truncated handle still waits for its first one.
@@ -483,6 +507,8 @@ impl Table {
         if let Some(Handle::Writer(writer)) = self.handles.get_mut(&fh) {
             writer.edits.truncate(len);
             writer.changed = Some(now);
+            self.edits += 1;
+            writer.last_edit = self.edits;
         }
     }
 
@@ -536,21 +562,29 @@ impl Table {
 
     /// What a read of an open writer's key finds instead of a key that is gone.
     pub(crate) fn unlink_handles(&mut self, key: &Bytes) {
+        let since = Unlinked(self.seq);
         let Some(state) = self.keys.get(key) else { return };
         let bytes = state.bytes().clone();
         for id in &state.nodes {
             let Some(Node::File(node)) = self.nodes.get(id) else { continue };
             for fh in &node.handles {
-                if let Some(Handle::Writer(writer)) = self.handles.get_mut(fh) {
-                    writer.anonymous.get_or_insert(bytes.clone());
+                match self.handles.get_mut(fh) {
+                    Some(Handle::Writer(writer)) => {
+                        writer.anonymous.get_or_insert_with(|| Anonymous { bytes: bytes.clone(), since });
+                    }
+                    Some(Handle::Reader(reader)) if reader.beside.is_some() => {
+                        reader.unlinked.get_or_insert(since);
+                    }
+                    Some(Handle::Reader(_) | Handle::Dir(_)) | None => {}
                 }
             }
         }
     }
 
     /// Moves the inode that the kernel has under the source's name to the target's
-    /// key, as the kernel does with the name. The values are changed by the caller:
-    /// first this, then `change` of both.
+    /// key, as the kernel does with the name; with it go those that the name has left
+    /// and that somebody writes, since a save goes where the file is. The values are
+    /// changed by the caller: first this, then `change` of both.
     pub(crate) fn rename_node(
         &mut self,
         from: &Bytes,
@@ -559,23 +593,29 @@ impl Table {
     ) -> Option<NodeId> {
         let moved = self.keys.get(from)?.cur?;
         self.state(to);
-        let source = self.keys.get_mut(from)?;
-        source.cur = None;
-        source.nodes.retain(|&id| id != moved);
-        let Some(Node::File(node)) = self.nodes.get_mut(&moved) else { return None };
-        node.key = to.clone();
-        let count = node.handles.len() as u32;
-        for fh in &node.handles {
-            if let Some(Handle::Writer(writer)) = self.handles.get_mut(fh) {
-                writer.key = to.clone();
+        let written = self.writers_on(&self.keys.get(from)?.nodes);
+        let mut moving: Vec<NodeId> = written.map(|(id, _, _)| id).collect();
+        moving.push(moved);
+        moving.sort();
+        moving.dedup();
+        for id in moving {
+            let Some(Node::File(node)) = self.nodes.get_mut(&id) else { return None };
+            node.key = to.clone();
+            let count = node.handles.len() as u32;
+            for fh in &node.handles {
+                if let Some(Handle::Writer(writer)) = self.handles.get_mut(fh) {
+                    writer.key = to.clone();
+                }
             }
+            let source = self.keys.get_mut(from)?;
+            source.nodes.retain(|&other| other != id);
+            source.handles = source.handles.saturating_sub(count);
+            let target = self.keys.get_mut(to)?;
+            target.handles += count;
+            target.nodes.push(id);
         }
-        source.handles = source.handles.saturating_sub(count);
+        self.keys.get_mut(from)?.cur = None;
         let target = self.keys.get_mut(to)?;
-        target.handles += count;
-        if !target.nodes.contains(&moved) {
-            target.nodes.push(moved);
-        }
         target.cur = Some(moved);
         target.place = Some(place);
         Some(moved)
@@ -595,16 +635,19 @@ impl Table {
             if node.readers == 0 {
                 node.log = Log::new(node.base.len() as u64, seq);
             }
-            for fh in &node.handles {
-                if let Some(Handle::Writer(writer)) = self.handles.get_mut(fh) {
-                    writer.create = create;
-                }
+        }
+        for fh in self.writers_of(to) {
+            if let Some(Handle::Writer(writer)) = self.handles.get_mut(&fh)
+                && writer.anonymous.is_none()
+            {
+                writer.create = create;
             }
         }
     }
 
     /// Ends a file handle.
     pub(super) fn release_file(&mut self, fh: Fh, id: NodeId) {
+        self.settle_beside(fh);
         let Some(Node::File(node)) = self.nodes.get_mut(&id) else { return };
         let reader = matches!(self.handles.get(&fh), Some(Handle::Reader(_)));
         self.handles.remove(&fh);

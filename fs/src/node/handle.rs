@@ -11,7 +11,7 @@ use std::time::{Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Edits, NodeId};
+use super::{Caller, Edits, NodeId, Process};
 
 /// Bytes of later values that one inode keeps for its readers. The newest value
 /// is always kept whole, older ones are dropped (and counted) past this.
@@ -50,6 +50,11 @@ impl Log {
 
     pub(super) fn end(&self) -> u64 {
         self.end
+    }
+
+    /// Where the values that follow `seq` begin; `None` while `seq` itself is still to come.
+    fn place_of(&self, seq: u64) -> Option<u64> {
+        (self.seq >= seq).then(|| self.after(seq))
     }
 
     /// Appends a value; returns how many old ones had to go for it.
@@ -91,8 +96,8 @@ pub(super) struct Reader {
     pub(super) order: u64,
     snap: Bytes,
     snap_seq: u64,
-    /// Log position minus the reader's own offset.
-    shift: i64,
+    /// Log position minus the reader's own offset; `None` until the log has the snapshot.
+    shift: Option<i64>,
     at_end: bool,
     eof: bool,
     told: bool,
@@ -103,7 +108,16 @@ pub(super) struct Reader {
     /// The value that the last read ended inside of: finished first, also when
     /// the log has dropped it.
     part: Option<Logged>,
+    /// A process that had the file open for writing when it opened this: its unsaved bytes show here, as long as
+    /// it has.
+    pub(super) beside: Option<Process>,
+    /// Unlinked through this mount, beside such writers.
+    pub(super) unlinked: Option<Unlinked>,
 }
+
+/// When a name was taken from under its open files: tells which of them are one file still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unlinked(pub(super) u64);
 
 /// A getattr by somebody who has read nothing yet reports the grown size only
 /// when asked again after this long: `wc -c`, `cp` and the like ask at once.
@@ -117,7 +131,7 @@ impl Reader {
             order,
             snap,
             snap_seq,
-            shift: 0,
+            shift: Some(0),
             at_end: false,
             eof: false,
             told: false,
@@ -125,6 +139,8 @@ impl Reader {
             asked_at: None,
             failed: None,
             part: None,
+            beside: None,
+            unlinked: None,
         }
     }
 
@@ -135,7 +151,7 @@ impl Reader {
     /// The size to report to the process that reads here: its snapshot's, or with
     /// the later values, once it has come to the end.
     pub(super) fn grown(&mut self, log: &Log, now: Instant) -> Option<u64> {
-        let size = log.end().checked_add_signed(-self.shift)?;
+        let size = log.end().checked_add_signed(-self.place(log)?)?;
         if size <= self.len() {
             return None;
         }
@@ -152,6 +168,21 @@ impl Reader {
         }
         self.told = true;
         Some(size)
+    }
+
+    /// Log position minus the reader's own offset, once that can be said.
+    fn place(&mut self, log: &Log) -> Option<i64> {
+        if self.shift.is_none() {
+            self.shift = log.place_of(self.snap_seq).map(|at| at as i64 - self.snap.len() as i64);
+        }
+        self.shift
+    }
+
+    /// From now on it is a reader of this value. The log may be told of it later.
+    pub(super) fn settle(&mut self, bytes: Bytes, seq: u64) {
+        (self.snap, self.snap_seq, self.shift) = (bytes, seq, None);
+        (self.at_end, self.eof, self.told, self.part) = (false, false, false, None);
+        self.beside = None;
     }
 
     /// Notes the first question about the size, before anything has changed.
@@ -175,11 +206,11 @@ impl Reader {
             && self.at_end
             && self.len() > 0
             && let (Some((bytes, seq)), Some(log)) = (published, log)
-            && seq != self.snap_seq
+            && seq > self.snap_seq
         {
             self.snap = bytes.clone();
             self.snap_seq = seq;
-            self.shift = log.after(seq) as i64 - bytes.len() as i64;
+            self.shift = Some(log.after(seq) as i64 - bytes.len() as i64);
             (self.at_end, self.eof, self.told, self.part) = (false, false, false, None);
         }
         if offset < self.len() {
@@ -200,9 +231,8 @@ impl Reader {
     }
 
     fn follow(&mut self, log: &Log, offset: u64, size: usize) -> Bytes {
-        let Some(mut position) = offset.checked_add_signed(self.shift) else {
-            return Bytes::new();
-        };
+        let Some(shift) = self.place(log) else { return Bytes::new() };
+        let Some(mut position) = offset.checked_add_signed(shift) else { return Bytes::new() };
         let mut found = BytesMut::new();
         if let Some(part) = self.part.take_if(|part| part.start <= position && position < part.end()) {
             let at = (position - part.start) as usize;
@@ -217,7 +247,7 @@ impl Reader {
         if let Some(first) = log.items.front()
             && position < first.start
         {
-            self.shift += (first.start - position) as i64;
+            self.shift = Some(shift + (first.start - position) as i64);
             position = first.start;
         }
         let mut index = log.at(position);
@@ -258,7 +288,10 @@ pub(crate) enum OpenedAs {
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) node: NodeId,
-    pub(super) pid: u32,
+    /// The thread that opened it or wrote through it last.
+    pub(super) thread: u32,
+    /// The processes that have opened it or written through it.
+    pub(super) processes: Vec<Process>,
     pub(super) key: Bytes,
     pub(super) opened_as: OpenedAs,
     /// O_APPEND: writes go to the end, whatever the kernel's offset says.
@@ -268,6 +301,8 @@ pub(super) struct Writer {
     pub(super) edits: Edits,
     /// When the edits were last added to.
     pub(super) changed: Option<SystemTime>,
+    /// Of all that writers did, what this one did last.
+    pub(super) last_edit: u64,
     /// True once write(2) was called on it.
     pub(super) wrote: bool,
     /// True once this handle has put (or its O_EXCL create has).
@@ -277,10 +312,38 @@ pub(super) struct Writer {
     /// The errno of a failed write: from then on nothing is put.
     pub(super) failed: Option<i32>,
     /// Unlinked through this mount: goes on alone, with these bytes below its edits.
-    pub(super) anonymous: Option<Bytes>,
+    pub(super) anonymous: Option<Anonymous>,
+}
+
+/// What an open file without a name has below its edits.
+#[derive(Clone, Debug)]
+pub(super) struct Anonymous {
+    pub(super) bytes: Bytes,
+    pub(super) since: Unlinked,
 }
 
 impl Writer {
+    /// Notes who uses it. Pages that were written through a mapping come from nobody.
+    pub(super) fn used_by(&mut self, caller: Caller) {
+        if caller.thread != 0 {
+            self.thread = caller.thread;
+        }
+        if let Some(process) = caller.process
+            && !self.processes.contains(&process)
+        {
+            self.processes.push(process);
+        }
+    }
+
+    /// True while it has changes that are still to be saved.
+    pub(super) fn is_unsaved(&self) -> bool {
+        self.changed.is_some() && self.failed.is_none()
+    }
+
+    pub(super) fn unlinked(&self) -> Option<Unlinked> {
+        self.anonymous.as_ref().map(|anonymous| anonymous.since)
+    }
+
     /// True iff a put is due at `moment`.
     pub(super) fn due(&self, moment: Moment) -> bool {
         if self.failed.is_some() || self.anonymous.is_some() {
@@ -299,12 +362,9 @@ impl Writer {
         }
     }
 
-    pub(super) fn view(&self, known: &Bytes) -> Bytes {
-        self.edits.apply(self.anonymous.as_ref().unwrap_or(known))
-    }
-
-    pub(super) fn len_on(&self, known: u64) -> u64 {
-        self.edits.len_on(self.anonymous.as_ref().map_or(known, |bytes| bytes.len() as u64))
+    /// What lies below its edits, on a file that is known to be this.
+    pub(super) fn base<'b>(&'b self, known: &'b Bytes) -> &'b Bytes {
+        self.anonymous.as_ref().map_or(known, |anonymous| &anonymous.bytes)
     }
 }
 

@@ -17,6 +17,7 @@ mod model_test;
 mod repeat;
 mod shown;
 mod table;
+mod unsaved;
 
 use std::time::SystemTime;
 
@@ -43,6 +44,19 @@ pub(crate) const ROOT: NodeId = NodeId(1);
 /// A number under which the kernel knows an open file or directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Fh(pub(crate) u64);
+
+/// A process: the number of its group of threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Process(pub(crate) u32);
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    /// A thread; 0 where the kernel names none.
+    pub(crate) thread: u32,
+    /// `None` where it is not known, or nothing depends on it.
+    pub(crate) process: Option<Process>,
+}
 
 /// One revision of a key: its bytes and the facts that come with them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::table::{Limits, Work};
-use super::{Fh, Known, NodeId, ROOT, Table, Value};
+use super::{Caller, Fh, Known, NodeId, ROOT, Table, Value};
 use crate::config::Inotify;
 use crate::map::{KeyMap, Percent, Rel};
 
@@ -236,14 +236,16 @@ impl World {
             node = self.walk()?;
             assert!(!self.table.is_overdue(node), "a lookup finds what an open wants");
         }
-        Some((node, self.table.open_reader(node, pid).expect("the kernel holds it")))
+        let caller = Caller { thread: pid, process: None };
+        Some((node, self.table.open_reader(node, caller).expect("the kernel holds it")))
     }
 
     fn stat(&mut self, node: NodeId, pid: u32) -> u64 {
         if let Some(size) = self.inodes.get(&node).and_then(|inode| inode.size) {
             return size;
         }
-        let attr = self.table.getattr_file(node, pid, None, self.now).expect("the kernel holds it");
+        let caller = Caller { thread: pid, process: None };
+        let attr = self.table.getattr_file(node, caller, None, self.now).expect("the kernel holds it");
         if let Some(inode) = self.inodes.get_mut(&node) {
             inode.size = attr.keep.then_some(attr.size);
         }

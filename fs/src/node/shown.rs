@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime};
 use super::file::{KeyState, home_of};
 use super::handle::Writer;
 use super::table::{Handle, Node};
-use super::{Attr, Fh, Kind, Known, NodeId, Table};
+use super::{Attr, Caller, Fh, Kind, Known, NodeId, Table};
 
 /// What stat shows in the place of an inode's own revision.
 #[derive(Clone, Copy, Debug)]
@@ -21,12 +21,12 @@ struct Shown {
     unsaved: Option<SystemTime>,
 }
 
-fn shown_by(writer: &Writer, state: &KeyState) -> Shown {
-    Shown {
-        size: writer.len_on(state.bytes().len() as u64),
+fn shown_by(state: &KeyState, writers: &[(Fh, &Writer)], own: Option<Fh>) -> Option<Shown> {
+    Some(Shown {
+        size: Table::view(state, writers, own)?.len(),
         rev: state.known.value().map_or(0, |value| value.rev),
-        unsaved: writer.changed,
-    }
+        unsaved: writers.iter().filter_map(|(_, writer)| writer.changed).max(),
+    })
 }
 
 impl Table {
@@ -36,48 +36,40 @@ impl Table {
         }
     }
 
-    /// Writers of these inodes.
-    fn writers_on<'t>(&'t self, nodes: &'t [NodeId]) -> impl Iterator<Item = (NodeId, Fh, &'t Writer)> {
-        let handles = nodes.iter().filter_map(|&id| match self.nodes.get(&id) {
-            Some(Node::File(node)) => Some(node.handles.iter().map(move |&fh| (id, fh))),
-            _ => None,
-        });
-        handles.flatten().filter_map(|(id, fh)| match self.handles.get(&fh) {
-            Some(Handle::Writer(writer)) => Some((id, fh, writer)),
-            _ => None,
-        })
-    }
-
-    /// What a file is to a process that writes it, or through `fh`: also where the name has another inode since
+    /// What a file is through `fh`, or to a process that writes it: also where the name has another inode since
     /// the file was opened.
-    fn shown_by_writer(&self, id: NodeId, pid: u32, fh: Option<Fh>) -> Option<Shown> {
-        let Some(Node::File(node)) = self.nodes.get(&id) else { return None };
-        let state = self.keys.get(&node.key)?;
-        let asked = |&(at, writer_fh, writer): &(NodeId, Fh, &Writer)| match fh {
-            Some(fh) => fh == writer_fh,
-            None => {
-                writer.pid == pid && (at == id || (writer.changed.is_some() && writer.anonymous.is_none()))
+    fn shown_to(&self, id: NodeId, caller: Caller, fh: Option<Fh>) -> Option<Shown> {
+        let state = self.keys.get(&self.key_of(id)?)?;
+        match fh.map(|fh| (fh, self.handles.get(&fh))) {
+            Some((fh, Some(Handle::Writer(writer)))) => {
+                shown_by(state, &self.writers_with(fh, writer), Some(fh))
             }
-        };
-        let writers = self.writers_on(&state.nodes).filter(asked);
-        let (_, _, writer) = writers.max_by_key(|(_, _, writer)| writer.changed)?;
-        Some(shown_by(writer, state))
+            Some((_, Some(Handle::Reader(reader)))) => {
+                let writers = self.writers_of_process(state, reader.beside?, reader.unlinked);
+                shown_by(state, &writers, None)
+            }
+            Some(_) => None,
+            None => {
+                let process = caller.process?;
+                let reads_here = self.reads_beside(id, process);
+                let own = |(at, _, writer): &(NodeId, Fh, &Writer)| {
+                    writer.processes.contains(&process)
+                        && (*at == id || (writer.anonymous.is_none() && (reads_here || writer.is_unsaved())))
+                };
+                // The file that has the name, before one that has lost it.
+                let found = self.writers_on(&state.nodes).filter(own).map(|(_, _, writer)| writer.unlinked());
+                let unlinked = found.min_by_key(Option::is_some)?;
+                shown_by(state, &self.writers_of_process(state, process, unlinked), None)
+            }
+        }
     }
 
     /// What the writers of an inode make of it.
     fn written(&self, id: NodeId) -> Option<Shown> {
         let state = self.keys.get(&self.key_of(id)?)?;
         let own = [id];
-        let (_, _, writer) = self.writers_on(&own).max_by_key(|(_, _, writer)| writer.changed)?;
-        Some(shown_by(writer, state))
-    }
-
-    /// The processes, beside `pid`, that have written a file and not saved it.
-    pub(crate) fn unsaved_by_others(&self, id: NodeId, pid: u32) -> Vec<u32> {
-        let state = self.key_of(id).and_then(|key| self.keys.get(&key));
-        let writers = state.iter().flat_map(|state| self.writers_on(&state.nodes));
-        let unsaved = writers.filter(|(_, _, writer)| writer.changed.is_some() && writer.pid != pid);
-        unsaved.map(|(_, _, writer)| writer.pid).collect()
+        let (_, fh, writer) = self.writers_on(&own).max_by_key(|(_, _, writer)| writer.changed)?;
+        shown_by(state, &[(fh, writer)], Some(fh))
     }
 
     /// The attributes of an inode's own revision, or of what is shown in its place.
@@ -107,11 +99,11 @@ impl Table {
         })
     }
 
-    /// Answers getattr on a file's inode, asked by `pid` or through `fh`.
+    /// Answers getattr on a file's inode, asked by somebody or through `fh`.
     pub(crate) fn getattr_file(
         &mut self,
         id: NodeId,
-        pid: u32,
+        caller: Caller,
         fh: Option<Fh>,
         now: Instant,
     ) -> Option<Attr> {
@@ -120,7 +112,7 @@ impl Table {
         for &handle in &node.handles {
             let asked = fh == Some(handle);
             if let Some(Handle::Reader(reader)) = self.handles.get(&handle)
-                && (asked || (fh.is_none() && reader.pid == pid))
+                && (asked || (fh.is_none() && reader.pid == caller.thread))
             {
                 let order = if asked { u64::MAX } else { reader.order };
                 if newest.is_none_or(|(other, _)| other < order) {
@@ -128,7 +120,7 @@ impl Table {
                 }
             }
         }
-        let mut shown = self.shown_by_writer(id, pid, fh);
+        let mut shown = self.shown_to(id, caller, fh);
         if shown.is_none()
             && let Some((_, fh)) = newest
             && let (Some(Node::File(node)), Some(Handle::Reader(reader))) =

@@ -126,6 +126,8 @@ pub(crate) struct Table {
     pub(super) limits: Limits,
     pub(super) seq: u64,
     pub(super) next_fh: u64,
+    /// Counts what writers do.
+    pub(super) edits: u64,
     next_node: u64,
     notices: VecDeque<Notice>,
     queued: HashSet<Notice>,
@@ -159,6 +161,7 @@ impl Table {
             limits,
             seq: 0,
             next_fh: 1,
+            edits: 0,
             next_node: COUNTED_FROM,
             notices: VecDeque::new(),
             queued: HashSet::new(),

@@ -9,7 +9,6 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 
 use super::Fs;
-use super::openers::process_of;
 use super::virtuals::is_virtual;
 use crate::errno::OpError;
 use crate::node::{Attr, Edits, Fh, Kind, Known, Moment, NodeId, Table};
@@ -40,26 +39,15 @@ impl Fs {
         if self.is_helper(pid) && self.kind_of(id)? == Kind::File {
             return self.nodes.with(|table| table.own_attr(id)).ok_or(OpError::Stale);
         }
-        let pid = if fh.is_some() { pid } else { self.writer_in(id, pid) };
+        let asker = self.asker(id, pid);
         self.nodes.with(|table| match table.kind(id).ok_or(OpError::Stale)? {
-            Kind::File => table.getattr_file(id, pid, fh, Instant::now()).ok_or(OpError::Stale),
+            Kind::File => table.getattr_file(id, asker, fh, Instant::now()).ok_or(OpError::Stale),
             Kind::Dir => Ok(table.dir_attr(id)),
             Kind::Link => {
                 let len = table.link_target(id).map_or(0, |target| target.len());
                 Ok(Table::link_attr(id, len as u64))
             }
         })
-    }
-
-    /// The thread that has written a file and not saved it, if another thread of that process asks; else the asker.
-    fn writer_in(&self, id: NodeId, pid: u32) -> u32 {
-        let others = self.nodes.with(|table| table.unsaved_by_others(id, pid));
-        if others.is_empty() || pid == 0 {
-            return pid;
-        }
-        let process = process_of(pid);
-        let own = others.into_iter().find(|&other| process.is_some() && process_of(other) == process);
-        own.unwrap_or(pid)
     }
 
     pub(crate) async fn setattr(

@@ -75,17 +75,17 @@ impl Fs {
             if exists && how.truncate {
                 opened_as = OpenedAs::Truncated;
             }
-            let now = self.time_of_unsaved();
+            let (now, asker) = (self.time_of_unsaved(), Self::writer(pid));
             let created = self.nodes.with(|table| {
                 let entry = table.lookup_file(&name_key, parent, name, Instant::now())?;
                 let fh = if how.write {
-                    let fh = table.open_writer(entry.node, pid, opened_as, how.append, how.sync, put)?;
+                    let fh = table.open_writer(entry.node, asker, opened_as, how.append, how.sync, put)?;
                     if opened_as == OpenedAs::Truncated {
                         table.truncate_writer(fh, 0, now);
                     }
                     fh
                 } else {
-                    table.open_reader(entry.node, pid)?
+                    table.open_reader(entry.node, asker)?
                 };
                 Some(Created { entry, fh })
             });

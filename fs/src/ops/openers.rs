@@ -3,8 +3,10 @@
 
 use std::collections::HashSet;
 
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
 use super::Fs;
-use crate::node::{NodeId, file_ino};
+use crate::node::{Caller, Fh, NodeId, Process, file_ino};
 
 /// Generations of a process that are looked at for a file that it inherited.
 pub(super) const ANCESTORS_MAX: usize = 64;
@@ -18,6 +20,28 @@ impl Fs {
         let Some(key) = self.nodes.with(|table| table.key_of(id)) else { return false };
         // The kernel knows an inode by the number that it was told last: the node's or the key's.
         pid == 0 || !can_see(pid) || has_open(pid, CLOSERS, &HashSet::from([id.0, file_ino(&key)]))
+    }
+
+    /// Who asks about a file. The process is looked up only where somebody writes the file.
+    pub(super) fn asker(&self, id: NodeId, thread: u32) -> Caller {
+        let written = self.nodes.with(|table| table.has_writers(id));
+        Caller { thread, process: if written { process_of(thread) } else { None } }
+    }
+
+    /// Who opens a file for writing.
+    pub(super) fn writer(thread: u32) -> Caller {
+        Caller { thread, process: process_of(thread) }
+    }
+
+    /// True if the process of a thread has opened a file or written through it, as far as is known.
+    pub(super) fn has_used(&self, fh: Fh, thread: u32) -> bool {
+        process_of(thread).is_none_or(|process| self.nodes.with(|table| table.is_used_by(fh, process)))
+    }
+
+    /// Who writes through a handle; looked up only where another thread did before.
+    pub(super) fn asker_writing(&self, fh: Fh, thread: u32) -> Caller {
+        let same = self.nodes.with(|table| table.writer_thread(fh)) == Some(thread);
+        Caller { thread, process: if same { None } else { process_of(thread) } }
     }
 }
 
@@ -54,9 +78,14 @@ fn parent_of(pid: u32) -> Option<u32> {
     status_of(pid, "PPid:")
 }
 
-/// The process that a thread belongs to.
-pub(super) fn process_of(thread: u32) -> Option<u32> {
-    status_of(thread, "Tgid:")
+/// The process that a thread belongs to. What is gone, or can't be seen, is taken for a process of its own.
+fn process_of(thread: u32) -> Option<Process> {
+    let pid = Pid::from_raw(i32::try_from(thread).ok()?)?;
+    // Only a process's first thread has its number, and a descriptor: cheaper than to read what its status says.
+    if pidfd_open(pid, PidfdFlags::empty()).is_ok() {
+        return Some(Process(thread));
+    }
+    Some(Process(status_of(thread, "Tgid:").unwrap_or(thread)))
 }
 
 fn status_of(pid: u32, name: &str) -> Option<u32> {

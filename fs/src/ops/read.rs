@@ -63,18 +63,19 @@ impl Fs {
             return Err(OpError::Stale);
         }
         if !how.write && !how.truncate {
-            return self.nodes.with(|table| table.open_reader(id, pid)).ok_or(OpError::Stale);
+            let asker = self.asker(id, pid);
+            return self.nodes.with(|table| table.open_reader(id, asker)).ok_or(OpError::Stale);
         }
         let key = self.nodes.with(|table| table.key_of(id)).ok_or(OpError::Stale)?;
         self.writable(&key)?;
         self.check_locks(pid)?;
-        let now = self.time_of_unsaved();
+        let (now, asker) = (self.time_of_unsaved(), Self::writer(pid));
         self.nodes.with(|table| {
             if table.known(&key) == Known::Absent {
                 // Gone since the path was walked: the same.
                 return Err(OpError::Stale);
             }
-            let fh = table.open_writer(id, pid, how.opened_as(), how.append, how.sync, false);
+            let fh = table.open_writer(id, asker, how.opened_as(), how.append, how.sync, false);
             let fh = fh.ok_or(OpError::Stale)?;
             if how.truncate {
                 table.truncate_writer(fh, 0, now);

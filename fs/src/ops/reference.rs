@@ -3,8 +3,10 @@
 //! The model is two flat sets, keys and directories' records; what each mount must show is derived from them. After
 //! every step each mount lists and reads its whole tree, and the store holds what the model does. A sequence comes
 //! from its seed alone: a failure names it, and `ETCFS_TEST_SEED` runs that one again.
-//! `ETCFS_TEST_SEQUENCES` says how many there are.
+//! `ETCFS_TEST_SEQUENCES` says how many there are. What open files of several processes show between saves is
+//! tried in [`handles`].
 
+mod handles;
 mod model;
 
 use std::collections::BTreeMap;
@@ -264,14 +266,23 @@ fn alone(test: impl Future<Output = ()>) {
     runtime.expect("a runtime without threads").block_on(test);
 }
 
-#[test]
-fn random_sequences_do_what_the_model_does() {
+fn each_seed<F: Future<Output = ()>>(sequence: impl Fn(u64) -> F) {
     if let Some(seed) = setting("ETCFS_TEST_SEED") {
         return alone(sequence(seed));
     }
     for seed in 0..setting("ETCFS_TEST_SEQUENCES").unwrap_or(10_000) {
         alone(sequence(seed));
     }
+}
+
+#[test]
+fn random_sequences_do_what_the_model_does() {
+    each_seed(sequence);
+}
+
+#[test]
+fn random_sequences_through_open_files_show_what_the_model_does() {
+    each_seed(handles::sequence);
 }
 
 async fn rename(fs: &Fs, from: (NodeId, &str), to: (NodeId, &str)) -> Result<(), OpError> {

@@ -54,7 +54,7 @@ impl Fs {
     }
 
     fn buffer(&self, fh: Fh, pid: u32, offset: u64, data: &[u8]) -> Result<(), OpError> {
-        let now = self.time_of_unsaved();
+        let (now, asker) = (self.time_of_unsaved(), self.asker_writing(fh, pid));
         self.nodes.with(|table| {
             let writer = table.writer_state(fh).ok_or(OpError::BadHandle)?;
             if let Some(errno) = writer.failed {
@@ -69,7 +69,7 @@ impl Fs {
                 table.fail_writer(fh, Errno::from(&error).0);
                 return Err(error);
             }
-            table.edit(fh, pid, now, |edits| {
+            table.edit(fh, asker, now, |edits| {
                 if writer.append { edits.append(data) } else { edits.write(offset, data) }
             });
             Ok(())
@@ -119,6 +119,8 @@ impl Fs {
     ) -> Result<(), OpError> {
         let flushed = match self.flush_now(fh) {
             Some(done) => done,
+            // A program that was started closes what it has inherited: that saves nothing of what others write.
+            None if !self.has_used(fh, pid) => Ok(()),
             None if self.nodes.with(|table| table.due(fh, Moment::Flush)) => {
                 self.flush(fh, Moment::Flush).await
             }

@@ -17,6 +17,7 @@ mod rolling;
 mod running;
 mod size;
 mod tutorial;
+mod unsaved;
 mod virtuals;
 
 use etcfs_tests::{

@@ -106,6 +106,64 @@ fn repositories_are_cloned_and_committed_to(s: &Stage) {
     assert_eq!(back, "more\n");
 }
 
+/// Mode, owner and times come from the mount
+#[test]
+fn a_repository_is_cloned_from_a_path_without_the_times_of_its_files() {
+    let s = Stage::new();
+    let outside = tempfile::tempdir().expect("a temporary directory");
+    let origin = outside.path().display();
+    bash(
+        outside.path(),
+        "git init -q . && git config user.email a@b && git config user.name a && echo v > f && \
+         git add . && git commit -qm one && touch -d '1 hour ago' .git/objects/*/*",
+    );
+    let refused = command::bash(&s.mount.path(), &format!("git clone -q {origin} clone")).failed();
+    assert!(refused.contains("Operation not permitted"), "{refused}");
+    let quiet = Mount::with(&format!("{}:/", s.server.endpoint()), "quiet");
+    for (mount, how) in [(&s.mount, "--no-local"), (&quiet, "--local --no-hardlinks")] {
+        let script = format!(
+            "git clone -q {how} {origin} clone; git -C clone fsck --strict; cat clone/f; rm -r clone"
+        );
+        assert_eq!(bash(&mount.path(), &script), "v\n");
+    }
+}
+
+/// A process reads what it has written
+fn a_pack_with_deltas_is_read_by_several_threads_while_it_is_written(s: &Stage) {
+    let outside = tempfile::tempdir().expect("a temporary directory");
+    let origin = outside.path().display();
+    bash(
+        outside.path(),
+        "git init -q . && git config user.email a@b && git config user.name a && \
+         for i in $(seq 40); do \
+             for f in 1 2 3 4 5; do seq $((i * f)) $((i * f + 900)) > f$f; done; \
+             head -c 20000 /dev/urandom > large; git add . && git commit -qm $i; \
+         done && git gc -q",
+    );
+    let deltas = bash(outside.path(), "git verify-pack -v .git/objects/pack/*.idx | grep -c '^chain length'");
+    assert!(deltas.trim().parse::<u32>().is_ok_and(|chains| chains > 1), "{deltas}");
+    for threads in ["", "-c pack.threads=4"] {
+        bash(
+            &s.mount.path(),
+            &format!(
+                "git {threads} clone -q file://{origin} clone; git -C clone fsck --strict --full; \
+                 diff -r --exclude=.git {origin} clone; git -C clone log --format=%s | sort -n | tail -1; \
+                 rm -r clone"
+            ),
+        );
+    }
+}
+
+#[test]
+fn a_pack_with_deltas_is_cloned_into_a_mount_on_etcfsd() {
+    a_pack_with_deltas_is_read_by_several_threads_while_it_is_written(&Stage::new());
+}
+
+#[test]
+fn a_pack_with_deltas_is_cloned_into_a_mount_on_etcd() {
+    a_pack_with_deltas_is_read_by_several_threads_while_it_is_written(&Stage::on(Kind::Etcd));
+}
+
 #[test]
 fn repositories_are_cloned_and_committed_to_on_etcfsd() {
     repositories_are_cloned_and_committed_to(&Stage::new());

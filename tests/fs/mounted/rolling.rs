@@ -28,12 +28,11 @@ const HISTORY: &str = r#"
         git add . && git commit -q -m "change $number"
     done"#;
 
-/// Clones again and again, checks the clone, and takes it away. In one thread: several read
-/// the pack by handles of their own while it is written, and see what is closed.
+/// Clones again and again, checks the clone, and takes it away.
 const CLONER: &str = r#"bash -c '
     number=0
     while [ ! -e "$OUTSIDE/stop" ]; do
-        git -c pack.threads=1 clone -q --template= "file://$OUTSIDE/repository" clone || exit 1
+        git clone -q --template= "file://$OUTSIDE/repository" clone || exit 1
         git -C clone fsck --strict --no-progress || exit 2
         diff -r --exclude=.git "$OUTSIDE/repository" clone || exit 3
         [ -z "$(git -C clone status --porcelain)" ] || exit 4
