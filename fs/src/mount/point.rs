@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use fuser::{MountOption, SessionACL};
 
@@ -12,28 +14,53 @@ use crate::config::Config;
 
 const DEVICE: &str = "/dev/fuse";
 
+/// So long a mount on the point has to answer; one that is dead says so at once.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
 /// Makes the mount point ready: a directory, with nothing of ours on it, dead or alive. Gives its full path.
 pub(crate) fn prepare(config: &Config) -> Result<PathBuf, MountError> {
     let point = &config.mount_point;
-    let metadata = match fs::metadata(point) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
-            clear_dead(point).map_err(|error| MountError::Dead { point: point.clone(), error })?;
-            tracing::info!(point = %point.display(), "cleared a dead mount");
-            fs::metadata(point)
+    loop {
+        let (metadata, full) = match fs::metadata(point).and_then(|found| Ok((found, point.canonicalize()?)))
+        {
+            Ok(found) => found,
+            Err(error) if is_dead(&error) => {
+                clear_dead(point)?;
+                continue;
+            }
+            Err(error) => return Err(MountError::PointIo { point: point.clone(), error }),
+        };
+        if !metadata.is_dir() {
+            return Err(MountError::Point { point: point.clone(), reason: "is not a directory" });
         }
-        found => found,
-    };
-    let metadata = metadata.map_err(|error| MountError::PointIo { point: point.clone(), error })?;
-    if !metadata.is_dir() {
-        return Err(MountError::Point { point: point.clone(), reason: "is not a directory" });
-    }
-    let full = point.canonicalize().map_err(|error| MountError::PointIo { point: point.clone(), error })?;
-    match mounts::at(&full) {
-        Some(mounted) if mounted.kind.starts_with("fuse") && mounted.source == config.source.text => {
-            Err(MountError::Mounted { point: full, source_text: mounted.source })
+        match mounts::at(&full) {
+            Some(mounted) if mounted.kind.starts_with("fuse") && mounted.source == config.source.text => {
+                if is_alive(&full) {
+                    return Err(MountError::Mounted { point: full, source_text: mounted.source });
+                }
+                clear_dead(&full)?;
+            }
+            _ => return Ok(full),
         }
-        _ => Ok(full),
     }
+}
+
+fn is_dead(error: &io::Error) -> bool {
+    // The first where a request meets the daemon's end, the second after it.
+    matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::ENOTCONN))
+}
+
+/// Asks a mount of ours for what it answers without a server. What the kernel has kept of the mount point says
+/// nothing: it is shown for a while after the daemon's end. A daemon that hangs is there still.
+fn is_alive(point: &Path) -> bool {
+    let status = point.join("%status");
+    let (sender, answered) = mpsc::channel();
+    std::thread::spawn(move || {
+        let dead = fs::File::open(status).is_err_and(|error| is_dead(&error));
+        // Whoever asked may have waited long enough.
+        sender.send(!dead).ok();
+    });
+    answered.recv_timeout(ANSWER_WITHIN).unwrap_or(true)
 }
 
 /// Sees that this process may mount before anything else is tried, so that the message can say what to do.
@@ -106,6 +133,9 @@ pub(crate) fn detach(point: &Path) -> io::Result<()> {
     mounts::unmount(point, true)
 }
 
-fn clear_dead(point: &Path) -> io::Result<()> {
-    detach(&std::path::absolute(point)?)
+fn clear_dead(point: &Path) -> Result<(), MountError> {
+    let cleared = std::path::absolute(point).and_then(|full| detach(&full));
+    cleared.map_err(|error| MountError::Dead { point: point.to_path_buf(), error })?;
+    tracing::info!(point = %point.display(), "cleared a dead mount");
+    Ok(())
 }
