@@ -194,8 +194,15 @@ impl Teller {
         (wanted.into_iter().map(|node| node.id).collect(), alone)
     }
 
+    /// Reaches inodes by their handles. One that the name has left since they were counted, because somebody opened
+    /// it, is reached only if it is watched itself: its directory's listeners would hear twice.
     fn touch(&mut self, key: &Bytes, ids: Vec<NodeId>) -> Result<(), Over> {
         for id in ids {
+            let nodes = self.fs.nodes.with(|table| table.nodes_of(key));
+            let left = nodes.iter().any(|node| node.id == id && node.open && !node.named);
+            if left && !Watched::look(self.site.device).holds(id) {
+                continue;
+            }
             let order = Order::Touch { node: id.0, len: self.len_of(key) };
             self.carry_out(&Repeat::Inode, &order)?;
         }
