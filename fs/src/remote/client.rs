@@ -4,6 +4,7 @@
 //! `slots` what it remembers. The mount's patience bounds every wait; a wait ends with the caller's future.
 
 mod commit;
+mod floor;
 mod merge;
 mod patience;
 mod slots;
@@ -11,7 +12,6 @@ mod watch;
 mod wire;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use etcfs_client::{Client, ClientError, Config, Credentials, Tls};
@@ -22,6 +22,7 @@ use etcfs_proto::key::KeyRange;
 use futures_util::FutureExt;
 use futures_util::future::try_join_all;
 
+use self::floor::Floor;
 use self::patience::{Judged, Reach, judge};
 use self::slots::Sessions;
 use super::times::Times;
@@ -55,8 +56,7 @@ pub struct Server {
     client: Client,
     times: Times,
     reach: Arc<Reach>,
-    /// The newest revision that any answer was of.
-    newest: AtomicI64,
+    floor: Floor,
     sessions: Arc<Sessions>,
 }
 
@@ -75,7 +75,7 @@ impl Server {
             client,
             times: Times::default(),
             reach: Arc::new(Reach::new(patience)),
-            newest: AtomicI64::new(0),
+            floor: Floor::default(),
             sessions: Arc::default(),
         })
     }
@@ -92,7 +92,7 @@ impl Server {
     fn heard(&self, header: Option<&ResponseHeader>) -> Revision {
         let revision = Revision(header.map_or(0, |header| header.revision));
         self.times.note(revision, SystemTime::now());
-        self.newest.fetch_max(revision.0, Ordering::Relaxed);
+        self.floor.heard(revision);
         revision
     }
 
@@ -117,26 +117,33 @@ impl Server {
         let (first, least) = match how {
             // Any member's, but nothing older than what was shown already.
             Freshness::Linearizable if self.reach.is_stale() => {
-                (How { serializable: true, revision: 0 }, Revision(self.newest.load(Ordering::Relaxed)))
+                (How { serializable: true, revision: 0 }, self.floor.get())
             }
             Freshness::Linearizable => (How { serializable: false, revision: 0 }, Revision(0)),
             Freshness::AtLeast(revision) => (How { serializable: true, revision: 0 }, revision),
             Freshness::Exactly(revision) => (How { serializable: true, revision: revision.0 }, Revision(0)),
         };
+        let floor = self.floor.get();
         let answer = match ask(first).await {
             // The member that answers is behind: the cluster is not.
             Err(RemoteError::FutureRevision) if first.serializable => None,
             Err(error) => return Err(error),
             Ok((header, found)) => {
                 let revision = self.heard(header.as_ref());
+                if !first.serializable {
+                    self.floor.linearized(floor, revision);
+                }
                 (revision >= least).then_some((revision, found))
             }
         };
         let (revision, found) = match answer {
             Some(answer) => answer,
             None => {
+                let floor = self.floor.get();
                 let (header, found) = ask(How { serializable: false, ..first }).await?;
-                (self.heard(header.as_ref()), found)
+                let revision = self.heard(header.as_ref());
+                self.floor.linearized(floor, revision);
+                (revision, found)
             }
         };
         if revision < least {
