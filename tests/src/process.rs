@@ -132,7 +132,7 @@ fn spawn(command: Command) -> io::Result<Child> {
 }
 
 /// Prints to what the test runner captures and shows with a failure.
-#[expect(clippy::print_stderr, reason = "a failing test's words")]
+#[expect(clippy::print_stderr, reason = "a test's own words")]
 pub fn show(text: &str) {
     eprintln!("{text}");
 }

@@ -193,7 +193,8 @@ fn a_stopped_daemon_keeps_nobody_for_ever_and_its_mount_can_be_removed() {
     s.comes_to_print("cat f", "v\n");
 }
 
-fn state(pid: u32) -> Option<char> {
+/// What a process does, as ps(1) has it.
+pub(super) fn state(pid: u32) -> Option<char> {
     let status = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     status.rsplit(") ").next()?.chars().next()
 }

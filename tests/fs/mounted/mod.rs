@@ -6,6 +6,7 @@ mod consistency;
 mod contract;
 mod cut;
 mod daemon;
+mod drills;
 mod follow;
 mod inotify;
 mod lock;
