@@ -93,19 +93,6 @@ impl Stage {
         })
     }
 
-    /// Flags that ask each member by itself, and how its address is then written.
-    ///
-    /// etcdctl 3.4 takes the members' URLs for names of hosts, scheme and all, as soon as it asks
-    /// them for more than their health; HTTP/2 forbids that, and the library below our server
-    /// refuses it.
-    fn ways_to_ask_each(&self) -> Vec<(&'static str, &'static str)> {
-        let mut ways = vec![("", "")];
-        if (self.client.name, self.cluster.members[0].kind()) != ("etcdctl", Kind::Etcfs) {
-            ways.push((" --cluster", "http://"));
-        }
-        ways
-    }
-
     fn id(&self, nth: usize) -> String {
         format!("{:x}", status(&self.cluster.api(nth)).unwrap().header.unwrap().member_id)
     }
@@ -149,7 +136,7 @@ chapters! {
         s.cluster.api(0).set("a", "v");
         s.cluster.agree();
         let leader = s.cluster.leader();
-        for (flag, scheme) in s.ways_to_ask_each() {
+        for (flag, scheme) in [("", ""), (" --cluster", "http://")] {
             let endpoint = |nth: usize| format!("{scheme}{}", s.cluster.members[nth].endpoint());
             let hashes = s.try_run(&format!("endpoint hashkv{flag}")).ok();
             let values: BTreeSet<&str> = hashes.lines().filter_map(|line| Some(line.split_once(", ")?.1)).collect();

@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Door, gateway::socket, place::Place, rpc::CommonName};
+use super::{Door, authority::BareAuthority, gateway::socket, place::Place, rpc::CommonName};
 use crate::{
     config::{Limits, ListenUrl},
     metrics::Metrics,
@@ -184,7 +184,8 @@ async fn connection<S>(
         }
         async move { Ok::<_, Infallible>(door.serve(request).await) }
     });
-    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let stream = TokioIo::new(BareAuthority::new(stream));
+    let mut connection = pin!(builder.serve_connection_with_upgrades(stream, service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {

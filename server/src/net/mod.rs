@@ -1,10 +1,12 @@
 //! Sockets: one port for gRPC and for plain HTTP, and one for other members.
 //!
-//! `listener` accepts within limits and drains at the end; `door` sends each
+//! `listener` accepts within limits and drains at the end; `authority` mends what old
+//! clients call their host; `door` sends each
 //! request to `rpc` (gRPC, told by its content type) or `web`, which keeps foreign
 //! pages out and has `gateway` (JSON) and `http` (/health, /metrics and so on).
 //! Only here are hyper and tonic's transport known.
 
+mod authority;
 mod body;
 mod door;
 #[cfg(test)]
