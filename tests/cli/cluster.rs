@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use etcfs_proto::etcdserverpb::MemberListRequest;
 use etcfs_tests::{
+    api,
     cluster::{Cluster, SETTLE, status},
     command::{Client, Output},
     server::Kind,
@@ -216,6 +217,55 @@ chapters! {
         assert_eq!(removed.replace(&format!("{id:>16}"), "{gone}"), "Member {gone} removed from cluster {cluster}\n");
         s.cluster.members[3].wait_for_end(SETTLE);
         assert_eq!(s.lines("member list").len(), 3);
+    }
+
+    fn a_snapshot_of_any_member_makes_a_new_cluster(s: Stage) {
+        s.cluster.api(0).set("a", "v");
+        s.cluster.api(1).set("b", vec![b'w'; 100_000]);
+        s.cluster.api(2).delete(api::delete("a")).unwrap();
+        s.cluster.agree();
+        let revision = s.cluster.api(0).revision();
+        s.complains("snapshot save file", "snapshot must be requested to one selected node, not multiple");
+        let dir = tempfile::tempdir().unwrap();
+        let files = [0, 1, 2].map(|nth| {
+            let file = dir.path().join(format!("m{nth}.db")).display().to_string();
+            let client = (s.connect)(&s.cluster.members[nth].endpoint());
+            assert_eq!(client.run(["snapshot", "save", &file]).ok(), format!("Snapshot saved at {file}\n"));
+            file
+        });
+        // Each kind of server has files of its own, and the tool that knows them.
+        let kind = s.cluster.members[0].kind();
+        let tool = if kind == Kind::Etcfs { Client::etcfs("") } else { Client::etcdctl("") };
+        for file in &files {
+            let told = tool.run(["snapshot", "status", file]).ok();
+            assert_eq!(told.split(", ").nth(1), Some(&*revision.to_string()), "{told}");
+        }
+        let mut anew = Cluster::prepared(kind, 3, &["--initial-cluster-token=new"]);
+        let named = anew.members.iter().map(|member| format!("{}={}", member.name(), member.peer_url()));
+        let named = named.collect::<Vec<_>>().join(",");
+        for (member, file) in anew.members.iter_mut().zip(&files) {
+            let data = dir.path().join(member.name());
+            let told = tool.run([
+                "snapshot",
+                "restore",
+                file,
+                &format!("--data-dir={}", data.display()),
+                &format!("--name={}", member.name()),
+                &format!("--initial-cluster={named}"),
+                "--initial-cluster-token=new",
+                &format!("--initial-advertise-peer-urls={}", member.peer_url()),
+            ]);
+            assert_eq!(told.code, 0, "{told:?}");
+            member.set_data_dir(data);
+        }
+        anew.run();
+        anew.leader();
+        let client = (s.connect)(&anew.endpoints());
+        assert_eq!(client.run(["get", "", "--prefix", "--keys-only"]).ok(), "b\n\n");
+        assert_eq!(anew.api(1).get("b").unwrap().value, vec![b'w'; 100_000]);
+        assert_eq!(anew.api(2).revision(), revision);
+        assert_eq!(client.run(["put", "c", "1"]).ok(), "OK\n");
+        anew.agree();
     }
 
     fn a_lease_is_kept_alive_and_told_of_by_any_member(s: Stage) {
