@@ -11,6 +11,7 @@ mod lease;
 mod membership;
 mod mutation;
 mod observation;
+mod pressure;
 mod restore;
 mod rolling;
 mod snapshot;
