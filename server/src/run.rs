@@ -471,7 +471,8 @@ fn describe(
 }
 
 fn peer_reading(peer: raft::PeerReading) -> PeerReading {
-    PeerReading { id: format!("{:x}", peer.member_id), up: peer.up, failures: peer.failures }
+    let raft::PeerReading { member_id, up, failures, sent_bytes, received_bytes } = peer;
+    PeerReading { id: format!("{member_id:x}"), up, failures, sent_bytes, received_bytes }
 }
 
 /// As many open files as the system lets us have: each client takes one.
@@ -509,6 +510,7 @@ fn founder(founder: &Founder) -> InitialMember {
 fn raft_options(config: &Config, metrics: &Metrics) -> anyhow::Result<raft::RaftOptions> {
     let fsync = metrics.wal_fsync_seconds.clone();
     let commit = metrics.image_commit_seconds.clone();
+    let round_trip = metrics.peer_round_trip_seconds.clone();
     let tls = config.peer_tls.as_ref().map(Connector::new).transpose().context("TLS for members")?;
     Ok(raft::RaftOptions {
         host: raft::Host::default(),
@@ -533,6 +535,9 @@ fn raft_options(config: &Config, metrics: &Metrics) -> anyhow::Result<raft::Raft
             if time >= SLOW_SYNC {
                 tracing::warn!(took = ?time, expected = ?SLOW_SYNC, "slow fdatasync");
             }
+        }),
+        on_round_trip: Box::new(move |member, time| {
+            round_trip.with_label_values(&[format!("{member:x}")]).observe(time.as_secs_f64());
         }),
         on_image_commit: Box::new(move |time| commit.observe(time.as_secs_f64())),
     })

@@ -10,6 +10,17 @@ use etcfs_tests::{
 fn logs_and_metrics_tell_who_leads_why_and_who_is_gone() {
     let mut cluster = Cluster::etcfs(3);
     let old = cluster.leader();
+    let follower = cluster.follower();
+    let told = |nth: usize, name: &str| cluster.members[nth].metric(name).unwrap_or_default();
+    wait::until_true("the leader tells how far away the others are", || {
+        told(old, "etcd_network_peer_round_trip_time_seconds_count") > 0.0
+    });
+    let [sent, received] = ["sent", "received"].map(|way| format!("etcd_network_peer_{way}_bytes_total"));
+    let before = (told(old, &sent), told(follower, &received));
+    cluster.api(old).set("large", "v".repeat(100_000));
+    wait::until_true("both ends count what passes between them", || {
+        told(old, &sent) > before.0 + 200_000.0 && told(follower, &received) > before.1 + 100_000.0
+    });
     cluster.members[old].kill();
     let new = cluster.leader();
     let voter = 3 - old - new;

@@ -169,6 +169,7 @@ impl Place {
             store: StoreOptions { value_cache_bytes: 4 << 10 },
             hub: HubOptions { stream_bytes_max: STREAM_BYTES_MAX, ..HubOptions::default() },
             on_fsync: Box::new(|_| ()),
+            on_round_trip: Box::new(|_, _| ()),
             on_image_commit: Box::new(|_| ()),
         }
     }

@@ -130,6 +130,11 @@ impl Interceptor for Guard {
     }
 }
 
+/// Which member calls.
+pub(super) fn from(metadata: &MetadataMap) -> u64 {
+    id(metadata, FROM).unwrap_or_default()
+}
+
 fn id(metadata: &MetadataMap, key: &str) -> Option<u64> {
     u64::from_str_radix(metadata.get(key)?.to_str().ok()?, 16).ok()
 }

@@ -21,6 +21,7 @@ use etcfs_proto::etcfs::{
     record,
 };
 use parking_lot::Mutex;
+use prost::Message;
 use tokio::time::Instant;
 use tonic::{
     Code, ConnectError, Request, Status, service::interceptor::InterceptedService, transport::Channel,
@@ -35,6 +36,9 @@ use crate::storage::Identity;
 
 /// Largest message between members: some entries, or one of the largest size.
 pub(super) const MESSAGE_BYTES_MAX: usize = 576 << 20;
+
+/// Told of a member and the time in which it answered something small.
+pub type RoundTripFn = Box<dyn Fn(u64, Duration) + Send + Sync>;
 
 pub(super) type Client = PeerClient<InterceptedService<Channel, Badge>>;
 /// To another member, for what is no matter of Raft's.
@@ -53,6 +57,7 @@ struct Shared {
     links: Mutex<HashMap<u64, Arc<Link>>>,
     /// Called when a peer says that this member has been removed.
     on_removed: Box<dyn Fn() + Send + Sync>,
+    on_round_trip: RoundTripFn,
 }
 
 impl fmt::Debug for Links {
@@ -62,8 +67,13 @@ impl fmt::Debug for Links {
 }
 
 impl Links {
-    pub(super) fn new(own: Identity, dialer: Dialer, on_removed: Box<dyn Fn() + Send + Sync>) -> Self {
-        Self { shared: Arc::new(Shared { own, dialer, links: Mutex::default(), on_removed }) }
+    pub(super) fn new(
+        own: Identity,
+        dialer: Dialer,
+        on_removed: Box<dyn Fn() + Send + Sync>,
+        on_round_trip: RoundTripFn,
+    ) -> Self {
+        Self { shared: Arc::new(Shared { own, dialer, links: Mutex::default(), on_removed, on_round_trip }) }
     }
 
     /// The link to a member that is reached at `peer`'s URLs.
@@ -77,6 +87,11 @@ impl Links {
         link
     }
 
+    /// What passes between this member and another that calls it.
+    pub(super) fn traffic(&self, id: u64) -> Arc<Traffic> {
+        self.shared.links.lock().get(&id).map(|link| link.traffic.clone()).unwrap_or_default()
+    }
+
     /// Lets go of those who are members no more.
     pub(super) fn retain(&self, is_member: impl Fn(u64) -> bool) {
         self.shared.links.lock().retain(|&id, _| is_member(id));
@@ -88,6 +103,8 @@ impl Links {
             member_id: link.id,
             up: link.health.lock().up,
             failures: link.failures.load(Ordering::Relaxed),
+            sent_bytes: link.traffic.sent.load(Ordering::Relaxed),
+            received_bytes: link.traffic.received.load(Ordering::Relaxed),
         };
         links.values().map(reading).collect()
     }
@@ -117,6 +134,26 @@ pub struct PeerReading {
     pub up: bool,
     /// Calls that it did not answer.
     pub failures: u64,
+    /// In messages, as they are before TLS and compression by HTTP/2.
+    pub sent_bytes: u64,
+    pub received_bytes: u64,
+}
+
+/// What passed between this member and another, whoever of them called.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Traffic {
+    pub(super) fn sends(&self, message: &impl Message) {
+        self.sent.fetch_add(message.encoded_len() as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn receives(&self, message: &impl Message) {
+        self.received.fetch_add(message.encoded_len() as u64, Ordering::Relaxed);
+    }
 }
 
 /// The connections to one member.
@@ -130,6 +167,7 @@ pub(super) struct Link {
     badge: Badge,
     health: Mutex<Health>,
     failures: AtomicU64,
+    pub(super) traffic: Arc<Traffic>,
 }
 
 struct Way {
@@ -172,6 +210,7 @@ impl Link {
             badge: Badge::new(shared.own, id),
             health: Mutex::new(Health { up: false, since: Instant::now() }),
             failures: AtomicU64::new(0),
+            traffic: Arc::default(),
         }
     }
 
@@ -233,6 +272,11 @@ impl Links {
         result
     }
 
+    /// Notes how long a member took to answer something small.
+    pub(super) fn round_trip(&self, link: &Link, took: Duration) {
+        (self.shared.on_round_trip)(link.id, took);
+    }
+
     /// Asks a leader up to where a linearizable read must wait.
     pub(super) async fn read_index(
         &self,
@@ -262,7 +306,9 @@ impl Links {
         batch: Bytes,
         timeout: Duration,
     ) -> Result<bool, Status> {
-        let request = within(peer::ProposeRequest { term, batch }, timeout);
+        let request = peer::ProposeRequest { term, batch };
+        link.traffic.sends(&request);
+        let request = within(request, timeout);
         let answer = self.noted(link, link.bulk()?.propose(request).await)?;
         Ok(answer.into_inner().refused)
     }

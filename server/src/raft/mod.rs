@@ -45,8 +45,7 @@ pub use dial::{Connecting, Dialer, Network, Stream, Tcp};
 use etcfs_proto::etcfs::{command, record};
 use futures_util::future::join_all;
 pub use host::{Host, OpenEngine};
-pub use links::ErrandsClient;
-pub use links::PeerReading;
+pub use links::{ErrandsClient, PeerReading, RoundTripFn};
 pub use membership::{ChangeError, MemberChange, MemberRules};
 use openraft::{
     Raft, ReadPolicy, ServerState,

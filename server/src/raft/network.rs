@@ -16,7 +16,10 @@ use openraft::{
         TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
     },
 };
-use tokio::{sync::Semaphore, time};
+use tokio::{
+    sync::Semaphore,
+    time::{self, Instant},
+};
 use tonic::{Code, Request, Status, Streaming};
 
 use super::{
@@ -112,12 +115,14 @@ impl PeerLink {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
         let in_flight = Arc::new(Semaphore::new(APPENDS_IN_FLIGHT_MAX));
-        let slots = in_flight.clone();
+        let (slots, traffic) = (in_flight.clone(), self.link.traffic.clone());
         let requests = input.then(move |rpc| {
-            let slots = slots.clone();
+            let (slots, traffic) = (slots.clone(), traffic.clone());
             async move {
                 slots.acquire().await.expect("the semaphore is never closed").forget();
-                append_request(&rpc)
+                let request = append_request(&rpc);
+                traffic.sends(&request);
+                request
             }
         });
         let mut client = self.link.bulk()?;
@@ -139,7 +144,9 @@ impl PeerLink {
                 match links.noted(&link, answers.message().await) {
                     Ok(answer) => {
                         in_flight.add_permits(1);
-                        Some((Ok(replicated(answer?)), Some(answers)))
+                        let answer = answer?;
+                        link.traffic.receives(&answer);
+                        Some((Ok(replicated(answer)), Some(answers)))
                     }
                     Err(status) => Some((Err(status), None)),
                 }
@@ -168,9 +175,14 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
         // No deadline: openraft drops a heartbeat that takes too long, and a connection that is dead
         // is found by its pings.
         let mut client = self.link.control().map_err(rpc_error)?;
-        let answer = client.append_entries(append_request(&rpc)).await;
-        let answer = self.links.noted(&self.link, answer).map_err(rpc_error)?;
-        match answer.into_inner().outcome {
+        let request = append_request(&rpc);
+        self.link.traffic.sends(&request);
+        let began = Instant::now();
+        let answer = client.append_entries(request).await;
+        let answer = self.links.noted(&self.link, answer).map_err(rpc_error)?.into_inner();
+        self.links.round_trip(&self.link, began.elapsed());
+        self.link.traffic.receives(&answer);
+        match answer.outcome {
             Some(Outcome::Success(_)) => Ok(AppendEntriesResponse::Success),
             Some(Outcome::Partial(id)) => {
                 Ok(AppendEntriesResponse::PartialSuccess(Some(types::from_id(&id))))
@@ -242,7 +254,9 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
             RPCError::Timeout(error) => StreamingError::Timeout(error),
             RPCError::RemoteError(error) => match error.source {},
         };
-        let mut request = Request::new(stream::iter(chunks::of(vote, &snapshot.snapshot)));
+        let traffic = self.link.traffic.clone();
+        let chunks = chunks::of(vote, &snapshot.snapshot).inspect(move |chunk| traffic.sends(chunk));
+        let mut request = Request::new(stream::iter(chunks));
         request.set_timeout(SNAPSHOT_TIMEOUT);
         let (index, bytes) = (snapshot.snapshot.index(), snapshot.snapshot.bytes().unwrap_or(0));
         tracing::info!(to = %self.link, index, bytes, "sending a snapshot");

@@ -7,7 +7,7 @@ use etcfs_proto::etcfs::peer::{
     self, append_entries_response as append, append_entries_response::Outcome, peer_server,
     replicate_response as replicate, roster_server,
 };
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult,
     TransferLeaderRequest, VoteRequest,
@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming, service::interceptor::Intercep
 
 use super::{
     Node,
-    badge::Guard,
+    badge::{self, Guard},
     chunks, links, snapshots,
     types::{self, Command, TypeConfig},
 };
@@ -48,6 +48,13 @@ impl PeerService {
     /// For whoever asks.
     pub fn roster(&self) -> roster_server::RosterServer<Self> {
         roster_server::RosterServer::new(self.clone())
+    }
+}
+
+impl PeerService {
+    /// What passes between this member and the one that calls.
+    fn traffic<T>(&self, request: &Request<T>) -> Arc<links::Traffic> {
+        self.node.inner.links.traffic(badge::from(request.metadata()))
     }
 }
 
@@ -97,6 +104,8 @@ impl peer_server::Peer for PeerService {
         &self,
         request: Request<peer::AppendEntriesRequest>,
     ) -> Result<Response<peer::AppendEntriesResponse>, Status> {
+        let traffic = self.traffic(&request);
+        traffic.receives(request.get_ref());
         let rpc = append_request(request.into_inner())?;
         let outcome = match self.node.inner.raft.append_entries(rpc).await.map_err(stopped)? {
             AppendEntriesResponse::Success => Outcome::Success(append::Success {}),
@@ -110,7 +119,9 @@ impl peer_server::Peer for PeerService {
         if !matches!(outcome, Outcome::HigherVote(_)) {
             self.node.inner.contact.heard();
         }
-        Ok(Response::new(peer::AppendEntriesResponse { outcome: Some(outcome) }))
+        let answer = peer::AppendEntriesResponse { outcome: Some(outcome) };
+        traffic.sends(&answer);
+        Ok(Response::new(answer))
     }
 
     type ReplicateStream = Pin<Box<dyn Stream<Item = Result<peer::ReplicateResponse, Status>> + Send>>;
@@ -119,7 +130,13 @@ impl peer_server::Peer for PeerService {
         &self,
         request: Request<Streaming<peer::AppendEntriesRequest>>,
     ) -> Result<Response<Self::ReplicateStream>, Status> {
-        let requests = request.into_inner().map(|request| append_request(request?));
+        let traffic = self.traffic(&request);
+        let coming = traffic.clone();
+        let requests = request.into_inner().map(move |request| {
+            let request = request?;
+            coming.receives(&request);
+            append_request(request)
+        });
         // A request that does not make sense ends the stream, as a broken connection does.
         let requests = requests.take_while(|request| {
             if let Err(error) = request {
@@ -135,7 +152,9 @@ impl peer_server::Peer for PeerService {
             if !matches!(answer, Err(StreamAppendError::HigherVote(_))) {
                 contact.heard();
             }
-            Ok(replicated(&answer))
+            let answer = replicated(&answer);
+            traffic.sends(&answer);
+            Ok(answer)
         });
         Ok(Response::new(Box::pin(answers)))
     }
@@ -167,7 +186,8 @@ impl peer_server::Peer for PeerService {
         let Ok(_only) = self.incoming.try_lock() else {
             return Err(Status::aborted("another snapshot is coming in"));
         };
-        let mut coming = request.into_inner();
+        let traffic = self.traffic(&request);
+        let mut coming = request.into_inner().inspect_ok(move |chunk| traffic.receives(chunk));
         let first = coming.next().await.ok_or_else(|| Status::invalid_argument("no chunk"))??;
         let vote = first.vote.ok_or_else(|| Status::invalid_argument("the first chunk has no vote"))?;
         let failed = |error: &dyn std::fmt::Display| Status::internal(error.to_string());
@@ -214,6 +234,7 @@ impl peer_server::Peer for PeerService {
         &self,
         request: Request<peer::ProposeRequest>,
     ) -> Result<Response<peer::ProposeResponse>, Status> {
+        self.traffic(&request).receives(request.get_ref());
         let peer::ProposeRequest { term, batch } = request.into_inner();
         let command = Command::decode(batch).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let refused = self.node.accept(term, command).await?;

@@ -18,7 +18,7 @@ use super::{
     contact::Contact,
     dial::Dialer,
     host::Host,
-    links::Links,
+    links::{Links, RoundTripFn},
     log::LogStore,
     membership::{self, MemberRules},
     network::Network,
@@ -58,6 +58,7 @@ pub struct RaftOptions {
     pub hub: HubOptions,
     /// Told how long each sync of the log took.
     pub on_fsync: Box<dyn Fn(Duration) + Send + Sync>,
+    pub on_round_trip: RoundTripFn,
     /// Told how long each write and flush of the image took.
     pub on_image_commit: Box<dyn Fn(Duration) + Send>,
 }
@@ -209,7 +210,7 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
         let removed = removed.clone();
         move || removed.cancel()
     });
-    let links = Links::new(identity, options.dialer.clone(), on_removed);
+    let links = Links::new(identity, options.dialer.clone(), on_removed, options.on_round_trip);
     let network = Network { links: links.clone() };
     let raft = Raft::new(identity.member_id, Arc::new(config), network, log, state_machine)
         .await

@@ -91,6 +91,7 @@ fn options(data_dir: &std::path::Path) -> RaftOptions {
         store: StoreOptions::default(),
         hub: HubOptions::default(),
         on_fsync: Box::new(|_| ()),
+        on_round_trip: Box::new(|_, _| ()),
         on_image_commit: Box::new(|_| ()),
     }
 }
