@@ -160,6 +160,7 @@ impl Wal {
             spare,
             buffer: Vec::new(),
         };
+        writer.prove()?;
         let thread = threads.start("wal", shared.wake.clone(), Box::new(move || writer.turn()));
         let thread = thread.map_err(WalError::io("start the writer of", dir))?;
         *shared.thread.lock() = Some(thread);

@@ -25,6 +25,7 @@ const END_MARK_BYTES: usize = 4;
 const VOTE_COMMITTED: u8 = 1;
 const VOTE_HAS_NODE: u8 = 2;
 const NOTHING: u8 = 4;
+const PROOF: u8 = 8;
 
 /// What a record says.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +44,9 @@ pub(super) enum Record {
     },
     Vote(Vote),
     Committed(Option<LogId>),
+    /// Stands behind the last sync until the next record comes in its place: what is in the header
+    /// of every record is all that it is for, and it says how far the log is committed too.
+    Proof(Option<LogId>),
     /// Entries after this one are no longer part of the log.
     Truncate(Option<LogId>),
     /// Entries up to this one are no longer needed.
@@ -79,6 +83,10 @@ pub(super) fn encode(record: &Record, segment: u64, offset: usize, synced: u32, 
             (3, (committed | node, id), &[])
         }
         Record::Committed(id) => (4, optional(id), &[]),
+        Record::Proof(id) => {
+            let (flags, id) = optional(id);
+            (4, (flags | PROOF, id), &[])
+        }
         Record::Truncate(id) => (5, optional(id), &[]),
         Record::Purge(id) => (6, (0, *id), &[]),
         Record::Seal => (7, (0, none), &[]),
@@ -141,6 +149,7 @@ fn parse_in(file: &Bytes, segment: u64, offset: usize, stands_at: usize) -> Opti
             node: (flags & VOTE_HAS_NODE != 0).then_some(id.node),
             committed: flags & VOTE_COMMITTED != 0,
         }),
+        4 if flags & PROOF != 0 => Record::Proof(optional),
         4 => Record::Committed(optional),
         5 => Record::Truncate(optional),
         6 => Record::Purge(id),
@@ -149,11 +158,6 @@ fn parse_in(file: &Bytes, segment: u64, offset: usize, stands_at: usize) -> Opti
         _ => return None,
     };
     Some(Parsed { record, synced: u32_at(12), end })
-}
-
-/// True where `bytes` ends as every record does.
-pub(super) fn ends_whole(bytes: &[u8]) -> bool {
-    bytes.ends_with(&END_MARK.to_le_bytes())
 }
 
 fn checksum(segment: u64, offset: usize, record: &[u8]) -> u32 {
@@ -178,6 +182,8 @@ mod tests {
             Record::Vote(Vote { term: 4, node: None, committed: true }),
             Record::Committed(Some(id)),
             Record::Committed(None),
+            Record::Proof(Some(id)),
+            Record::Proof(None),
             Record::Truncate(None),
             Record::Purge(id),
             Record::Seal,
@@ -190,7 +196,6 @@ mod tests {
             let mut bytes = vec![0; 64];
             encode(&record, 5, 64, 48, &mut bytes);
             assert_eq!(bytes.len() % ALIGN, 0);
-            assert!(ends_whole(&bytes));
             let file = Bytes::from(bytes);
             let parsed = parse(&file, 5, 64).expect("whole");
             assert_eq!((&parsed.record, parsed.synced, parsed.end), (&record, 48, file.len()));

@@ -1,10 +1,13 @@
 //! Reads the log back at start, and tells a torn tail from damage.
 //!
 //! What was never synced may be cut: nobody was told that it is there. What was
-//! synced must be there whole, or the member refuses to start. A bad record is
-//! in the unsynced tail only if it lies in the last segment, no later record
-//! says that its place had been synced, and the rest of the file has the looks
-//! of an interrupted write. Everything else is damage.
+//! synced must be there whole, or the member refuses to start. Each record says
+//! how much of its segment had been synced when it was written, and one is written
+//! behind each sync. So a bad record is damage if a whole one says that its place
+//! had been synced, or if a later segment has records; else it is the rest of a
+//! write that a power cut interrupted, whatever it looks like. Only where the power
+//! fails before the one behind the last sync is on disk, and what that sync brought
+//! is damaged as well, the two can't be told apart.
 
 use std::{path::Path, sync::Arc};
 
@@ -69,8 +72,8 @@ pub(super) fn recover(
         };
         scan = Scan::run(&segment, &file, &mut index, follows, may_be_torn)?;
         if may_be_torn {
-            let end = scan.end as u64;
-            segment::zero(&*segment.file, end, end + scan.torn_bytes)
+            let rest = scan.rest as u64;
+            segment::zero(&*segment.file, rest, rest + scan.torn_bytes)
                 .map_err(WalError::io("write", &segment.path))?;
             // The process may have died between a write and its sync: what is
             // now taken as part of the log must be on disk.
@@ -100,6 +103,8 @@ pub(super) fn recover(
 #[derive(Debug, Default)]
 struct Scan {
     end: usize,
+    /// Where what is cut off begins: behind the proof, if one stands at the end.
+    rest: usize,
     sealed: bool,
     newest: Option<u64>,
     torn_bytes: u64,
@@ -117,6 +122,7 @@ impl Scan {
             return Err(segment.corrupt(0, "it holds nothing"));
         };
         let mut scan = Self::default();
+        let mut proven = 0;
         while scan.end <= last_byte {
             let Some(parsed) = record::parse(file, segment.number, scan.end) else {
                 if scan.end == 0 {
@@ -125,16 +131,22 @@ impl Scan {
                 if !may_be_torn {
                     return Err(segment.corrupt(scan.end, "the record is damaged and later segments exist"));
                 }
-                if was_synced(file, segment.number, scan.end, last_byte) {
+                if proven_after(file, segment.number, scan.end, last_byte).max(proven) as usize > scan.end {
                     return Err(segment.corrupt(scan.end, "the record is damaged and had been synced"));
                 }
-                if !segment::looks_torn(file, scan.end, last_byte) {
-                    return Err(segment.corrupt(scan.end, "the record is damaged, not cut short"));
-                }
-                scan.torn_bytes = (last_byte + 1 - scan.end) as u64;
                 break;
             };
+            if let Record::Proof(committed) = parsed.record {
+                // The record that comes in its place is on disk in part at most.
+                if proven_after(file, segment.number, scan.end, last_byte) as usize > scan.end {
+                    return Err(segment.corrupt(scan.end, "the record is missing and had been synced"));
+                }
+                index.committed = committed;
+                scan.rest = parsed.end;
+                break;
+            }
             let offset = scan.end;
+            proven = proven.max(parsed.synced);
             scan.take(segment, parsed, index, follows).map_err(|reason| match reason {
                 Refused::Damaged(reason) => segment.corrupt(offset, reason),
                 Refused::Format(found) => {
@@ -142,6 +154,8 @@ impl Scan {
                 }
             })?;
         }
+        scan.rest = scan.rest.max(scan.end);
+        scan.torn_bytes = (last_byte + 1).saturating_sub(scan.rest) as u64;
         Ok(scan)
     }
 
@@ -178,7 +192,7 @@ impl Scan {
                 self.newest = self.newest.max(Some(id.index));
             }
             Record::Vote(vote) => index.vote = Some(vote),
-            Record::Committed(id) => index.committed = id,
+            Record::Committed(id) | Record::Proof(id) => index.committed = id,
             Record::Truncate(after) => index.truncate(after),
             Record::Purge(id) => index.purge(id),
             Record::Seal => self.sealed = true,
@@ -193,12 +207,14 @@ enum Refused {
     Format(u64),
 }
 
-/// Whether a whole record after `bad` says that `bad` had been synced before it.
-fn was_synced(file: &Bytes, number: u64, bad: usize, last_byte: usize) -> bool {
+/// How much of the file had been synced by what whole records after `bad` say.
+fn proven_after(file: &Bytes, number: u64, bad: usize, last_byte: usize) -> u32 {
     (bad + record::ALIGN..=last_byte)
         .step_by(record::ALIGN)
         .filter_map(|offset| record::parse(file, number, offset))
-        .any(|later| later.synced as usize > bad)
+        .map(|later| later.synced)
+        .max()
+        .unwrap_or(0)
 }
 
 /// The bytes of a segment; a file cut short reads as zeros beyond its end, and

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{WalError, record};
+use super::WalError;
 use crate::storage::disk::{Disk, DiskFile};
 
 const SUFFIX: &str = ".wal";
@@ -84,6 +84,8 @@ impl Spare {
     pub(super) fn recycle(disk: &dyn Disk, dir: &Path, old: Segment) -> Result<Self, WalError> {
         let path = dir.join(SPARE);
         disk.rename(&old.path, &path).map_err(WalError::io("rename", &old.path))?;
+        // Else a power cut might leave the zeros under the old name.
+        sync_dir(disk, dir)?;
         Ok(Self { file: old.file, path })
     }
 
@@ -134,25 +136,4 @@ pub(super) fn path_of(dir: &Path, number: u64) -> PathBuf {
 /// Makes names in `dir` durable.
 pub(super) fn sync_dir(disk: &dyn Disk, dir: &Path) -> Result<(), WalError> {
     disk.sync_dir(dir).map_err(WalError::io("sync", dir))
-}
-
-/// Whether the unread rest `file[offset..=last]` is what a power cut leaves of
-/// records that were never synced. Such a rest lacks its end or has a hole, a
-/// sector that was never written; damage to what was whole has neither.
-pub(super) fn looks_torn(file: &[u8], offset: usize, last: usize) -> bool {
-    const SECTOR: usize = 512;
-    let end = last + 1;
-    if !end.is_multiple_of(record::ALIGN) || !record::ends_whole(&file[offset..end]) {
-        return true;
-    }
-    let first_sector = offset.next_multiple_of(SECTOR);
-    // The sector that the write began in holds what was synced before, and then nothing.
-    let begins = first_sector.min(end);
-    if begins > offset && file[offset..begins].iter().all(|&byte| byte == 0) {
-        return true;
-    }
-    (first_sector..end)
-        .step_by(SECTOR)
-        .filter(|start| start + SECTOR <= end)
-        .any(|start| file[start..start + SECTOR].iter().all(|&byte| byte == 0))
 }

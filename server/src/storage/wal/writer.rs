@@ -99,7 +99,10 @@ impl Writer {
         };
         let closing = orders.iter().any(|order| matches!(order, Order::Close));
         let mut dones = Vec::with_capacity(orders.len());
-        let written = self.execute(orders, hint, &mut dones);
+        let mut written = self.execute(orders, hint, &mut dones);
+        if closing {
+            written = written.and_then(|()| self.sync_proof());
+        }
         if let Err(error) = written {
             tracing::error!(%error, "the log cannot be written");
             self.shared.queue.lock().closed = true;
@@ -276,9 +279,27 @@ impl Writer {
             (self.options.fdatasync)(&*segment.file).map_err(WalError::io("sync", &segment.path))?;
             (self.options.on_sync)(start.elapsed());
             self.synced = self.tail;
+            self.prove()?;
             failpoint::kill("wal-after-append");
         }
         Ok(())
+    }
+
+    /// Writes behind what was synced that it was. That takes no room, for the next record comes
+    /// in its place, and no sync: only a power cut may take it away.
+    pub(super) fn prove(&self) -> Result<(), WalError> {
+        let (segment, _) = self.segments.back().expect("one is being written");
+        let synced = u32::try_from(self.synced).expect("a segment is below 4 GiB");
+        let mut proof = Vec::new();
+        let record = Record::Proof(self.staged.committed);
+        record::encode(&record, segment.number, self.tail, synced, &mut proof);
+        segment.write_at(&proof, self.tail as u64)
+    }
+
+    /// Has the newest proof on disk, for a log that is left alone.
+    fn sync_proof(&self) -> Result<(), WalError> {
+        let (segment, _) = self.segments.back().expect("one is being written");
+        (self.options.fdatasync)(&*segment.file).map_err(WalError::io("sync", &segment.path))
     }
 
     /// Ends the segment and begins the next. The next exists before the seal says so.
@@ -359,19 +380,16 @@ impl Order {
 
 /// The first bytes of a segment: all one must know of the segments before it.
 pub(super) fn head(number: u64, staged: &Staged) -> Vec<u8> {
+    let mut records = vec![Record::Head { format: FORMAT, segment: number }, Record::Last(staged.last)];
+    records.extend(staged.vote.map(Record::Vote));
+    records.push(Record::Committed(staged.committed));
+    records.extend(staged.purged.map(Record::Purge));
+    // It is synced as a whole before the segment has its name.
+    let synced = u32::try_from(records.len() * record::framed_bytes(0)).expect("a head is small");
     let mut bytes = Vec::new();
-    let mut put = |record: Record| {
+    for record in &records {
         let at = bytes.len();
-        record::encode(&record, number, at, 0, &mut bytes);
-    };
-    put(Record::Head { format: FORMAT, segment: number });
-    put(Record::Last(staged.last));
-    if let Some(vote) = staged.vote {
-        put(Record::Vote(vote));
-    }
-    put(Record::Committed(staged.committed));
-    if let Some(id) = staged.purged {
-        put(Record::Purge(id));
+        record::encode(record, number, at, synced, &mut bytes);
     }
     bytes
 }
