@@ -8,7 +8,8 @@
 //! deposed without noticing ends nothing.
 //!
 //! A renewal is told only once the leader has made sure, after it, that it still
-//! leads: then no other clock began before. What is left of long leases is noted
+//! leads: then no other clock began before; and that it has applied what leaders
+//! before it acknowledged: then the lease was not ended by one of them. What is left of long leases is noted
 //! in the log now and then, so that a new leader need not start all over; a
 //! renewal of a noted lease is told only once the note is lifted.
 
@@ -134,8 +135,11 @@ impl Lessor {
             if !is_sure {
                 return KeepAlive::NotLeader;
             }
-            self.0.renewed.inc();
-            return KeepAlive::Renewed(facts.ttl);
+            // Now that this member has applied all that earlier leaders acknowledged.
+            if let Some(told) = came_to(&facts, self.0.table.lookup(id)) {
+                self.0.renewed.inc_by(u64::from(told != KeepAlive::Gone));
+                return told;
+            }
         }
     }
 
@@ -354,9 +358,38 @@ impl Clock {
     }
 }
 
+/// What the renewal of a lease with `facts` came to, as the table has the lease `now`; nothing if
+/// it was made for another lease of that id. A new leader's table may have lacked the end that an
+/// earlier leader gave the lease, and the renewal was of one that is gone.
+fn came_to(facts: &LeaseFacts, now: Option<LeaseFacts>) -> Option<KeepAlive> {
+    match now {
+        None => Some(KeepAlive::Gone),
+        Some(now) if now.ttl == facts.ttl => Some(KeepAlive::Renewed(now.ttl)),
+        Some(_) => None,
+    }
+}
+
 async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A new leader used to renew a lease whose end it had not applied yet: the lease was told gone,
+    /// and then renewed.
+    #[test]
+    fn a_renewal_counts_only_if_the_lease_is_there_after_it_was_made_sure() {
+        let facts = LeaseFacts { id: 1, ttl: 10, remaining_ttl: 0 };
+        assert_eq!(came_to(&facts, None), Some(KeepAlive::Gone));
+        assert_eq!(came_to(&facts, Some(facts)), Some(KeepAlive::Renewed(10)));
+        let noted = LeaseFacts { remaining_ttl: 7, ..facts };
+        assert_eq!(came_to(&facts, Some(noted)), Some(KeepAlive::Renewed(10)), "its whole time again");
+        let another = LeaseFacts { ttl: 20, ..facts };
+        assert_eq!(came_to(&facts, Some(another)), None, "granted anew for another time");
     }
 }

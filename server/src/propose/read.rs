@@ -43,8 +43,8 @@ impl ReadBarrier {
         let reads = Rounds::new(node, timeout, true, |node, timeout| {
             Box::pin(async move { node.read_barrier(timeout).await })
         });
-        let leads = Rounds::new(node, timeout, false, |node, _| {
-            Box::pin(async move { node.confirm_leadership().await })
+        let leads = Rounds::new(node, timeout, false, |node, timeout| {
+            Box::pin(async move { node.confirm_leadership(timeout).await })
         });
         Self { node: node.clone(), reads, leads }
     }
@@ -68,7 +68,8 @@ impl ReadBarrier {
         self.reads.failed.load(Ordering::Relaxed)
     }
 
-    /// True if this member surely led in `term` at some moment after the call.
+    /// True if this member surely led in `term` at some moment after the call, and
+    /// has applied all that was acknowledged in terms before.
     pub async fn leads(&self, term: u64) -> bool {
         if self.node.leads_alone() {
             return self.node.status().term == term;

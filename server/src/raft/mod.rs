@@ -348,11 +348,7 @@ impl Node {
             true => self.leader_read_index().await?,
             false => self.ask_read_index(leader, timeout).await?,
         };
-        let applied = self.inner.metrics.borrow_watched().last_applied;
-        let linearizer =
-            Linearizer::<TypeConfig>::new(self.member_id(), ReadLogId::from_log_id(read), applied);
-        let waited = linearizer.try_await_ready(&self.inner.raft, Some(timeout)).await;
-        waited.map_err(|_| BarrierError::Stopped)?.map(drop).map_err(|_| BarrierError::NoQuorum)
+        self.applied(read, timeout).await
     }
 
     /// True iff this is the only voter, leads, and has applied all that was
@@ -370,10 +366,22 @@ impl Node {
             && metrics.last_applied.is_some_and(|id| id.leader_id.term == metrics.current_term)
     }
 
-    /// The term in which this member surely led at some moment after the call.
-    pub async fn confirm_leadership(&self) -> Result<u64, BarrierError> {
+    /// The term in which this member surely led at some moment after the call. By
+    /// then it has applied all that leaders before it acknowledged.
+    pub async fn confirm_leadership(&self, timeout: Duration) -> Result<u64, BarrierError> {
         // A read index is of the term of the leader that gives it.
-        Ok(self.leader_read_index().await?.leader_id.term)
+        let read = self.leader_read_index().await?;
+        self.applied(read, timeout).await?;
+        Ok(read.leader_id.term)
+    }
+
+    /// Waits until this member has applied what a linearizable read must see.
+    async fn applied(&self, read: LogId, timeout: Duration) -> Result<(), BarrierError> {
+        let applied = self.inner.metrics.borrow_watched().last_applied;
+        let linearizer =
+            Linearizer::<TypeConfig>::new(self.member_id(), ReadLogId::from_log_id(read), applied);
+        let waited = linearizer.try_await_ready(&self.inner.raft, Some(timeout)).await;
+        waited.map_err(|_| BarrierError::Stopped)?.map(drop).map_err(|_| BarrierError::NoQuorum)
     }
 
     /// The way to ask another member for something beyond Raft.
