@@ -89,12 +89,18 @@ impl LogStore {
             let start = start.max(state.first);
             let end = end.min(state.last.map_or(0, |id| id.index + 1)).max(start);
             let first = state.recent.front().map_or(end, |entry| entry.log_id.index);
-            let recent = state.recent.iter();
-            let wanted = recent.filter(|entry| (start..end).contains(&entry.log_id.index));
             let from_memory: Vec<Entry> = match start < first {
                 // Disk comes first; memory only if that is not too much already.
                 true if bytes_max < usize::MAX => Vec::new(),
-                _ => wanted.cloned().collect(),
+                _ => {
+                    // Without a gap, an entry's place follows from its index. To look for it would cost each
+                    // entry that is applied a look at all that are held.
+                    let held = state.recent.len();
+                    let place = |index: u64| {
+                        usize::try_from(index.saturating_sub(first)).map_or(held, |at| at.min(held))
+                    };
+                    state.recent.range(place(start)..place(end)).cloned().collect()
+                }
             };
             (start..end.min(first.max(start)), from_memory)
         };
