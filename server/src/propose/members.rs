@@ -84,7 +84,7 @@ impl Members {
     }
 
     pub fn term(&self) -> u64 {
-        self.status().term
+        self.node.term()
     }
 
     pub fn status(&self) -> MemberStatus {

@@ -183,6 +183,11 @@ impl Node {
         status::of(&self.inner.metrics.borrow_watched(), &self.inner.contact)
     }
 
+    /// The newest term that this member knows of.
+    pub fn term(&self) -> u64 {
+        self.inner.metrics.borrow_watched().current_term
+    }
+
     /// Changes with leader, term and role. The indexes in it are not kept up: ask [`Self::status`].
     pub fn watch(&self) -> watch::Receiver<MemberStatus> {
         let mut status = self.inner.member_status.clone();
@@ -360,9 +365,8 @@ impl Node {
     /// joint configuration needs its voice.
     pub fn leads_alone(&self) -> bool {
         let metrics = self.inner.metrics.borrow_watched();
-        let own = metrics.id;
         metrics.state == ServerState::Leader
-            && metrics.membership_config.voter_ids().eq([own])
+            && status::is_sole_voter(&metrics)
             && metrics.last_applied.is_some_and(|id| id.leader_id.term == metrics.current_term)
     }
 

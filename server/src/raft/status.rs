@@ -44,12 +44,20 @@ pub(super) fn of(metrics: &RaftMetrics<TypeConfig>, contact: &Contact) -> Member
     }
 }
 
+/// True if nobody but this member has a vote.
+///
+/// Asked for each request: the joined sets themselves, as their union would be built anew each time.
+pub(super) fn is_sole_voter(metrics: &RaftMetrics<TypeConfig>) -> bool {
+    let sets = metrics.membership_config.get_joint_config();
+    !sets.is_empty() && sets.iter().all(|voters| voters.len() == 1 && voters.contains(&metrics.id))
+}
+
 fn is_led(metrics: &RaftMetrics<TypeConfig>, contact: &Contact) -> bool {
     if metrics.state != ServerState::Leader {
         return contact.is_fresh();
     }
     // A leader hears of itself from the others, unless it needs none.
-    metrics.membership_config.voter_ids().eq([metrics.id])
+    is_sole_voter(metrics)
         || metrics.last_quorum_acked.is_some_and(|acked| contact.is_recent(acked.into_inner().elapsed()))
         // Just elected: the votes are the proof.
         || contact.is_fresh()
