@@ -195,8 +195,8 @@ impl Wal {
             return;
         }
         queue.hint = Some(Hint { committed: id, since: Instant::now() });
-        // The writer must start its timer, but only for the first hint after a write.
-        if queue.orders.is_empty() {
+        // After a write the writer looks by itself; else it must start its timer.
+        if queue.orders.is_empty() && queue.looks_at.is_none() {
             self.shared.wake.ring();
         }
     }

@@ -46,6 +46,9 @@ pub(super) struct Queue {
     pub(super) bytes: usize,
     /// To be written with whatever is written next.
     pub(super) hint: Option<Hint>,
+    /// When the writer looks here next without being called. After each write it does, some time later: the hint
+    /// that the write is committed comes soon, and calling it for that alone would cost a switch of threads.
+    pub(super) looks_at: Option<Instant>,
     pub(super) closed: bool,
 }
 
@@ -128,12 +131,17 @@ impl Writer {
     /// Takes what there is to do, or says what to wait for.
     fn take(&self) -> Result<(Vec<Order>, Option<Option<LogId>>), Turn> {
         let mut queue = self.shared.queue.lock();
+        let now = Instant::now();
         if queue.orders.is_empty() {
-            let due = queue.hint.as_ref().ok_or(Turn::Wait)?.since + HINT_DELAY;
-            if Instant::now() < due {
-                return Err(Turn::WaitUntil(due));
+            let due = queue.hint.as_ref().map(|hint| hint.since + HINT_DELAY);
+            queue.looks_at = due.or(queue.looks_at.filter(|&at| now < at));
+            match queue.looks_at {
+                None => return Err(Turn::Wait),
+                Some(at) if now < at => return Err(Turn::WaitUntil(at)),
+                Some(_) => {}
             }
         }
+        queue.looks_at = Some(now + HINT_DELAY);
         let mut taken = Vec::with_capacity(queue.orders.len());
         let mut bytes = 0;
         while bytes < FLUSH_BYTES_MAX {
