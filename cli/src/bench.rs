@@ -2,8 +2,9 @@
 //!
 //! [`plan`] is what can be asked, [`work`] one file for each kind of request,
 //! [`round`] runs one of them and measures, [`report`] prints, [`compare`]
-//! alternates rounds between two endpoints, [`files`] measures a mount beside
-//! a directory in memory, [`process`] reads a server's CPU time and memory.
+//! alternates rounds between two endpoints, [`files`] does so between a mount,
+//! a trivial FUSE file system and a directory in memory, [`process`] reads a
+//! server's CPU time and memory.
 //!
 //! The client shares the machine with the server, so it is kept cheap: one
 //! thread, one connection for several callers, keys and values made before
@@ -14,6 +15,7 @@ pub(crate) mod files;
 pub(crate) mod load;
 pub(crate) mod plan;
 pub(crate) mod process;
+mod ratio;
 pub(crate) mod report;
 pub(crate) mod round;
 pub(crate) mod tally;

@@ -142,6 +142,7 @@ pub(crate) const DOORS: &[Door] = &[
     door("server", "hickory_resolver", &["discovery"]),
     door("server", "anyhow", &["run"]),
     door("fs", "fuser", &["kernel", "notify", "mount", "run"]),
+    door("cli", "fuser", &["bench::files"]),
     door("fs", "etcfs_client", &["remote", "run", "config", "mount"]),
     door("fs", "clap", &["args"]),
     door("fs", "anyhow", &["run", "mount"]),

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::{
     plan::{Op, Plan},
+    ratio::Ratio,
     report::Line,
     round::{self, Measured},
 };
@@ -23,29 +24,6 @@ pub(crate) struct Side {
     pub(crate) endpoint: String,
     pub(crate) clients: Vec<Client>,
     pub(crate) server_pid: Option<u32>,
-}
-
-/// A over B: the median of the pairs, and the pairs farthest from it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-struct Ratio {
-    median: f64,
-    min: f64,
-    max: f64,
-}
-
-impl Ratio {
-    fn of(pairs: &[(f64, f64)]) -> Option<Self> {
-        let usable = pairs.iter().filter(|(_, b)| *b > 0.0);
-        let mut ratios: Vec<f64> = usable.map(|(a, b)| a / b).collect();
-        ratios.sort_by(f64::total_cmp);
-        let (min, max) = (*ratios.first()?, *ratios.last()?);
-        let (low, high) = (ratios[(ratios.len() - 1) / 2], ratios[ratios.len() / 2]);
-        Some(Self { median: thousandths(low.midpoint(high)), min: thousandths(min), max: thousandths(max) })
-    }
-}
-
-fn thousandths(value: f64) -> f64 {
-    (value * 1e3).round() / 1e3
 }
 
 #[derive(Debug, Serialize)]
@@ -114,19 +92,15 @@ fn verdict(sides: &[Side; 2], plan: &Plan, op: &str, pairs: &[[Measured; 2]]) ->
     if plan.json {
         return print_json(&verdict);
     }
-    let cell = |ratio: Option<Ratio>| match ratio {
-        Some(Ratio { median, min, max }) => format!("{median:.2} ({min:.2}-{max:.2})"),
-        None => "-".to_owned(),
-    };
     let mut out = anstream::stdout().lock();
     writeln!(
         out,
         "{op:16} {:>18} {:>18} {:>18} {:>18} {:>18} {:>6}",
-        cell(verdict.ops_per_s_ratio),
-        cell(verdict.p50_ratio),
-        cell(verdict.p99_ratio),
-        cell(verdict.server_cpu_ratio),
-        cell(verdict.server_rss_ratio),
+        Ratio::text(verdict.ops_per_s_ratio),
+        Ratio::text(verdict.p50_ratio),
+        Ratio::text(verdict.p99_ratio),
+        Ratio::text(verdict.server_cpu_ratio),
+        Ratio::text(verdict.server_rss_ratio),
         verdict.errors
     )?;
     for measured in pairs.iter().flatten() {
@@ -155,17 +129,4 @@ fn titles(sides: &[Side; 2], rounds: usize) -> io::Result<()> {
 fn print_json(line: &impl Serialize) -> io::Result<()> {
     let line = serde_json::to_string(line).expect("numbers and names are JSON");
     writeln!(anstream::stdout().lock(), "{line}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_ratio_is_the_median_of_pairs_with_its_extremes() {
-        let ratio = Ratio::of(&[(1.0, 2.0), (3.0, 2.0), (2.0, 2.0)]).unwrap();
-        assert_eq!(ratio, Ratio { median: 1.0, min: 0.5, max: 1.5 });
-        assert_eq!(Ratio::of(&[(1.0, 2.0), (2.0, 2.0)]).unwrap().median, 0.75);
-        assert_eq!(Ratio::of(&[(1.0, 0.0)]), None);
-    }
 }

@@ -1,19 +1,30 @@
-//! A mount, by what programs do with files, beside a directory in memory.
+//! A mount, by what programs do with files, beside the floor and memory.
+//!
+//! Each kind of call is measured on all three in turn, several rounds of it, so
+//! that what else runs on the machine falls on all alike: the mount, a trivial
+//! FUSE file system ([`floor`]), and a directory in memory. A ratio is the median
+//! over rounds.
 
-use std::{
-    fs::{self, File},
-    io::{self, Read as _, Write as _},
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::{Duration, Instant},
-};
+mod floor;
+mod op;
+mod side;
 
-use hdrhistogram::Histogram;
+use std::{cell::RefCell, io::Write as _, path::Path};
+
+use etcfs_client::Client;
 use serde::Serialize;
 
+pub(crate) use floor::serve as serve_floor;
+
+use self::{
+    floor::Floor,
+    op::{FileOp, MANY, TREE, content, stat_all},
+    side::{Filler, Side},
+};
 use super::{
+    process::Process,
+    ratio::{Ratio, median},
     report::{Progress, micros},
-    tally::latencies,
 };
 use crate::error::CliError;
 
@@ -22,220 +33,183 @@ use crate::error::CliError;
 pub(crate) struct FilesPlan {
     /// Files in the directory that is listed and searched.
     pub(crate) files: usize,
-    /// Calls of each kind.
+    /// Files in the tree that is searched.
+    pub(crate) tree: usize,
+    /// Calls of each kind in a round.
     pub(crate) calls: usize,
+    pub(crate) rounds: usize,
     pub(crate) value_size: usize,
+    /// The mount's process, for its memory.
+    pub(crate) pid: Option<u32>,
     pub(crate) json: bool,
 }
 
-/// One kind of call on one directory.
-#[derive(Debug)]
-struct Timed {
-    op: &'static str,
-    latencies: Histogram<u64>,
-}
+/// Files in a directory of the tree.
+const FILES_A_DIR: usize = 1000;
 
+/// One round on one side.
 #[derive(Debug, Serialize)]
-struct Line<'a> {
-    op: &'a str,
+struct Round {
+    op: &'static str,
+    round: usize,
+    side: &'static str,
     calls: u64,
     p50_us: f64,
     p99_us: f64,
-    beside_p50_us: f64,
-    beside_p99_us: f64,
-    ratio_p50: f64,
 }
 
-/// Whole-directory calls are slow: a few say enough.
-const SWEEPS: usize = 5;
+/// All rounds of one kind of call.
+#[derive(Debug, Serialize)]
+struct Verdict {
+    op: &'static str,
+    rounds: usize,
+    mount_p50_us: f64,
+    mount_p99_us: f64,
+    floor_p50_us: Option<f64>,
+    memory_p50_us: Option<f64>,
+    over_floor: Option<Ratio>,
+    over_memory: Option<Ratio>,
+}
 
-/// Measures `dir` and `beside` in turn and prints a line for each kind of call.
-pub(crate) fn run(dir: &Path, beside: &Path, plan: FilesPlan) -> Result<(), CliError> {
-    let here = Playground::make(dir, plan)?;
-    let there = Playground::make(beside, plan)?;
-    let mut out = anstream::stdout().lock();
-    if !plan.json {
-        writeln!(
-            out,
-            "{} beside {}, {} files of {} bytes",
-            here.root.display(),
-            there.root.display(),
-            plan.files,
-            plan.value_size
-        )?;
-        writeln!(
-            out,
-            "{:18} {:>7} {:>10} {:>10} {:>14} {:>14} {:>9}",
-            "", "calls", "p50", "p99", "beside: p50", "p99", "ratio p50"
-        )?;
+/// Measures `dir`, the floor and `beside`, and prints a line for each kind of call. `client` gives one
+/// of the server behind `dir`.
+pub(crate) fn run(
+    dir: &Path,
+    beside: &Path,
+    client: impl FnOnce() -> Result<Client, CliError>,
+    plan: FilesPlan,
+) -> Result<(), CliError> {
+    let plan =
+        FilesPlan { files: plan.files.max(1), calls: plan.calls.max(1), rounds: plan.rounds.max(1), ..plan };
+    let floor =
+        Floor::mount().map_err(|error| CliError::failed(format!("the floor can't be mounted: {error}")))?;
+    let point = floor.path();
+    let sides = [
+        Side::of_mount(dir, client)?,
+        Side::make("floor", &point, Filler::Floor(RefCell::new(floor)))?,
+        Side::make("memory", beside, Filler::Plain)?,
+    ];
+    let is_remote = matches!(sides[0].filler, Filler::Remote(_));
+    if !is_remote {
+        anstream::eprintln!("{} is no mount of etcfs: its files are made through it", dir.display());
     }
-    for op in OPS {
-        let a = here.measure(op, plan)?;
-        let b = there.measure(op, plan)?;
-        let at = |timed: &Timed, share| timed.latencies.value_at_quantile(share) as f64 / 1e3;
-        let line = Line {
-            op: a.op,
-            calls: a.latencies.len(),
-            p50_us: at(&a, 0.5),
-            p99_us: at(&a, 0.99),
-            beside_p50_us: at(&b, 0.5),
-            beside_p99_us: at(&b, 0.99),
-            ratio_p50: (at(&a, 0.5) / at(&b, 0.5).max(0.001) * 100.0).round() / 100.0,
+    let memory = prepare(&sides, &plan)?;
+    if !plan.json {
+        titles(&sides, &plan)?;
+    }
+    for op in FileOp::ALL.into_iter().filter(|op| is_remote || !op.is_remote()) {
+        let measured = if op.is_remote() { &sides[..1] } else { &sides[..] };
+        let mut rounds = Vec::new();
+        for number in 0..plan.rounds {
+            for turn in 0..measured.len() {
+                // Who comes first changes with the round.
+                let side = &measured[(number + turn) % measured.len()];
+                let latencies = op.round(side, &plan, number)?;
+                let at = |share| latencies.value_at_quantile(share) as f64 / 1e3;
+                let (calls, p50_us, p99_us) = (latencies.len(), at(0.5), at(0.99));
+                rounds.push(Round { op: op.name(), round: number, side: side.name, calls, p50_us, p99_us });
+            }
+        }
+        report(&rounds, &plan)?;
+    }
+    report_memory(memory, &plan)
+}
+
+/// Makes the files that all rounds use; how much memory the mount's process took for each of the tree's.
+fn prepare(sides: &[Side], plan: &FilesPlan) -> Result<Option<f64>, CliError> {
+    let content = content(plan.value_size);
+    let mut grown = None;
+    for side in sides {
+        let progress = Progress::start(&format!("files in {}", side.name), plan.tree as u64, plan.json);
+        side.fill(MANY, plan.files, &content)?;
+        let process = match (plan.pid, side.name) {
+            (Some(pid), "mount") => Some(Process::find(pid)?),
+            _ => None,
         };
-        if plan.json {
-            writeln!(out, "{}", serde_json::to_string(&line).expect("numbers and names are JSON"))?;
-        } else {
-            writeln!(
-                out,
-                "{:18} {:>7} {:>10} {:>10} {:>14} {:>14} {:>9.1}",
-                line.op,
-                line.calls,
-                micros(line.p50_us),
-                micros(line.p99_us),
-                micros(line.beside_p50_us),
-                micros(line.beside_p99_us),
-                line.ratio_p50
-            )?;
+        let before = process.map(Process::resident_bytes).transpose()?;
+        for first in (0..plan.tree).step_by(FILES_A_DIR) {
+            let dir = format!("{TREE}/{:04}", first / FILES_A_DIR);
+            side.fill(&dir, FILES_A_DIR.min(plan.tree - first), &content)?;
+            progress.at(first as u64);
+        }
+        if let (Some(process), Some(before)) = (process, before) {
+            stat_all(&side.root.join(TREE), plan.tree)?;
+            let bytes = process.resident_bytes()?.saturating_sub(before);
+            grown = Some(bytes as f64 / plan.tree.max(1) as f64);
         }
     }
+    Ok(grown)
+}
+
+fn titles(sides: &[Side; 3], plan: &FilesPlan) -> Result<(), CliError> {
+    let mut out = anstream::stdout().lock();
+    writeln!(
+        out,
+        "{}, the floor and {}: {} files of {} bytes, {} in the tree, {} rounds",
+        sides[0].root.display(),
+        sides[2].root.display(),
+        plan.files,
+        plan.value_size,
+        plan.tree,
+        plan.rounds
+    )?;
+    writeln!(
+        out,
+        "{:16} {:>9} {:>9} {:>9} {:>9} {:>20} {:>24}",
+        "", "mount p50", "p99", "floor p50", "mem. p50", "mount / floor", "mount / memory"
+    )?;
     Ok(())
 }
 
-#[derive(Clone, Copy, Debug)]
-enum FileOp {
-    Stat,
-    OpenReadClose,
-    CreateWriteClose,
-    Readdir,
-    Find,
-    Grep,
-}
-
-const OPS: [FileOp; 6] = [
-    FileOp::Stat,
-    FileOp::OpenReadClose,
-    FileOp::CreateWriteClose,
-    FileOp::Readdir,
-    FileOp::Find,
-    FileOp::Grep,
-];
-
-/// A directory of ours with files in it, removed at the end.
-#[derive(Debug)]
-struct Playground {
-    root: PathBuf,
-}
-
-impl Playground {
-    fn make(dir: &Path, plan: FilesPlan) -> Result<Self, CliError> {
-        let root = dir.join(format!("etcfs-bench-{}", std::process::id()));
-        let failed = |error: io::Error| CliError::failed(format!("{}: {error}", root.display()));
-        let many = root.join("many");
-        fs::create_dir(&root).and_then(|()| fs::create_dir(&many)).map_err(failed)?;
-        fs::create_dir(root.join("new")).map_err(failed)?;
-        let this = Self { root: root.clone() };
-        let progress = Progress::start(&format!("files in {}", dir.display()), plan.files as u64, plan.json);
-        let content = content(plan.value_size);
-        for number in 0..plan.files {
-            fs::write(this.file(number), &content).map_err(failed)?;
-            progress.at(number as u64);
-        }
-        Ok(this)
+fn report(rounds: &[Round], plan: &FilesPlan) -> Result<(), CliError> {
+    let of = |side: &'static str| rounds.iter().filter(move |round| round.side == side);
+    let ratio = |side| {
+        let pairs: Vec<_> = of("mount").zip(of(side)).map(|(a, b)| (a.p50_us, b.p50_us)).collect();
+        Ratio::of(&pairs)
+    };
+    let p50 = |side| of(side).next().map(|_| median(of(side).map(|round| round.p50_us)));
+    let verdict = Verdict {
+        op: rounds[0].op,
+        rounds: plan.rounds,
+        mount_p50_us: p50("mount").unwrap_or_default(),
+        mount_p99_us: median(of("mount").map(|round| round.p99_us)),
+        floor_p50_us: p50("floor"),
+        memory_p50_us: p50("memory"),
+        over_floor: ratio("floor"),
+        over_memory: ratio("memory"),
+    };
+    if plan.json {
+        rounds.iter().try_for_each(print_json)?;
+        return print_json(&verdict);
     }
+    let cell = |time: Option<f64>| time.map_or_else(|| "-".to_owned(), micros);
+    writeln!(
+        anstream::stdout().lock(),
+        "{:16} {:>9} {:>9} {:>9} {:>9} {:>20} {:>24}",
+        verdict.op,
+        micros(verdict.mount_p50_us),
+        micros(verdict.mount_p99_us),
+        cell(verdict.floor_p50_us),
+        cell(verdict.memory_p50_us),
+        Ratio::text(verdict.over_floor),
+        Ratio::text(verdict.over_memory)
+    )?;
+    Ok(())
+}
 
-    fn file(&self, number: usize) -> PathBuf {
-        self.root.join("many").join(format!("file{number:05}"))
+fn report_memory(bytes: Option<f64>, plan: &FilesPlan) -> Result<(), CliError> {
+    let Some(bytes) = bytes else { return Ok(()) };
+    if plan.json {
+        return print_json(
+            &serde_json::json!({ "op": "memory", "value_bytes": plan.value_size, "bytes_per_key": bytes.round() }),
+        );
     }
-
-    fn measure(&self, op: FileOp, plan: FilesPlan) -> Result<Timed, CliError> {
-        let pick = |number: usize| self.file(number.wrapping_mul(7919) % plan.files.max(1));
-        let many = self.root.join("many");
-        let found = |count: usize| match count == plan.files {
-            true => Ok(()),
-            false => Err(io::Error::other(format!("{count} files seen instead of {}", plan.files))),
-        };
-        let timed = match op {
-            FileOp::Stat => repeat("stat", plan.calls, |n| fs::metadata(pick(n)).map(drop)),
-            FileOp::OpenReadClose => {
-                let mut buffer = Vec::with_capacity(plan.value_size + 1);
-                repeat("open-read-close", plan.calls, |n| {
-                    buffer.clear();
-                    File::open(pick(n))?.read_to_end(&mut buffer).map(drop)
-                })
-            }
-            FileOp::CreateWriteClose => {
-                let content = content(plan.value_size);
-                let new = self.root.join("new");
-                repeat("create-write-close", plan.calls, |n| {
-                    File::create_new(new.join(format!("new{n:05}")))?.write_all(&content)
-                })
-            }
-            FileOp::Readdir => repeat("readdir", SWEEPS, |_| {
-                let mut names = 0;
-                for entry in fs::read_dir(&many)? {
-                    entry?;
-                    names += 1;
-                }
-                found(names)
-            }),
-            FileOp::Find => repeat("find", SWEEPS, |_| {
-                let lines = lines_of(Command::new("find").arg(&many).args(["-type", "f"]))?;
-                found(lines)
-            }),
-            FileOp::Grep => repeat("grep -r", SWEEPS, |_| {
-                let lines = lines_of(Command::new("grep").args(["-r", "-l", "etcfs-bench"]).arg(&many))?;
-                found(lines)
-            }),
-        };
-        timed.map_err(|(op, error)| CliError::failed(format!("{op} in {}: {error}", self.root.display())))
-    }
+    let size = plan.value_size;
+    writeln!(anstream::stdout().lock(), "{:16} {bytes:.0} bytes a key with its value of {size}", "memory")?;
+    Ok(())
 }
 
-impl Drop for Playground {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.root) {
-            anstream::eprintln!("{} is left behind: {error}", self.root.display());
-        }
-    }
-}
-
-fn content(size: usize) -> Vec<u8> {
-    b"etcfs-bench ".iter().copied().cycle().take(size.max(12)).collect()
-}
-
-fn repeat(
-    op: &'static str,
-    calls: usize,
-    mut call: impl FnMut(usize) -> io::Result<()>,
-) -> Result<Timed, (&'static str, io::Error)> {
-    let mut latencies = latencies();
-    for number in 0..calls {
-        let begin = Instant::now();
-        call(number).map_err(|error| (op, error))?;
-        latencies.saturating_record(nanos(begin.elapsed()));
-    }
-    Ok(Timed { op, latencies })
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1)
-}
-
-fn lines_of(command: &mut Command) -> io::Result<usize> {
-    let output = command.stderr(Stdio::inherit()).output()?;
-    Ok(output.stdout.iter().filter(|byte| **byte == b'\n').count())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn two_directories_are_measured_and_left_empty() {
-        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        run(a.path(), b.path(), FilesPlan { files: 20, calls: 10, value_size: 64, json: true }).unwrap();
-        for dir in [a, b] {
-            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-        }
-    }
+fn print_json(line: &impl Serialize) -> Result<(), CliError> {
+    let line = serde_json::to_string(line).expect("numbers and names are JSON");
+    Ok(writeln!(anstream::stdout().lock(), "{line}")?)
 }

@@ -27,7 +27,13 @@ impl Process {
     /// The most memory it had resident, since the last [`Self::forget_peak`] if that was allowed.
     pub(crate) fn peak_bytes(self) -> io::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
-        peak_of(&status).ok_or_else(|| malformed("status"))
+        memory_of(&status, "VmHWM:").ok_or_else(|| malformed("status"))
+    }
+
+    /// The memory it has resident now.
+    pub(crate) fn resident_bytes(self) -> io::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        memory_of(&status, "VmRSS:").ok_or_else(|| malformed("status"))
     }
 
     /// Starts the peak anew where we are allowed to; else it is the process's whole life's.
@@ -50,8 +56,8 @@ fn ticks_of(stat: &str) -> Option<u64> {
     Some(user.parse::<u64>().ok()? + system.parse::<u64>().ok()?)
 }
 
-fn peak_of(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+fn memory_of(status: &str, field: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     line.split_ascii_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
@@ -68,6 +74,7 @@ mod tests {
     #[test]
     fn this_process_has_memory() {
         let me = Process::find(std::process::id()).unwrap();
+        assert!(me.resident_bytes().unwrap() > 1 << 16);
         assert!(me.peak_bytes().unwrap() > 1 << 16);
     }
 }

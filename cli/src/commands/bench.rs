@@ -85,19 +85,28 @@ enum BenchCommand {
         #[command(flatten)]
         plan: Plan,
     },
-    /// Measures a mount: stat, open-read-close, create-write-close, readdir, find, grep -r.
+    /// Measures a mount beside a trivial FUSE file system and a directory in memory.
     Fs {
         /// A directory of the mount
         dir: PathBuf,
-        /// The directory in memory to measure beside it
+        /// The directory in memory
         #[arg(long, default_value = "/dev/shm", value_name = "DIR")]
         beside: PathBuf,
-        /// Files in the directory that is listed and searched
+        /// Files in the directory that is listed and searched by grep
         #[arg(long, default_value_t = 10_000, value_name = "N")]
         files: usize,
-        /// Calls of each kind
+        /// Files in the tree that is searched by find
+        #[arg(long, default_value_t = 100_000, value_name = "N")]
+        tree: usize,
+        /// Calls of each kind in a round
         #[arg(long, default_value_t = 2_000, value_name = "N")]
         calls: usize,
+        /// Rounds of each kind
+        #[arg(long, default_value_t = 5, value_name = "N")]
+        rounds: usize,
+        /// Process ID of the mount, for its memory
+        #[arg(long, value_name = "PID")]
+        pid: Option<u32>,
         /// Bytes of a file
         #[arg(long, default_value_t = 256, value_name = "BYTES")]
         value_size: usize,
@@ -105,6 +114,9 @@ enum BenchCommand {
         #[arg(long)]
         json: bool,
     },
+    /// The trivial file system of `fs`, in a process of its own.
+    #[command(hide = true)]
+    Floor { point: PathBuf },
 }
 
 pub(crate) fn run(global: &Global, args: BenchArgs) -> Result<(), CliError> {
@@ -141,9 +153,11 @@ pub(crate) fn run(global: &Global, args: BenchArgs) -> Result<(), CliError> {
             let ops = if ops.is_empty() { Op::ALL.to_vec() } else { ops };
             on_one_thread(compare::run(sides, &plan, &ops, rounds))
         }
-        BenchCommand::Fs { dir, beside, files, calls, value_size, json } => {
-            files::run(&dir, &beside, FilesPlan { files, calls, value_size, json })
+        BenchCommand::Fs { dir, beside, files, tree, calls, rounds, value_size, pid, json } => {
+            let plan = FilesPlan { files, tree, calls, rounds, value_size, pid, json };
+            files::run(&dir, &beside, || connect::client(global), plan)
         }
+        BenchCommand::Floor { point } => Ok(files::serve_floor(&point)?),
     }
 }
 

@@ -1,6 +1,7 @@
 //! A server, a mount of it, and what a user does there.
 
 mod access;
+mod bench;
 mod changes;
 mod consistency;
 mod contract;
