@@ -8,6 +8,10 @@ check:
 test *names:
     tests/run {{names}}
 
+# Tests of the mount under Debian 12's own kernel (needs root and /dev/kvm).
+test-kernel *names:
+    tests/kernel {{names}}
+
 # Formats, and applies what clippy can.
 fix:
     cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
