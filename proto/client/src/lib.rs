@@ -28,6 +28,7 @@ mod lock;
 mod maintenance;
 mod task;
 mod tls;
+mod tree;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -44,6 +45,7 @@ pub use lock::Lock;
 pub use maintenance::{Maintenance, Snapshot};
 pub use tls::Tls;
 pub use tonic::Code;
+pub use tree::Tree;
 pub use watch::{BatchKind, WatchBatch, WatchState, WatchStream, Watcher};
 
 use crate::failover::Failover;
@@ -149,6 +151,11 @@ impl Client {
     /// Elections.
     pub fn election(&self) -> Election<'_> {
         Election::new(self)
+    }
+
+    /// Keys as a tree, where the server has that.
+    pub fn tree(&self) -> Tree<'_> {
+        Tree::new(self)
     }
 
     /// Status, hashes and alarms of the member that the client is connected to.
