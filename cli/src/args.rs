@@ -1,33 +1,63 @@
 //! What every command understands, and where defaults come from.
 //!
 //! A flag is taken from the command line, else from `ETCFS_<FLAG>`, else from
-//! `ETCDCTL_<FLAG>`. (etcdctl refuses a flag given both ways; here the command
-//! line wins.)
+//! `ETCDCTL_<FLAG>`, else from the context. (etcdctl refuses a flag given both
+//! ways; here the command line wins.) A context that the command line names
+//! comes before the variables, which may be another cluster's.
 
-use std::{ffi::OsString, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, CommandFactory, FromArgMatches};
+use clap::{Args, CommandFactory, FromArgMatches, parser::ValueSource};
 
 /// Parses a command line with [`Global`] in it; `variable` looks an environment variable up.
 pub(crate) fn parse<A: CommandFactory + FromArgMatches>(
     arguments: impl IntoIterator<Item = OsString>,
     variable: impl Fn(&str) -> Option<OsString>,
-) -> Result<A, clap::Error> {
+    context: &Settings,
+) -> Result<(A, Named), clap::Error> {
     let mut command = A::command();
+    let mut named = Named::default();
     for (flag, name) in GLOBAL_FLAGS {
-        let value = variable(&format!("ETCFS_{name}")).or_else(|| variable(&format!("ETCDCTL_{name}")));
-        if let Some(value) = value.and_then(|value| value.into_string().ok()) {
+        let of_variable = variable(&format!("ETCFS_{name}")).or_else(|| variable(&format!("ETCDCTL_{name}")));
+        let of_variable = of_variable.and_then(|value| value.into_string().ok());
+        named.servers |= of_variable.is_some() && NAMES_SERVERS.contains(&flag);
+        let of_context = context.values.get(flag).cloned();
+        let value = if context.named { of_context.or(of_variable) } else { of_variable.or(of_context) };
+        if let Some(value) = value {
             // clap keeps defaults for as long as the process lives, and so does this.
             let value: &'static str = value.leak();
             command = command.mut_arg(flag, |arg| arg.default_value(value));
         }
     }
     let mut matches = command.try_get_matches_from(arguments)?;
-    A::from_arg_matches_mut(&mut matches)
+    let typed = |flag| matches.value_source(flag) == Some(ValueSource::CommandLine);
+    named.context = typed("context");
+    named.servers |= NAMES_SERVERS.iter().any(|flag| typed(flag));
+    Ok((A::from_arg_matches_mut(&mut matches)?, named))
 }
 
+/// What a context sets, by clap's ids.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Settings {
+    pub(crate) values: BTreeMap<String, String>,
+    /// The command line named the context.
+    pub(crate) named: bool,
+}
+
+/// What was named on this command line, or in the environment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Named {
+    /// A context, on the command line.
+    pub(crate) context: bool,
+    /// Servers, either way.
+    pub(crate) servers: bool,
+}
+
+const NAMES_SERVERS: [&str; 2] = ["endpoints", "discovery_srv"];
+
 /// Flags with an environment variable: clap's id and the variable's name.
-const GLOBAL_FLAGS: [(&str, &str); 19] = [
+pub(crate) const GLOBAL_FLAGS: [(&str, &str); 21] = [
+    ("context", "CONTEXT"),
     ("endpoints", "ENDPOINTS"),
     ("discovery_srv", "DISCOVERY_SRV"),
     ("discovery_srv_name", "DISCOVERY_SRV_NAME"),
@@ -44,6 +74,7 @@ const GLOBAL_FLAGS: [(&str, &str); 19] = [
     ("insecure_skip_tls_verify", "INSECURE_SKIP_TLS_VERIFY"),
     ("user", "USER"),
     ("password", "PASSWORD"),
+    ("password_file", "PASSWORD_FILE"),
     ("write_out", "WRITE_OUT"),
     ("hex", "HEX"),
     ("debug", "DEBUG"),
@@ -53,6 +84,9 @@ const GLOBAL_FLAGS: [(&str, &str); 19] = [
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
+    /// A cluster by its name in the configuration file (see `etcfs context`)
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) context: Option<String>,
     /// Servers to talk to, separated by commas [env: ETCFS_ENDPOINTS or ETCDCTL_ENDPOINTS; so for all of these]
     #[arg(long, global = true, default_value = "127.0.0.1:2379", value_delimiter = ',', value_name = "LIST")]
     pub(crate) endpoints: Vec<String>,
@@ -82,12 +116,15 @@ pub(crate) struct Global {
     pub(crate) keepalive_timeout: Duration,
     #[command(flatten)]
     pub(crate) security: Security,
-    /// Output format: simple, fields, json, protobuf, table
-    #[arg(short = 'w', long, global = true, default_value = "simple", value_name = "FORMAT")]
-    pub(crate) write_out: String,
+    /// Output format: simple, fields, json, protobuf, table [default: simple, or table where a terminal reads one]
+    #[arg(short = 'w', long, global = true, value_name = "FORMAT", hide_default_value = true)]
+    pub(crate) write_out: Option<String>,
     /// Print keys and values as hexadecimal bytes
     #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     pub(crate) hex: bool,
+    /// Print control bytes of keys and values to a terminal too
+    #[arg(long, global = true)]
+    pub(crate) raw: bool,
     /// Tell on standard error what the client does
     #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     pub(crate) debug: bool,
@@ -117,6 +154,9 @@ pub(crate) struct Security {
     /// The password of --user; others see the command line
     #[arg(long, global = true, value_name = "PASSWORD", hide_default_value = true)]
     pub(crate) password: Option<String>,
+    /// A file whose first line is the password of --user; nobody else may read it
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
 }
 
 impl fmt::Debug for Security {
@@ -125,6 +165,44 @@ impl fmt::Debug for Security {
             .field("cacert", &self.cacert)
             .field("cert", &self.cert)
             .finish_non_exhaustive()
+    }
+}
+
+/// The same for the other cluster, where a command has two.
+#[derive(Args, Debug)]
+pub(crate) struct Destination {
+    /// CA certificates (PEM) whose destination is trusted; the system's if not given
+    #[arg(long, value_name = "FILE")]
+    dest_cacert: Option<PathBuf>,
+    /// Our certificate for the destination (PEM)
+    #[arg(long, value_name = "FILE")]
+    dest_cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE")]
+    dest_key: Option<PathBuf>,
+    /// Speak in clear to a destination without a scheme, where no certificate is given
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", hide_default_value = true)]
+    dest_insecure_transport: bool,
+    /// User at the destination; the password is asked for, or better read from ETCFS_DEST_PASSWORD
+    #[arg(long, value_name = "NAME[:PASSWORD]")]
+    dest_user: Option<String>,
+    /// The password of --dest-user; others see the command line
+    #[arg(long, value_name = "PASSWORD", env = "ETCFS_DEST_PASSWORD", hide_env_values = true)]
+    dest_password: Option<String>,
+}
+
+impl Destination {
+    pub(crate) fn security(&self) -> Security {
+        Security {
+            cacert: self.dest_cacert.clone(),
+            cert: self.dest_cert.clone(),
+            key: self.dest_key.clone(),
+            insecure_transport: self.dest_insecure_transport,
+            insecure_skip_tls_verify: false,
+            user: self.dest_user.clone(),
+            password: self.dest_password.clone(),
+            password_file: None,
+        }
     }
 }
 
@@ -154,7 +232,24 @@ mod tests {
     fn endpoints(arguments: &[&str], variables: &[(&str, &str)]) -> Vec<String> {
         let lookup =
             |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| OsString::from(value));
-        parse::<Line>(arguments.iter().map(OsString::from), lookup).unwrap().global.endpoints
+        let none = Settings::default();
+        parse::<Line>(arguments.iter().map(OsString::from), lookup, &none).unwrap().0.global.endpoints
+    }
+
+    #[test]
+    fn a_context_comes_last_unless_it_is_named() {
+        let of = |arguments: &[&str], named: bool| {
+            let values =
+                [("endpoints", "x:1"), ("user", "u")].map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+            let lookup = |name: &str| (name == "ETCDCTL_ENDPOINTS").then(|| OsString::from("e:1"));
+            let context = Settings { values, named };
+            let (line, said) = parse::<Line>(arguments.iter().map(OsString::from), lookup, &context).unwrap();
+            assert_eq!(line.global.security.user.as_deref(), Some("u"));
+            (line.global.endpoints.join(","), said.servers, said.context)
+        };
+        assert_eq!(of(&["etcfs"], false), ("e:1".into(), true, false));
+        assert_eq!(of(&["etcfs", "--context", "c"], true), ("x:1".into(), true, true));
+        assert_eq!(of(&["etcfs", "--endpoints", "a:1"], true), ("a:1".into(), true, false));
     }
 
     #[test]

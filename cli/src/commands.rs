@@ -6,11 +6,13 @@ pub(crate) mod bench;
 pub(crate) mod check;
 pub(crate) mod compaction;
 pub(crate) mod completion;
+pub(crate) mod context;
 pub(crate) mod cp;
 pub(crate) mod defrag;
 pub(crate) mod del;
 pub(crate) mod diff;
 pub(crate) mod doctor;
+pub(crate) mod downgrade;
 pub(crate) mod edit;
 pub(crate) mod elect;
 pub(crate) mod endpoint;
@@ -23,6 +25,7 @@ pub(crate) mod lock;
 pub(crate) mod ls;
 pub(crate) mod make_mirror;
 pub(crate) mod member;
+pub(crate) mod migrate;
 pub(crate) mod mount;
 pub(crate) mod move_leader;
 pub(crate) mod mv;
@@ -32,6 +35,7 @@ pub(crate) mod restore;
 pub(crate) mod role;
 pub(crate) mod run;
 pub(crate) mod snapshot;
+pub(crate) mod top;
 pub(crate) mod tree;
 pub(crate) mod txn;
 pub(crate) mod umount;
@@ -41,11 +45,15 @@ pub(crate) mod version;
 pub(crate) mod watch;
 pub(crate) mod whoami;
 
-use std::process::ExitCode;
+use std::{env, ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{args::Global, connect, error::CliError};
+use crate::{
+    args::{self, Global, Settings},
+    connect, contexts,
+    error::{self, CliError},
+};
 
 /// The command line of etcfs: an etcd-compatible cluster and its file system.
 #[derive(Debug, Parser)]
@@ -91,6 +99,9 @@ enum Command {
     Defrag(defrag::DefragArgs),
     Snapshot(snapshot::SnapshotArgs),
     MakeMirror(make_mirror::MakeMirrorArgs),
+    Migrate(migrate::MigrateArgs),
+    Downgrade(downgrade::DowngradeArgs),
+    Top(top::TopArgs),
     Doctor(doctor::DoctorArgs),
     Check(check::CheckArgs),
     Auth(auth::AuthArgs),
@@ -98,6 +109,7 @@ enum Command {
     Role(role::RoleArgs),
     Whoami(whoami::WhoamiArgs),
     Bench(bench::BenchArgs),
+    Context(context::ContextArgs),
     Completion(completion::CompletionArgs),
     Version(version::VersionArgs),
     /// Runs one part of `up`; not for people.
@@ -105,8 +117,41 @@ enum Command {
     UpChild(up::child::ChildArgs),
 }
 
+impl Arguments {
+    /// Reads a command line, with what environment and context add to it.
+    pub(crate) fn read(line: impl IntoIterator<Item = OsString>) -> Result<Self, Unread> {
+        let line: Vec<OsString> = line.into_iter().collect();
+        let parse = |context: &Settings| {
+            let parsed = args::parse::<Self>(line.clone(), |name| env::var_os(name), context);
+            parsed.map_err(Unread::Refused)
+        };
+        let (arguments, named) = parse(&Settings::default())?;
+        if !arguments.command.asks_servers() {
+            return Ok(arguments);
+        }
+        let context = contexts::chosen(&arguments.global, named).map_err(Unread::Failed)?;
+        if context.values.is_empty() { Ok(arguments) } else { Ok(parse(&context)?.0) }
+    }
+}
+
+/// A command line that is not carried out.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    /// clap has the words for it, be they those that were asked for.
+    Refused(clap::Error),
+    Failed(CliError),
+}
+
+impl Unread {
+    pub(crate) fn report(self) -> ExitCode {
+        match self {
+            Self::Refused(refused) => error::refused(&refused),
+            Self::Failed(error) => error.report(),
+        }
+    }
+}
+
 impl Command {
-    /// True for what is done with the servers that the global options name.
     fn asks_servers(&self) -> bool {
         !matches!(
             self,
@@ -115,6 +160,7 @@ impl Command {
                 | Self::Mount(_)
                 | Self::Umount(_)
                 | Self::Completion(_)
+                | Self::Context(_)
                 | Self::Version(_)
         )
     }
@@ -158,6 +204,10 @@ pub(crate) fn run(Arguments { mut global, command }: Arguments) -> Result<ExitCo
         Command::Endpoint(args) => wait(endpoint::run(&global, args)),
         Command::Member(args) => wait(member::run(&global, args)),
         Command::MoveLeader(args) => wait(move_leader::run(&global, &args)),
+        Command::Migrate(args) => wait(migrate::run(&global, args)),
+        Command::Downgrade(args) => wait(downgrade::run(&global, args)),
+        Command::Top(args) => wait(top::run(&global, args)),
+        Command::Context(args) => context::run(args),
         Command::Alarm(args) => wait(alarm::run(&global, args)),
         Command::Defrag(args) => wait(defrag::run(&global, &args)),
         Command::Snapshot(args) => wait(snapshot::run(&global, args)),
@@ -167,10 +217,7 @@ pub(crate) fn run(Arguments { mut global, command }: Arguments) -> Result<ExitCo
         Command::User(args) => wait(user::run(&global, args)),
         Command::Role(args) => wait(role::run(&global, args)),
         Command::Whoami(args) => wait(whoami::run(&global, args)),
-        Command::Completion(args) => {
-            completion::run(&args);
-            Ok(())
-        }
+        Command::Completion(args) => completion::run(&args),
         Command::Check(args) => check::run(&global, args),
         Command::Version(args) => version::run(&args),
         Command::Bench(args) => bench::run(&global, args),
@@ -196,6 +243,37 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Arguments::command().debug_assert();
+    }
+
+    /// Every command shows how it is used, by a line that it takes.
+    #[test]
+    fn every_help_text_has_an_example_that_is_right() {
+        let mut root = Arguments::command();
+        root.build();
+        let mut todo: Vec<_> = root.get_subcommands().filter(|inner| !inner.is_hide_set()).collect();
+        let mut seen = 0;
+        while let Some(command) = todo.pop() {
+            let inner: Vec<_> =
+                command.get_subcommands().filter(|inner| inner.get_name() != "help").collect();
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = help.lines().next().and_then(|line| line.strip_prefix("Example: "));
+            if inner.is_empty() && command.get_name() != "help" {
+                let name = command.get_bin_name().unwrap_or_default();
+                let example = example.unwrap_or_else(|| panic!("{name} --help has no example"));
+                assert!(example.contains(name.trim_start_matches("etcfs ")), "{name}: {example}");
+                seen += 1;
+            }
+            if let Some(at) = example.and_then(|example| example.find("etcfs ").map(|at| &example[at..])) {
+                let line = at.trim_end_matches(')');
+                let words = crate::words::split(line).expect("words");
+                let words = words.into_iter().map(|word| String::from_utf8(word).expect("text"));
+                Arguments::command()
+                    .try_get_matches_from(words)
+                    .unwrap_or_else(|refused| panic!("{line}: {refused}"));
+            }
+            todo.extend(inner);
+        }
+        assert!(seen > 60, "{seen}");
     }
 
     /// One that has would hide the other, and be read as what it is not: so once `history KEY`.

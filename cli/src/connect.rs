@@ -1,5 +1,7 @@
 //! From the global flags to a client.
 
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
 use etcfs_client::{Client, Config, Credentials, Discovery, Tls};
 use etcfs_proto::etcdserverpb::MemberListRequest;
 
@@ -39,16 +41,47 @@ pub(crate) fn foreign(
     security: &Security,
     endpoints: Vec<String>,
 ) -> Result<Client, CliError> {
-    let config = Config {
+    let credentials = credentials(security)?;
+    Ok(Client::connect(Config { credentials, ..config(global, security, endpoints)? })?)
+}
+
+/// The metrics of one endpoint, for which nobody has to log in.
+pub(crate) async fn metrics(global: &Global, endpoint: &str) -> Result<Metrics, CliError> {
+    let page = etcfs_client::metrics(&config(global, &global.security, vec![endpoint.to_owned()])?).await?;
+    Ok(Metrics { page })
+}
+
+/// A page of metrics.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Metrics {
+    page: String,
+}
+
+impl Metrics {
+    #[cfg(test)]
+    pub(crate) fn of(page: String) -> Self {
+        Self { page }
+    }
+
+    /// The first of these that is there, without labels.
+    pub(crate) fn value(&self, names: &[&str]) -> Option<f64> {
+        names.iter().find_map(|name| {
+            let line = self.page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+            line.trim().parse().ok()
+        })
+    }
+}
+
+fn config(global: &Global, security: &Security, endpoints: Vec<String>) -> Result<Config, CliError> {
+    Ok(Config {
         tls: tls(security, &endpoints)?,
-        credentials: credentials(security)?,
+        credentials: None,
         endpoints,
         connect_timeout: global.dial_timeout,
         request_timeout: global.command_timeout,
         keepalive_interval: global.keepalive_time,
         keepalive_timeout: global.keepalive_timeout,
-    };
-    Ok(Client::connect(config)?)
+    })
 }
 
 /// Where each member of the cluster says that clients reach it.
@@ -80,6 +113,7 @@ fn credentials(security: &Security) -> Result<Option<Credentials>, CliError> {
         // With a password of its own, the name may have a colon.
         (_, Some(password)) => (user.as_str(), password.clone()),
         (Some((user, password)), None) => (user, password.to_owned()),
+        (None, None) if let Some(file) = &security.password_file => (user.as_str(), password_of(file)?),
         (None, None) => {
             let asked = rpassword::prompt_password("Password: ");
             let no_terminal = |error| CliError::arguments(format!("no password can be asked for: {error}"));
@@ -89,9 +123,39 @@ fn credentials(security: &Security) -> Result<Option<Credentials>, CliError> {
     Ok(Some(Credentials { user: user.to_owned(), password }))
 }
 
+/// The first line of a file that nobody else may read.
+fn password_of(path: &Path) -> Result<String, CliError> {
+    let failed = |why: &dyn std::fmt::Display| CliError::arguments(format!("{}: {why}", path.display()));
+    let mode = fs::metadata(path).map_err(|error| failed(&error))?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(failed(&"others may read the password").hint(format!("chmod 600 {}", path.display())));
+    }
+    let text = fs::read_to_string(path).map_err(|error| failed(&error))?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_metric_is_found_by_its_whole_name() {
+        let page = "# HELP a_total x\na_total_more 1\na_total{l=\"x\"} 2\na_total 3\nb 1.5e+07\n".to_owned();
+        let metrics = Metrics { page };
+        assert_eq!(metrics.value(&["none", "a_total"]), Some(3.0));
+        assert_eq!(metrics.value(&["b"]), Some(15e6));
+        assert_eq!(metrics.value(&["c"]), None);
+    }
+
+    #[test]
+    fn a_password_that_others_may_read_is_not_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "secret\nmore").unwrap();
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(password_of(file.path()).unwrap_err().message().contains("others may read"));
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(password_of(file.path()).unwrap(), "secret");
+    }
 
     fn security() -> Security {
         Security {
@@ -102,6 +166,7 @@ mod tests {
             insecure_skip_tls_verify: false,
             user: None,
             password: None,
+            password_file: None,
         }
     }
 

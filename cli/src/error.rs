@@ -83,9 +83,9 @@ impl CliError {
     /// Says it on standard error and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         if self.kind != Kind::BrokenPipe {
-            anstream::eprintln!("Error: {}", self.message);
+            anstream::eprintln!("\x1b[1;31mError:\x1b[0m {}", self.message);
             if let Some(hint) = &self.hint {
-                anstream::eprintln!("Hint: {hint}");
+                anstream::eprintln!("\x1b[1mHint:\x1b[0m {hint}");
             }
         }
         ExitCode::from(self.kind.exit_code())

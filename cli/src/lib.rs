@@ -1,8 +1,9 @@
 //! The command line of the cluster and its file system.
 //!
 //! [`args`] has the flags of every command, [`commands`] one file for each
-//! command, [`output`] one for each format, [`connect`] makes the client,
-//! [`error`] turns what went wrong into a message, a hint and an exit code.
+//! command, [`output`] one for each format, [`contexts`] the named clusters,
+//! [`connect`] makes the client, [`error`] turns what went wrong into a
+//! message, a hint and an exit code.
 //!
 //! Flags, output and exit codes are etcdctl's (3.6's where it is known to
 //! differ), so that scripts written for it go on working. It must not know
@@ -13,6 +14,7 @@ mod args;
 mod bench;
 mod commands;
 mod connect;
+mod contexts;
 mod error;
 mod files;
 mod output;
@@ -27,13 +29,11 @@ use std::process::ExitCode;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let arguments =
-        match args::parse::<commands::Arguments>(std::env::args_os(), |name| std::env::var_os(name)) {
-            Ok(arguments) => arguments,
-            Err(refused) => return error::refused(&refused),
-        };
-    match commands::run(arguments) {
-        Ok(code) => code,
-        Err(error) => error.report(),
+    if commands::completion::answer() {
+        return ExitCode::SUCCESS;
+    }
+    match commands::Arguments::read(std::env::args_os()) {
+        Ok(arguments) => commands::run(arguments).unwrap_or_else(|error| error.report()),
+        Err(unread) => unread.report(),
     }
 }

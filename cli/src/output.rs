@@ -48,8 +48,11 @@ pub(crate) enum Format {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
     pub(crate) format: Format,
+    /// A person reads it, who has not said how.
+    prefers_table: bool,
     hex: bool,
-    to_terminal: bool,
+    escapes: bool,
+    colours: bool,
 }
 
 /// How one endpoint is.
@@ -75,7 +78,7 @@ type Out<'a> = io::StdoutLock<'a>;
 
 impl Output {
     pub(crate) fn new(global: &Global) -> Result<Self, CliError> {
-        let format = match global.write_out.as_str() {
+        let format = match global.write_out.as_deref().unwrap_or("simple") {
             "simple" => Format::Simple,
             "fields" => Format::Fields,
             "json" => Format::Json,
@@ -83,7 +86,26 @@ impl Output {
             "table" => Format::Table,
             _ => return Err(CliError::new(Kind::Feature, "unsupported output format")),
         };
-        Ok(Self { format, hex: global.hex, to_terminal: io::stdout().is_terminal() })
+        let to_terminal = io::stdout().is_terminal();
+        let prefers_table = to_terminal && global.write_out.is_none();
+        Ok(Self {
+            format,
+            prefers_table,
+            hex: global.hex,
+            escapes: to_terminal && !global.raw,
+            colours: to_terminal,
+        })
+    }
+
+    /// The format where there is a table.
+    fn tabular(self) -> Format {
+        if self.prefers_table { Format::Table } else { self.format }
+    }
+
+    /// A name that stands for more, on a terminal in bold blue as ls(1) has directories.
+    pub(crate) fn directory(self, name: &[u8]) -> Vec<u8> {
+        let name = self.key(name);
+        if self.colours { [b"\x1b[1;34m", &name[..], b"\x1b[0m"].concat() } else { name }
     }
 
     pub(crate) fn put(self, answer: &PutResponse) -> Result<(), CliError> {
@@ -250,7 +272,7 @@ impl Output {
 
     pub(crate) fn endpoint_status(self, statuses: &[(String, StatusResponse)]) -> Result<(), CliError> {
         let mut out = io::stdout().lock();
-        match self.format {
+        match self.tabular() {
             Format::Simple => simple::endpoint_status(&mut out, statuses)?,
             Format::Fields => fields::endpoint_status(&mut out, statuses)?,
             Format::Json => json::line(&mut out, &json::endpoint_status(statuses))?,
@@ -262,7 +284,7 @@ impl Output {
 
     pub(crate) fn snapshot_status(self, status: &SnapshotStatus) -> Result<(), CliError> {
         let mut out = io::stdout().lock();
-        match self.format {
+        match self.tabular() {
             Format::Simple => simple::snapshot_status(&mut out, status)?,
             Format::Fields => fields::snapshot_status(&mut out, status)?,
             Format::Json => json::line(&mut out, &json::snapshot_status(status))?,
@@ -274,7 +296,7 @@ impl Output {
 
     pub(crate) fn endpoint_health(self, healths: &[Health]) -> Result<(), CliError> {
         let mut out = io::stdout().lock();
-        match self.format {
+        match self.tabular() {
             Format::Simple => simple::endpoint_health(&mut out, healths)?,
             Format::Fields => fields::endpoint_health(&mut out, healths)?,
             Format::Json => json::line(&mut out, &json::endpoint_health(healths))?,
@@ -286,7 +308,7 @@ impl Output {
 
     pub(crate) fn endpoint_hash(self, hashes: &[(String, HashKvResponse)]) -> Result<(), CliError> {
         let mut out = io::stdout().lock();
-        match self.format {
+        match self.tabular() {
             Format::Simple => simple::endpoint_hash(&mut out, hashes)?,
             Format::Fields => fields::endpoint_hash(&mut out, hashes)?,
             Format::Json => json::line(&mut out, &json::endpoint_hash(hashes))?,
@@ -344,7 +366,7 @@ impl Output {
     fn shown(self, bytes: &[u8], keep_lines: bool) -> Vec<u8> {
         if self.hex {
             words::hex(bytes).into_bytes()
-        } else if self.to_terminal {
+        } else if self.escapes {
             words::harmless(bytes, keep_lines).into_bytes()
         } else {
             bytes.to_vec()

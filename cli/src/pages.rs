@@ -10,9 +10,12 @@ use etcfs_proto::{
 
 use crate::error::CliError;
 
-/// Keys of a page without values, and with: a value may have more than a megabyte.
+/// Keys of a page, at most.
 const KEYS: i64 = 1000;
+/// With values at first, and at least: a value may have more than a megabyte.
 const PAIRS: i64 = 16;
+/// What a page with values is to have, going by the one before.
+const PAGE_BYTES: usize = 1024 * 1024;
 
 /// The pages of a range that are still to be read.
 #[derive(Debug)]
@@ -22,6 +25,7 @@ pub(crate) struct Pages<'a> {
     start: Option<Bytes>,
     end: Bytes,
     keys_only: bool,
+    limit: i64,
     /// 0 until the first page has told it.
     revision: i64,
 }
@@ -31,7 +35,19 @@ impl<'a> Pages<'a> {
     pub(crate) fn of(client: &'a Client, prefix: &Bytes, keys_only: bool, revision: i64) -> Self {
         // No request can name the empty key; the smallest that there is has one byte.
         let start = if prefix.is_empty() { Bytes::from_static(b"\0") } else { prefix.clone() };
-        Self { client, start: Some(start), end: prefix_end(prefix), keys_only, revision }
+        Self::between(client, start, prefix_end(prefix), keys_only, revision)
+    }
+
+    /// All keys from `start` up to but without `end`, as in a request.
+    pub(crate) fn between(
+        client: &'a Client,
+        start: Bytes,
+        end: Bytes,
+        keys_only: bool,
+        revision: i64,
+    ) -> Self {
+        let limit = if keys_only { KEYS } else { PAIRS };
+        Self { client, start: Some(start), end, keys_only, limit, revision }
     }
 
     /// The next page; none at the end.
@@ -40,7 +56,7 @@ impl<'a> Pages<'a> {
         let request = RangeRequest {
             key: start,
             range_end: self.end.clone(),
-            limit: if self.keys_only { KEYS } else { PAIRS },
+            limit: self.limit,
             keys_only: self.keys_only,
             revision: self.revision,
             ..RangeRequest::default()
@@ -48,6 +64,9 @@ impl<'a> Pages<'a> {
         let answer = self.client.kv().range(request).await?;
         if self.revision == 0 {
             self.revision = answer.header.unwrap_or_default().revision;
+        }
+        if !self.keys_only {
+            self.limit = next_limit(&answer.kvs);
         }
         if answer.more
             && let Some(last) = answer.kvs.last()
@@ -70,6 +89,13 @@ impl<'a> Pages<'a> {
     }
 }
 
+/// How many pairs make a page, if they are like these.
+fn next_limit(page: &[KeyValue]) -> i64 {
+    let bytes: usize = page.iter().map(|kv| kv.key.len() + kv.value.len()).sum();
+    let pairs = PAGE_BYTES * page.len() / bytes.max(1);
+    i64::try_from(pairs).unwrap_or(KEYS).clamp(PAIRS, KEYS)
+}
+
 /// A prefix as a directory: with a slash at its end, unless it is empty.
 pub(crate) fn directory(prefix: Bytes) -> Bytes {
     if prefix.is_empty() || prefix.ends_with(b"/") {
@@ -87,6 +113,15 @@ pub(crate) async fn get(client: &Client, key: &Bytes, revision: i64) -> Result<O
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_of_small_values_are_long() {
+        let page = |bytes: usize| vec![KeyValue { value: vec![0; bytes].into(), ..KeyValue::default() }; 16];
+        assert_eq!(next_limit(&page(10)), KEYS);
+        assert_eq!(next_limit(&page(10_000)), 104);
+        assert_eq!(next_limit(&page(1_000_000)), PAIRS);
+        assert_eq!(next_limit(&[]), PAIRS);
+    }
 
     #[test]
     fn a_directory_ends_with_a_slash() {

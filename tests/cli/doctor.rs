@@ -53,3 +53,42 @@ fn a_load_is_checked_and_leaves_nothing_behind() {
         assert_eq!(server.api().value("/etcdctl-check-perf/mine").as_deref(), Some("x"));
     }
 }
+
+#[test]
+fn memory_for_many_keys_is_told_and_nothing_left_behind() {
+    for kind in [Kind::Etcfs, Kind::Etcd] {
+        let server = Server::start(kind);
+        let client = Client::etcfs(&server.endpoint());
+        let told = client.run(["check", "datascale", "--load=s", "--auto-compact"]).ok();
+        let first = "Start data scale check for work load [10000 key-value pairs, 1024 bytes per key-value, 50 concurrent clients].";
+        assert_eq!(told.lines().next(), Some(first));
+        let megabytes: f64 = told
+            .lines()
+            .find_map(|line| {
+                line.strip_prefix("PASS: Approximate system memory used : ")?.strip_suffix(" MB.")
+            })
+            .and_then(|number| number.parse().ok())
+            .expect("a number");
+        assert!(megabytes > 1.0, "{told}");
+        assert!(server.api().all("/etcdctl-check-datascale/").is_empty());
+        server.api().set("/etcdctl-check-datascale/mine", "x");
+        assert_eq!(client.run(["check", "datascale"]).code, 3);
+    }
+}
+
+/// As etcdctl 3.6 has it; Debian's is older and can't be asked.
+#[test]
+fn a_downgrade_is_asked_for_and_taken_back() {
+    let server = Server::start(Kind::Etcfs);
+    let client = Client::etcfs(&server.endpoint());
+    let run = |line: &str| client.run(line.split(' '));
+    assert_eq!(run("downgrade validate 3.5.0").ok(), "Downgrade validate success, cluster version 3.6.0\n");
+    assert_eq!(run("downgrade enable 3.5").ok(), "Downgrade enable success, cluster version 3.6.0\n");
+    assert!(run("downgrade enable 3.5").failed().contains("downgrade job in progress"));
+    assert_eq!(run("downgrade cancel").ok(), "Downgrade cancel success, cluster version 3.6.0\n");
+    assert!(run("downgrade cancel").failed().contains("no inflight downgrade job"));
+    assert!(run("downgrade validate 3.4.0").failed().contains("invalid downgrade target version"));
+    assert!(run("downgrade validate x").failed().contains("wrong downgrade target version format"));
+    assert_eq!(run("downgrade validate").code, 128);
+    assert_eq!(run("downgrade enable").code, 128);
+}

@@ -18,13 +18,19 @@ macro_rules! on_both {
 }
 
 mod alike;
+mod bench;
 mod cluster;
+mod completion;
+mod context;
 mod doctor;
 mod files;
 mod keys;
+mod migrate;
 mod mirror;
 mod run;
 mod script;
+mod terminal;
+mod top;
 mod turns;
 mod tutorial;
 mod up;

@@ -2,6 +2,7 @@
 //! print the same and fail where the other fails.
 //!
 //! Ids, which no two servers share, are masked. Of a failure the exit code counts and not the words: ours say more.
+//! In the end both servers have the same keys. What differs on purpose stands under STANDARDS in etcfs(1).
 
 use etcfs_tests::{
     command::Client,
@@ -52,6 +53,17 @@ fn check(kind: Kind, script: &[&str]) {
             assert_eq!(masked(&our_output, &ours), masked(&their_output, &theirs), "`{line}` prints");
         }
     }
+    assert_eq!(key_space(&ours), key_space(&theirs), "the keys in the end");
+}
+
+/// All that a server holds, a line a key, but for the ids of leases.
+fn key_space(server: &Server) -> Vec<String> {
+    let shown = |kv: &etcfs_proto::mvccpb::KeyValue| {
+        let (created, changed, version, leased) =
+            (kv.create_revision, kv.mod_revision, kv.version, kv.lease != 0);
+        format!("{:?} = {:?} {created} {changed} {version} {leased}", kv.key, kv.value)
+    };
+    server.api().all("").iter().map(shown).collect()
 }
 
 macro_rules! scripts {
@@ -66,10 +78,62 @@ macro_rules! scripts {
                 fn on_etcd() { check(Kind::Etcd, &$script) }
             }
         )*
+
+        #[test]
+        fn there_are_as_many_as_were_promised() {
+            let invocations = 0 $(+ $script.len())*;
+            assert!(invocations >= 150, "{invocations}");
+        }
     };
 }
 
 scripts! {
+    keys_are_put: [
+        "put a 1", "put b 2", "put c/1 x", "put c/2 y", "put d", "put e < typed", "put", "put a b c", "put a 2 --prev-kv",
+        "put a 3 --prev-kv -w json", "put a 4 --prev-kv -w fields", "put new --ignore-value", "put a --ignore-value",
+        "put a 5 --ignore-lease", "put new 1 --ignore-lease", "put a 6 --ignore-value", "put k v --lease=1234",
+        "put k v --lease=zz", "put k v -w nonsense", "put k v --nonsense", "put -- -k -v", "put '' x", "put k ''",
+    ];
+    keys_are_read: [
+        "put a 1", "put b 2", "put c/1 z", "put c/2 y", "put c/3 x", "put a 2", "get a", "get nothing", "get", "get a b c",
+        "get a c", "get a c/2 -w json", "get a -w json", "get a -w fields", "get a --hex", "get a --print-value-only",
+        "get --prefix c/", "get --prefix c/ --keys-only", "get --prefix c/ --print-value-only", "get --from-key b",
+        "get --prefix ''", "get --prefix '' --keys-only", "get --prefix '' --limit=2 -w json",
+        "get --prefix c/ --sort-by=VALUE", "get --prefix c/ --sort-by=VALUE --order=DESCEND",
+        "get --prefix '' --sort-by=MODIFY", "get --prefix '' --sort-by=CREATE --order=DESCEND",
+        "get --prefix '' --sort-by=VERSION", "get --prefix '' --sort-by=KEY --order=DESCEND", "get a --sort-by=NONSENSE",
+        "get a --order=SIDEWAYS", "get a --rev=2", "get a --rev=9999", "get a --rev=x", "get a --consistency=s",
+        "get a --consistency=x", "get a --prefix --from-key", "get a -w table", "get a -w nonsense", "get a --nonsense",
+        "get --prefix '' --count-only -w json", "get a --keys-only -w json", "get --prefix=false c/", "get a b --from-key",
+    ];
+    keys_are_deleted: [
+        "put a 1", "put b 2", "put c/1 x", "put c/2 y", "put c/3 y", "put z 9", "del nothing", "del c/1", "del c/2 --prev-kv",
+        "del --prefix c/ -w json", "del a --prev-kv -w json", "del a c -w fields", "del --from-key y", "del",
+        "del a --prefix --from-key", "del a b c", "del a -w table", "get --prefix ''",
+    ];
+    transactions_are_taken_from_standard_input: [
+        "put a 1",
+        "txn < mod(\"a\") > \"0\"\n\nput t 1\nget t\n\nput t 2\n",
+        "txn < value(\"a\") = \"2\"\n\nput t 3\n\nput t 4\nget --prefix t\n",
+        "txn -w json < create(\"none\") = \"0\"\n\nput none 1\n\nget none\n",
+        "txn -w fields < ver(\"a\") = \"1\"\n\ndel a\n\nget a\n",
+        "txn < \n\nput u 1\n\n", "txn < nonsense\n\n\n", "txn < mod(\"a\") ? \"0\"\n\n\n",
+        "txn < \n\nput u 1\nput u 2\n\n", "txn < lease(\"a\") = \"0\"\n\nput lt 1\n\n", "txn words",
+    ];
+    leases_are_asked_for: [
+        "lease grant 600", "lease grant", "lease grant x", "lease list", "lease list -w json", "lease timetolive 1234",
+        "lease timetolive zz", "lease timetolive", "lease revoke 1234", "lease revoke zz", "lease revoke",
+        "lease keep-alive --once 1234", "lease keep-alive", "lease keep-alive zz", "lease", "lease nonsense",
+    ];
+    history_is_given_up: [
+        "put a 1", "put a 2", "put a 3", "put a 4", "compaction 3", "compaction 3", "compaction 9999", "compaction x",
+        "compaction", "get a --rev=2", "get a --rev=4", "compaction 4 --physical", "compaction 5 6", "get a",
+    ];
+    what_is_not_understood_is_refused: [
+        "nonsense", "--nonsense get a", "endpoint nonsense", "alarm nonsense", "member nonsense", "watch", "watch a b c",
+        "snapshot save", "make-mirror", "auth nonsense", "user nonsense", "role nonsense", "check nonsense", "defrag",
+        "move-leader 1 2", "elect a b c",
+    ];
     roles_are_made_and_shown: [
         "role add r1", "role add r1", "role add r2 -w json", "role add r3 -w fields", "role add",
         "role grant-permission r1 readwrite a b", "role grant-permission r1 read /x/ --prefix",

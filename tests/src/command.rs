@@ -140,9 +140,18 @@ pub struct Followed {
 
 impl Followed {
     pub fn start(command: &mut Command) -> Self {
+        Self::start_on(command, Stdio::null())
+    }
+
+    /// The same with a standard input to [`Self::type_in`].
+    pub fn start_with_input(command: &mut Command) -> Self {
+        Self::start_on(command, Stdio::piped())
+    }
+
+    fn start_on(command: &mut Command, stdin: Stdio) -> Self {
         let shown = format!("{command:?}");
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()
@@ -166,6 +175,13 @@ impl Followed {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Types something.
+    #[track_caller]
+    pub fn type_in(&mut self, text: &str) {
+        let stdin = self.child.stdin.as_mut().expect("it was started with an input");
+        stdin.write_all(text.as_bytes()).and_then(|()| stdin.flush()).expect("it reads");
     }
 
     /// The next line.

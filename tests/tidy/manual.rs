@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, process::Command};
 
 use etcfs_tests::{binary, command};
 
-use crate::{none, root};
+use crate::{files, none, root};
 
 /// Flags that every command has.
 const EVERYWHERE: [&str; 2] = ["help", "version"];
@@ -38,6 +38,74 @@ fn every_flag_and_command_of_etcfs_stands_in_its_manual() {
     }
     none(breaches);
     compare(&all, "etcfs.1");
+}
+
+/// Each command, by its words; those that only hold others are left out.
+fn all_commands() -> Vec<Vec<String>> {
+    let mut leaves = Vec::new();
+    let mut todo = vec![vec![]];
+    while let Some(words) = todo.pop() {
+        let inner = commands(&help(&binary::etcfs(), &words));
+        if inner.is_empty() {
+            leaves.push(words.clone());
+        }
+        todo.extend(inner.into_iter().map(|name| words.iter().cloned().chain([name]).collect()));
+    }
+    leaves
+}
+
+#[test]
+fn every_command_has_an_example_and_a_test() {
+    let tests: Vec<String> = files::code()
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("tests/") && !name.starts_with("tests/tidy/"))
+        .map(|(_, text)| text)
+        .collect();
+    let mut breaches = Vec::new();
+    for words in all_commands() {
+        let (line, list) = (words.join(" "), words.join("\", \""));
+        // In one string, behind its quote or behind other words; or word by word.
+        let forms = [
+            format!("\"{line}\""),
+            format!("\"{line} "),
+            format!("etcfs {line}"),
+            format!("\"{list}\""),
+            format!(" {line} "),
+        ];
+        let forms = if words.len() > 1 { &forms[..] } else { &forms[..4] };
+        if !tests.iter().any(|text| forms.iter().any(|form| text.contains(form))) {
+            breaches.push(format!("no test runs etcfs {line}"));
+        }
+        if !help(&binary::etcfs(), &words).contains("Example: ") {
+            breaches.push(format!("etcfs {line} --help has no example"));
+        }
+    }
+    none(breaches);
+}
+
+#[test]
+fn every_command_of_the_manual_is_one() {
+    let mut breaches = Vec::new();
+    let root = commands(&help(&binary::etcfs(), &[]));
+    for line in page("etcfs.1").lines().filter_map(|line| line.strip_prefix(".It Cm ")) {
+        let words: Vec<String> =
+            line.split(' ').take_while(|word| !is_macro(word)).map(str::to_owned).collect();
+        let (first, rest) = words.split_first().expect("a command has a name");
+        let known = first == "help"
+            || root.contains(first)
+                && rest.first().is_none_or(|second| {
+                    commands(&help(&binary::etcfs(), std::slice::from_ref(first))).contains(second)
+                });
+        if !known {
+            breaches.push(format!("man/etcfs.1 has a command that the binary has not: {}", words.join(" ")));
+        }
+    }
+    none(breaches);
+}
+
+/// mdoc's macros begin with a capital, commands do not.
+fn is_macro(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_uppercase()) || word == "|"
 }
 
 #[track_caller]

@@ -91,6 +91,7 @@ pub(crate) const CLI: &[Module] = &[
     // `args` is the flags that all commands share; each command's own are with it.
     module("args", &[]),
     module("connect", &["args", "error"]),
+    module("contexts", &["args", "error"]),
     module("output", &["args", "error", "words"]),
     module("error", &[]),
     module("words", &[]),

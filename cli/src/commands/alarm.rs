@@ -15,8 +15,10 @@ pub(crate) struct AlarmArgs {
 #[derive(Clone, Copy, Debug, Subcommand)]
 enum AlarmCommand {
     /// Lists the alarms that stand.
+    #[command(after_help = "Example: etcfs alarm list")]
     List,
     /// Clears all alarms, and prints those that it cleared.
+    #[command(after_help = "Example: etcfs alarm disarm")]
     Disarm,
 }
 

@@ -19,10 +19,13 @@ pub(crate) struct AuthArgs {
 #[derive(Clone, Copy, Debug, Subcommand)]
 enum AuthCommand {
     /// From now on every client has to name a user. Needs the user root.
+    #[command(after_help = "Example: etcfs auth enable")]
     Enable,
     /// Everybody may do everything again.
+    #[command(after_help = "Example: etcfs --user root auth disable")]
     Disable,
     /// Shows whether authentication is on.
+    #[command(after_help = "Example: etcfs --user root auth status")]
     Status,
 }
 

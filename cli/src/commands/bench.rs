@@ -32,6 +32,7 @@ pub(crate) struct BenchArgs {
 #[derive(Debug, Subcommand)]
 enum BenchCommand {
     /// Runs rounds: put, range, txn, watch, lease-grant and others, or all.
+    #[command(after_help = "Example: etcfs bench run put range-l")]
     Run {
         /// What to measure, in this order [default: all]
         #[arg(value_name = "OPERATION")]
@@ -40,8 +41,10 @@ enum BenchCommand {
         plan: Plan,
     },
     /// Puts of one key each.
+    #[command(after_help = "Example: etcfs bench put --clients 256 --total 100000")]
     Put(Plan),
     /// Reads of one key each, or of 10,000 keys at once.
+    #[command(after_help = "Example: etcfs bench range --consistency s")]
     Range {
         /// l: confirmed by the cluster (linearizable); s: from one member (serializable)
         #[arg(long, default_value = "l", value_parser = ["l", "s"], value_name = "l|s")]
@@ -53,18 +56,25 @@ enum BenchCommand {
         plan: Plan,
     },
     /// Transactions: one comparison, one put, one read.
+    #[command(after_help = "Example: etcfs bench txn")]
     Txn(Plan),
     /// Puts that many watches see; counts events.
+    #[command(after_help = "Example: etcfs bench watch --watchers 1000")]
     Watch(Plan),
     /// Grants of leases.
+    #[command(after_help = "Example: etcfs bench lease-grant")]
     LeaseGrant(Plan),
     /// Renewals of leases, each on a stream of its own.
+    #[command(after_help = "Example: etcfs bench lease-keep-alive")]
     LeaseKeepAlive(Plan),
     /// Of twenty requests ten linearizable reads, five serializable ones, four puts and a transaction.
+    #[command(after_help = "Example: etcfs bench mixed --rate 1000")]
     Mixed(Plan),
     /// Stores many keys quickly, 128 in a transaction.
+    #[command(after_help = "Example: etcfs bench load --total 1000000")]
     Load(Plan),
     /// Measures endpoints A and B in alternating rounds and prints A/B.
+    #[command(after_help = "Example: etcfs bench compare 127.0.0.1:2379 127.0.0.1:22379")]
     Compare {
         /// First endpoint
         a: String,
@@ -86,6 +96,7 @@ enum BenchCommand {
         plan: Plan,
     },
     /// Measures a mount beside a trivial FUSE file system and a directory in memory.
+    #[command(after_help = "Example: etcfs bench fs ./keys")]
     Fs {
         /// A directory of the mount
         dir: PathBuf,

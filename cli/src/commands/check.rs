@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use etcfs_client::Client;
 use etcfs_proto::{
     etcdserverpb::{CompactionRequest, DeleteRangeRequest, RangeRequest},
     key::prefix_end,
@@ -12,6 +13,7 @@ use super::{bench, defrag};
 use crate::{
     args::{Global, duration},
     bench::{
+        load,
         plan::{Op, Plan},
         round::{self, Measured},
     },
@@ -25,6 +27,8 @@ const SHARE_MIN: f64 = 0.9;
 const SLOWEST_MAX: Duration = Duration::from_millis(500);
 /// How far from each other the puts' times may be.
 const DEVIATION_MAX: Duration = Duration::from_millis(100);
+/// Longest that deleting all of it may take.
+const CLEAN_UP_MAX: Duration = Duration::from_secs(120);
 /// Callers that share a connection.
 const CLIENTS_A_CONNECTION: usize = 50;
 
@@ -51,13 +55,34 @@ enum CheckCommand {
         /// How long
         #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
         duration: Duration,
-        /// Compact afterwards
-        #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
-        auto_compact: bool,
-        /// Defragment every endpoint afterwards
-        #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
-        auto_defrag: bool,
+        #[command(flatten)]
+        auto: Auto,
     },
+    /// Stores many keys, and says how much memory the server has taken for them.
+    ///
+    /// It asks the first endpoint, whose metrics it reads. It removes its keys afterwards.
+    #[command(after_help = "Example: etcfs check datascale --load s --auto-compact")]
+    Datascale {
+        /// s: 10,000 keys; m: 100,000; l: 1,000,000; xl: 3,000,000
+        #[arg(long, default_value = "s", value_name = "SIZE")]
+        load: Load,
+        /// Begin of the keys that it writes; none may be there
+        #[arg(long, default_value = "/etcdctl-check-datascale/", value_name = "TEXT")]
+        prefix: String,
+        #[command(flatten)]
+        auto: Auto,
+    },
+}
+
+/// What follows a check.
+#[derive(Args, Debug)]
+struct Auto {
+    /// Compact afterwards
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    auto_compact: bool,
+    /// Defragment every endpoint afterwards
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    auto_defrag: bool,
 }
 
 /// etcdctl's four sizes.
@@ -83,54 +108,117 @@ impl Load {
             Self::XLarge => (15_000, 1000),
         }
     }
+
+    /// Keys to store, and clients.
+    fn keys_and_clients(self) -> (u64, usize) {
+        match self {
+            Self::Small => (10_000, 50),
+            Self::Medium => (100_000, 200),
+            Self::Large => (1_000_000, 500),
+            Self::XLarge => (3_000_000, 1000),
+        }
+    }
 }
 
 pub(crate) fn run(global: &Global, args: CheckArgs) -> Result<(), CliError> {
-    let CheckCommand::Perf { load, prefix, duration, auto_compact, auto_defrag } = args.command;
-    let (rate, clients) = load.rate_and_clients();
-    let plan = Plan {
+    match args.command {
+        CheckCommand::Perf { load, prefix, duration, auto } => perf(global, load, prefix, duration, auto),
+        CheckCommand::Datascale { load, prefix, auto } => datascale(global, load, prefix, auto),
+    }
+}
+
+fn plan(clients: usize, total: u64, prefix: String) -> Plan {
+    Plan {
         clients,
         connections: clients.div_ceil(CLIENTS_A_CONNECTION),
         key_size: 256,
         value_size: 1024,
-        total: Some(rate.saturating_mul(duration.as_secs().max(1))),
+        total: Some(total),
         keys: 100_000,
         prefix,
         watchers: 0,
-        rate,
+        rate: 0,
         server_pid: None,
         json: false,
     }
-    .checked();
+}
+
+fn perf(global: &Global, load: Load, prefix: String, duration: Duration, auto: Auto) -> Result<(), CliError> {
+    let (rate, clients) = load.rate_and_clients();
+    let total = rate.saturating_mul(duration.as_secs().max(1));
+    let plan = Plan { rate, ..plan(clients, total, prefix) }.checked();
     let clients = bench::clients(global, &global.endpoints, &plan)?;
     bench::on_one_thread(async {
         let client = connect::client(global)?;
-        let (key, range_end) = (plan.prefix.clone().into(), prefix_end(plan.prefix.as_bytes()));
-        let range = RangeRequest { key, range_end, limit: 1, ..RangeRequest::default() };
-        if !client.kv().range(range.clone()).await?.kvs.is_empty() {
-            let prefix = &plan.prefix;
-            return Err(CliError::new(
-                Kind::Input,
-                format!("prefix {prefix:?} has keys. Delete with etcfs del --prefix {prefix} first."),
-            ));
-        }
+        nothing_below(&client, &plan.prefix).await?;
         let measured = round::run(&clients, &plan, Op::Put).await?;
-        let delete = DeleteRangeRequest {
-            key: range.key,
-            range_end: range.range_end,
-            ..DeleteRangeRequest::default()
-        };
-        let deleted = client.kv().delete_range(delete).await?;
-        if auto_compact {
-            let revision = deleted.header.unwrap_or_default().revision;
-            client.kv().compact(CompactionRequest { revision, physical: true }).await?;
-            anstream::println!("Compacted with revision {revision}");
-        }
-        if auto_defrag {
-            defrag::endpoints(global, global.endpoints.clone()).await?;
-        }
+        clean_up(global, &client, &plan.prefix, &auto).await?;
         judge(&measured, rate)
     })
+}
+
+/// What a server's memory grows by with so many keys: as etcdctl, the first endpoint's.
+fn datascale(global: &Global, load: Load, prefix: String, auto: Auto) -> Result<(), CliError> {
+    let (keys, clients) = load.keys_and_clients();
+    let plan = Plan { keys, key_size: 1024, ..plan(clients, keys, prefix) }.checked();
+    let endpoint = &global.endpoints[0];
+    let only = std::slice::from_ref(endpoint);
+    let clients = bench::clients(global, only, &plan)?;
+    bench::on_one_thread(async {
+        let client = connect::client_of(global, only.to_vec())?;
+        nothing_below(&client, &plan.prefix).await?;
+        anstream::println!(
+            "Start data scale check for work load [{keys} key-value pairs, {} bytes per key-value, {} concurrent clients].",
+            plan.value_size,
+            plan.clients
+        );
+        let before = memory(global, endpoint).await?;
+        let loaded = load::fill(&clients, &plan, keys).await;
+        let after = memory(global, endpoint).await?;
+        clean_up(global, &client, &plan.prefix, &auto).await?;
+        if let Err(error) = loaded {
+            anstream::println!("FAIL: too many errors");
+            return Err(error);
+        }
+        let megabytes = (after - before) / (1024.0 * 1024.0);
+        anstream::println!("PASS: Approximate system memory used : {megabytes:.2} MB.");
+        Ok(())
+    })
+}
+
+async fn memory(global: &Global, endpoint: &str) -> Result<f64, CliError> {
+    let metrics = connect::metrics(global, endpoint).await?;
+    metrics.value(&["process_resident_memory_bytes"]).ok_or_else(|| {
+        CliError::failed(format!("{endpoint} does not tell process_resident_memory_bytes in its metrics"))
+    })
+}
+
+/// Keys of somebody else must not be deleted afterwards.
+async fn nothing_below(client: &Client, prefix: &str) -> Result<(), CliError> {
+    let (key, range_end) = (prefix.to_owned().into(), prefix_end(prefix.as_bytes()));
+    let range = RangeRequest { key, range_end, limit: 1, ..RangeRequest::default() };
+    if client.kv().range(range).await?.kvs.is_empty() {
+        return Ok(());
+    }
+    let message = format!("prefix {prefix:?} has keys. Delete with etcfs del --prefix {prefix} first.");
+    Err(CliError::new(Kind::Input, message))
+}
+
+async fn clean_up(global: &Global, client: &Client, prefix: &str, auto: &Auto) -> Result<(), CliError> {
+    let (key, range_end) = (prefix.to_owned().into(), prefix_end(prefix.as_bytes()));
+    // It may take long.
+    let client = client.with_request_timeout(global.command_timeout.max(CLEAN_UP_MAX));
+    let delete = DeleteRangeRequest { key, range_end, ..DeleteRangeRequest::default() };
+    let deleted = client.kv().delete_range(delete).await?;
+    if auto.auto_compact {
+        let revision = deleted.header.unwrap_or_default().revision;
+        client.kv().compact(CompactionRequest { revision, physical: true }).await?;
+        anstream::println!("Compacted with revision {revision}");
+    }
+    if auto.auto_defrag {
+        defrag::endpoints(global, global.endpoints.clone()).await?;
+    }
+    Ok(())
 }
 
 /// Says what passed and what did not.

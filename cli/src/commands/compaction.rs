@@ -7,6 +7,7 @@ use crate::{args::Global, connect, error::CliError};
 
 /// Gives up history: what was superseded at or before a revision.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: etcfs compaction 1234")]
 pub(crate) struct CompactionArgs {
     /// The oldest revision that can be read afterwards
     #[arg(value_name = "REVISION")]

@@ -11,6 +11,7 @@ const PATIENCE_MIN: Duration = Duration::from_secs(600);
 
 /// Gives back the disk space of what was deleted, one member after the other.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: etcfs defrag --cluster")]
 pub(crate) struct DefragArgs {
     /// Every member of the cluster, not the given endpoints alone
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]

@@ -15,6 +15,7 @@ use crate::{
 
 /// Removes a key or a range of keys, and prints how many.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: etcfs del --prefix /project/jobs/")]
 pub(crate) struct DelArgs {
     /// KEY [RANGE_END]: one key, or all from KEY up to but without RANGE_END
     #[arg(value_name = "KEY")]

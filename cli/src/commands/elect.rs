@@ -28,6 +28,7 @@ const TTL_SECONDS: i64 = 60;
 
 /// Stands for leader of a name, and leads until Ctrl-C; or shows who leads.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: etcfs elect /project/leader host1")]
 pub(crate) struct ElectArgs {
     /// NAME [PROPOSAL]: what the leader says is there for all to read
     #[arg(value_name = "NAME")]

@@ -28,10 +28,13 @@ pub(crate) struct EndpointArgs {
 #[derive(Debug, Subcommand)]
 enum EndpointCommand {
     /// Shows whether an endpoint serves: a confirmed read, and no alarm.
+    #[command(after_help = "Example: etcfs endpoint health --cluster")]
     Health,
     /// Shows version, size, leader and log position.
+    #[command(after_help = "Example: etcfs endpoint status --cluster -w table")]
     Status,
     /// Shows a hash over keys and history, equal on all members.
+    #[command(after_help = "Example: etcfs endpoint hashkv --cluster")]
     Hashkv {
         /// Hash the state of this revision; 0 for now
         #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "REVISION")]

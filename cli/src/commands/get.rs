@@ -18,6 +18,7 @@ use crate::{
 
 /// Prints a key or a range of keys with their values.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: etcfs get --prefix /project/jobs/")]
 pub(crate) struct GetArgs {
     /// KEY [RANGE_END]: one key, or all from KEY up to but without RANGE_END
     #[arg(value_name = "KEY")]

@@ -14,6 +14,7 @@ use crate::{
     connect,
     error::CliError,
     files::{Place, source},
+    output::progress,
     pages::directory,
     requests::{put, unchanged},
 };
@@ -43,6 +44,7 @@ pub(crate) async fn run(global: &Global, args: ImportArgs) -> Result<(), CliErro
     let mut files = source::read(Place::new(args.from));
     let mut under_way = FuturesUnordered::new();
     let (mut done, mut left) = (0_u64, 0_u64);
+    let progress = progress::counting("keys imported");
     loop {
         // The next file, as long as there is room for it; else, or after the last, what is under way.
         let file = if under_way.len() < UNDER_WAY_MAX { files.recv().await.transpose()? } else { None };
@@ -59,7 +61,9 @@ pub(crate) async fn run(global: &Global, args: ImportArgs) -> Result<(), CliErro
             Some(put) => *(if put? { &mut done } else { &mut left }) += 1,
             None => break,
         }
+        progress.set_position(done);
     }
+    progress.finish_and_clear();
     match left {
         0 => anstream::println!("{done} keys imported"),
         left => anstream::println!("{done} keys imported, {left} left as they were"),

@@ -22,18 +22,21 @@ pub(crate) struct LeaseArgs {
 #[derive(Debug, Subcommand)]
 enum LeaseCommand {
     /// Creates a lease and prints its ID.
+    #[command(after_help = "Example: etcfs lease grant 60")]
     Grant {
         /// Seconds that it lives without renewal
         #[arg(value_name = "TTL")]
         args: Vec<String>,
     },
     /// Ends a lease and removes its keys.
+    #[command(after_help = "Example: etcfs lease revoke 694d9a2f5e3c1b07")]
     Revoke {
         /// The lease, in hexadecimal
         #[arg(value_name = "ID")]
         args: Vec<String>,
     },
     /// Shows what is left of a lease.
+    #[command(after_help = "Example: etcfs lease timetolive --keys 694d9a2f5e3c1b07")]
     Timetolive {
         /// The lease, in hexadecimal
         #[arg(value_name = "ID")]
@@ -43,8 +46,10 @@ enum LeaseCommand {
         keys: bool,
     },
     /// Lists the leases that live.
+    #[command(after_help = "Example: etcfs lease list")]
     List,
     /// Renews a lease until it is stopped or the lease is gone.
+    #[command(after_help = "Example: etcfs lease keep-alive 694d9a2f5e3c1b07")]
     KeepAlive {
         /// The lease, in hexadecimal
         #[arg(value_name = "ID")]

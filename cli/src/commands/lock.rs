@@ -25,6 +25,7 @@ use crate::{
 /// The command finds the lock's key in ETCD_LOCK_KEY and its fencing token, which rises from owner to owner, in
 /// ETCD_LOCK_REV; its exit code becomes this command's.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: etcfs lock /project/backup sh -c ./backup")]
 pub(crate) struct LockArgs {
     /// NAME [COMMAND ...]
     #[arg(value_name = "NAME", trailing_var_arg = true)]

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 
-use bytes::Bytes;
 use clap::Args;
 use etcfs_proto::mvccpb::KeyValue;
 
@@ -67,17 +66,17 @@ fn write_key(
         let lease = if kv.lease == 0 { "-".to_owned() } else { format!("{:016x}", kv.lease) };
         write!(out, "{:>9} {:>10} {:>6} {lease:>16} ", kv.value.len(), kv.mod_revision, kv.version)?;
     }
-    line(out, output, name)
+    line(out, output.key(name))
 }
 
 fn write_directory(out: &mut impl io::Write, output: Output, name: &[u8], long: bool) -> io::Result<()> {
     if long {
         write!(out, "{:>9} {:>10} {:>6} {:>16} ", "-", "-", "-", "-")?;
     }
-    line(out, output, name)
+    line(out, output.directory(name))
 }
 
-fn line(out: &mut impl io::Write, output: Output, name: &[u8]) -> io::Result<()> {
-    out.write_all(&output.key(&Bytes::copy_from_slice(name)))?;
+fn line(out: &mut impl io::Write, name: Vec<u8>) -> io::Result<()> {
+    out.write_all(&name)?;
     out.write_all(b"\n")
 }

@@ -23,12 +23,14 @@ pub(crate) struct MemberArgs {
 #[derive(Debug, Subcommand)]
 enum MemberCommand {
     /// Lists all members.
+    #[command(after_help = "Example: etcfs member list -w table")]
     List {
         /// l: confirmed by the cluster (linearizable); s: from one member (serializable)
         #[arg(long, default_value = "l", value_name = "l|s")]
         consistency: String,
     },
     /// Makes room for a member, and prints the settings with which to start it.
+    #[command(after_help = "Example: etcfs member add --peer-urls http://10.0.0.4:2380 node4")]
     Add {
         /// What the new member is called
         #[arg(value_name = "NAME")]
@@ -41,12 +43,14 @@ enum MemberCommand {
         learner: bool,
     },
     /// Takes a member out; it stops by itself.
+    #[command(after_help = "Example: etcfs member remove 8e9e05c52164694d")]
     Remove {
         /// The member, in hexadecimal
         #[arg(value_name = "ID")]
         args: Vec<String>,
     },
     /// Tells the others where a member is reached from now on.
+    #[command(after_help = "Example: etcfs member update --peer-urls http://10.0.0.5:2380 8e9e05c52164694d")]
     Update {
         /// The member, in hexadecimal
         #[arg(value_name = "ID")]
@@ -56,6 +60,7 @@ enum MemberCommand {
         peer_urls: String,
     },
     /// Lets a learner that has caught up count as a member.
+    #[command(after_help = "Example: etcfs member promote 8e9e05c52164694d")]
     Promote {
         /// The learner, in hexadecimal
         #[arg(value_name = "ID")]

@@ -8,6 +8,7 @@ use clap::Args;
 ///
 /// Takes what mount.etcfs(8) takes; `etcfs mount -- --help` lists its options.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: etcfs mount 127.0.0.1:2379:/project /mnt")]
 pub(crate) struct MountArgs {
     /// SOURCE DIR [-o OPTIONS]: ENDPOINT[,ENDPOINT...][:PREFIX] and where to mount it
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]

@@ -8,6 +8,7 @@ use crate::{args::Global, connect, error::CliError};
 
 /// Hands leadership to another member.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: etcfs move-leader 8e9e05c52164694d")]
 pub(crate) struct MoveLeaderArgs {
     /// Who is to lead, in hexadecimal
     #[arg(value_name = "ID")]

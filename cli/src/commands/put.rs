@@ -19,6 +19,7 @@ use crate::{
 /// Without VALUE it is read from standard input, all of it. A key or value that
 /// begins with `-` goes after `--`.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: etcfs put /project/jobs/job1 running")]
 pub(crate) struct PutArgs {
     /// KEY [VALUE]
     #[arg(value_name = "KEY")]

@@ -26,23 +26,28 @@ pub(crate) struct RoleArgs {
 #[derive(Debug, Subcommand)]
 enum RoleCommand {
     /// Makes a role that may do nothing yet.
+    #[command(after_help = "Example: etcfs role add dev")]
     Add {
         #[arg(value_name = "ROLE")]
         args: Vec<String>,
     },
     /// Removes a role, from its users too.
+    #[command(after_help = "Example: etcfs role delete dev")]
     Delete {
         #[arg(value_name = "ROLE")]
         args: Vec<String>,
     },
     /// Shows what a role may do.
+    #[command(after_help = "Example: etcfs role get dev")]
     Get {
         #[arg(value_name = "ROLE")]
         args: Vec<String>,
     },
     /// Lists all roles.
+    #[command(after_help = "Example: etcfs role list")]
     List,
     /// Lets a role read, write or readwrite keys: ROLE TYPE KEY [RANGE_END]
+    #[command(after_help = "Example: etcfs role grant-permission --prefix dev readwrite /project/")]
     GrantPermission {
         #[arg(value_name = "ARGUMENT")]
         args: Vec<OsString>,
@@ -58,6 +63,7 @@ enum RoleCommand {
         read_only: bool,
     },
     /// Takes a permission away, named as it was granted: ROLE KEY [RANGE_END]
+    #[command(after_help = "Example: etcfs role revoke-permission --prefix dev /project/")]
     RevokePermission {
         #[arg(value_name = "ARGUMENT")]
         args: Vec<OsString>,

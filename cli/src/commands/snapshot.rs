@@ -32,16 +32,19 @@ pub(crate) struct SnapshotArgs {
 #[derive(Debug, Subcommand)]
 enum SnapshotCommand {
     /// Writes a snapshot of one member to a file; only a whole one gets its name.
+    #[command(after_help = "Example: etcfs snapshot save backup.db")]
     Save {
         #[arg(value_name = "FILE")]
         args: Vec<PathBuf>,
     },
     /// Checks a file, and tells its hash, revision, number of rows, size and version.
+    #[command(after_help = "Example: etcfs snapshot status -w table backup.db")]
     Status {
         #[arg(value_name = "FILE")]
         args: Vec<PathBuf>,
     },
     /// Makes the data directory of a member of a new cluster out of a file.
+    #[command(after_help = "Example: etcfs snapshot restore --data-dir node1.etcd backup.db")]
     Restore(offline::RestoreArgs),
 }
 

@@ -57,17 +57,17 @@ impl<W: Write> Tree<W> {
         let same = self.open.iter().zip(&components).take_while(|(open, new)| open == *new).count();
         self.open.truncate(same);
         for component in &components[same..] {
-            self.line(component, "/")?;
+            self.line(&self.output.directory(component), "/")?;
             self.open.push(component.to_vec());
             self.directories += 1;
         }
         self.keys += 1;
-        self.line(name, "")
+        self.line(&self.output.key(name), "")
     }
 
-    fn line(&mut self, name: &[u8], end: &str) -> io::Result<()> {
+    fn line(&mut self, shown: &[u8], end: &str) -> io::Result<()> {
         write!(self.out, "{}", "    ".repeat(self.open.len()))?;
-        self.out.write_all(&self.output.key(name))?;
+        self.out.write_all(shown)?;
         writeln!(self.out, "{end}")
     }
 }

@@ -38,6 +38,7 @@ use crate::{
 ///
 #[derive(Args, Debug)]
 #[command(verbatim_doc_comment)]
+#[command(after_help = "Example: printf 'create(\"/lock\") = \"0\"\\n\\nput /lock me\\n\\n\\n' | etcfs txn")]
 pub(crate) struct TxnArgs {
     #[arg(hide = true)]
     args: Vec<OsString>,

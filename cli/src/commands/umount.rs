@@ -8,6 +8,7 @@ use crate::error::CliError;
 
 /// Takes a mount away.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: etcfs umount /mnt")]
 pub(crate) struct UmountArgs {
     /// Where it is mounted
     dir: PathBuf,

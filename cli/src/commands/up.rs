@@ -41,6 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// system of its keys. The data lies beside DIR and stays; Ctrl-C unmounts and
 /// stops all. What dies in between is started again.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: etcfs up --nodes 3 ./keys")]
 pub(crate) struct UpArgs {
     /// Where to mount: an empty directory, made if it is not there
     dir: PathBuf,

@@ -23,6 +23,7 @@ pub(crate) struct UserArgs {
 #[derive(Debug, Subcommand)]
 enum UserCommand {
     /// Makes a user; asks for the password, unless it is given as NAME:PASSWORD.
+    #[command(after_help = "Example: etcfs user add alice")]
     Add {
         #[arg(value_name = "NAME")]
         args: Vec<String>,
@@ -36,11 +37,13 @@ enum UserCommand {
         no_password: bool,
     },
     /// Removes a user.
+    #[command(after_help = "Example: etcfs user delete alice")]
     Delete {
         #[arg(value_name = "NAME")]
         args: Vec<String>,
     },
     /// Shows a user's roles.
+    #[command(after_help = "Example: etcfs user get --detail alice")]
     Get {
         #[arg(value_name = "NAME")]
         args: Vec<String>,
@@ -49,8 +52,10 @@ enum UserCommand {
         detail: bool,
     },
     /// Lists all users.
+    #[command(after_help = "Example: etcfs user list")]
     List,
     /// Sets a user's password.
+    #[command(after_help = "Example: etcfs user passwd alice")]
     Passwd {
         #[arg(value_name = "NAME")]
         args: Vec<String>,
@@ -58,11 +63,13 @@ enum UserCommand {
         interactive: Interactive,
     },
     /// Gives a user a role.
+    #[command(after_help = "Example: etcfs user grant-role alice dev")]
     GrantRole {
         #[arg(value_name = "NAME ROLE")]
         args: Vec<String>,
     },
     /// Takes a role from a user.
+    #[command(after_help = "Example: etcfs user revoke-role alice dev")]
     RevokeRole {
         #[arg(value_name = "NAME ROLE")]
         args: Vec<String>,

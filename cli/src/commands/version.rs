@@ -9,6 +9,7 @@ const API_VERSION: &str = "3.6";
 
 /// Prints the version of etcfs.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: etcfs version")]
 pub(crate) struct VersionArgs {}
 
 pub(crate) fn run(_: &VersionArgs) -> Result<(), CliError> {

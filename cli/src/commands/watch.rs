@@ -26,6 +26,7 @@ use crate::{
 /// and finds it in ETCD_WATCH_REVISION, ETCD_WATCH_EVENT_TYPE, ETCD_WATCH_KEY
 /// and ETCD_WATCH_VALUE (quoted).
 #[derive(Args, Debug)]
+#[command(after_help = "Example: etcfs watch --prefix /project/ -- env")]
 pub(crate) struct WatchArgs {
     /// KEY [RANGE_END]; without, ETCFS_WATCH_KEY and ETCFS_WATCH_RANGE_END (or ETCDCTL_...)
     #[arg(value_name = "KEY")]

@@ -31,7 +31,7 @@ impl fmt::Display for MemberChange {
 
 impl Output {
     pub(crate) fn members(self, answer: &MemberListResponse) -> Result<(), CliError> {
-        if self.format == Format::Table {
+        if self.tabular() == Format::Table {
             return Ok(table::members(&mut io::stdout().lock(), answer)?);
         }
         self.write(

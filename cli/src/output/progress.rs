@@ -13,6 +13,11 @@ pub(crate) fn of_keys(total: u64) -> ProgressBar {
     bar(Some(total), "{bar:30} {human_pos}/{human_len} keys {per_sec}")
 }
 
+/// A number that nobody knows before it is reached.
+pub(crate) fn counting(what: &str) -> ProgressBar {
+    bar(None, &format!("{{human_pos}} {what} {{per_sec}}"))
+}
+
 fn bar(total: Option<u64>, template: &str) -> ProgressBar {
     let target =
         if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };

@@ -42,7 +42,7 @@ impl Failover {
         }
         let needs_tls = config.tls.is_some() || endpoints.iter().any(|e| e.scheme() == Scheme::Tls);
         let tls = match needs_tls {
-            true => Some(Connector::new(&config.tls.clone().unwrap_or_default())?),
+            true => Some(Connector::new(&config.tls.clone().unwrap_or_default(), b"h2")?),
             false => None,
         };
         Ok(Self { endpoints, config, tls, state: Mutex::default() })

@@ -32,7 +32,7 @@ pub struct Tls {
 pub(crate) struct Connector(TlsConnector);
 
 impl Connector {
-    pub(crate) fn new(tls: &Tls) -> Result<Self, ClientError> {
+    pub(crate) fn new(tls: &Tls, protocol: &[u8]) -> Result<Self, ClientError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
@@ -53,7 +53,7 @@ impl Connector {
                 })?
             }
         };
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         Ok(Self(TlsConnector::from(Arc::new(config))))
     }
 

@@ -12,18 +12,18 @@ pub(super) struct Findings {
 
 impl Findings {
     pub(super) fn good(&mut self, what: impl AsRef<str>) {
-        anstream::println!("ok    {}", what.as_ref());
+        anstream::println!("\x1b[32mok\x1b[0m    {}", what.as_ref());
     }
 
     /// Works, but should not stay so.
     pub(super) fn odd(&mut self, what: impl AsRef<str>, remedy: &str) {
         self.odd += 1;
-        anstream::println!("warn  {}\n      -> {remedy}", what.as_ref());
+        anstream::println!("\x1b[33mwarn\x1b[0m  {}\n      -> {remedy}", what.as_ref());
     }
 
     pub(super) fn broken(&mut self, what: impl AsRef<str>, remedy: &str) {
         self.broken += 1;
-        anstream::println!("FAIL  {}\n      -> {remedy}", what.as_ref());
+        anstream::println!("\x1b[31mFAIL\x1b[0m  {}\n      -> {remedy}", what.as_ref());
     }
 
     /// A question that the servers did not answer.

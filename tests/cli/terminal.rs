@@ -1,0 +1,58 @@
+//! What a person at a terminal gets, and a pipe does not: colours, tables, and no bytes that steer the terminal.
+
+use std::process::Command;
+
+use etcfs_tests::{
+    binary, command, machine,
+    server::{Kind, Server},
+};
+
+/// What a command prints to a terminal.
+fn shown(server: &Server, arguments: &str) -> String {
+    let line = format!("{} {arguments}", binary::etcfs().display());
+    let mut script = Command::new(machine::program("script"));
+    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+    script.env("ETCFS_ENDPOINTS", server.endpoint()).env("TERM", "xterm").env_remove("NO_COLOR");
+    command::run(&mut script, b"").stdout.replace("\r\n", "\n")
+}
+
+/// What it prints to a pipe.
+fn piped(server: &Server, arguments: &str) -> String {
+    let mut etcfs = Command::new(binary::etcfs());
+    let output =
+        command::run(etcfs.env("ETCFS_ENDPOINTS", server.endpoint()).args(arguments.split(' ')), b"");
+    output.stdout + &output.stderr
+}
+
+#[test]
+fn a_terminal_gets_colours_and_tables() {
+    let server = Server::start(Kind::Etcfs);
+    server.api().set("/a/b", "1");
+    server.api().set("/c", "1");
+    assert_eq!(shown(&server, "ls /"), "\x1b[1;34ma/\x1b[0m\nc\n");
+    assert_eq!(piped(&server, "ls /"), "a/\nc\n");
+    assert!(shown(&server, "tree /").starts_with("\x1b[1;34ma\x1b[0m/\n    b\nc\n"));
+    for table in ["member list", "endpoint status", "endpoint health", "endpoint hashkv"] {
+        assert!(shown(&server, table).starts_with("+--"), "{table}");
+        assert!(!piped(&server, table).contains('+'), "{table}");
+        assert!(!shown(&server, &format!("-w simple {table}")).contains("+--"), "{table}");
+    }
+    assert!(shown(&server, "doctor").contains("\x1b[32mok\x1b[0m    "));
+    assert!(!piped(&server, "doctor").contains('\x1b'));
+    let failed = shown(&server, "--endpoints 127.0.0.1:1 get a");
+    assert!(
+        failed.contains("\x1b[1;31mError:\x1b[0m ") && failed.contains("\x1b[1mHint:\x1b[0m "),
+        "{failed:?}"
+    );
+    let failed = piped(&server, "--endpoints 127.0.0.1:1 get a");
+    assert!(failed.starts_with("Error: ") && failed.contains("\nHint: "), "{failed:?}");
+}
+
+#[test]
+fn a_key_does_not_steer_a_terminal_unless_it_is_asked_to() {
+    let server = Server::start(Kind::Etcfs);
+    server.api().set("k\x1b[2J", "v\x1b[2J");
+    assert_eq!(shown(&server, "get --prefix k"), "k\\x1b[2J\nv\\x1b[2J\n");
+    assert_eq!(shown(&server, "get --raw --prefix k"), "k\x1b[2J\nv\x1b[2J\n");
+    assert_eq!(piped(&server, "get --prefix k"), "k\x1b[2J\nv\x1b[2J\n");
+}
