@@ -25,6 +25,15 @@ up *options:
 deny:
     cargo deny check
 
+# The Debian package, in target/debian (needs cargo-deb, which `tests/run --packages` builds).
+deb:
+    cargo build --release --locked -p etcfs-cli -p etcfs-server -p etcfs-fs
+    PATH="${XDG_CACHE_HOME:-$HOME/.cache}/etcfs-tests/bin:$PATH" cargo deb --no-build --locked -p etcfs-cli
+
+# The same files as a tarball, in target/dist. The programs need a C library and nothing else.
+dist: deb
+    cli/dist/tarball target/debian/etcfs_*.deb target/dist
+
 # What the README's performance section shows, against etcd at ENDPOINT.
 bench endpoint="127.0.0.1:2379":
     cargo run --release -- bench compare 127.0.0.1:2379 {{endpoint}}

@@ -27,6 +27,7 @@ mod files;
 mod keys;
 mod migrate;
 mod mirror;
+mod package;
 mod run;
 mod script;
 mod terminal;

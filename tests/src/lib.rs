@@ -22,6 +22,7 @@ pub mod load;
 pub mod machine;
 pub mod mount;
 pub mod mutation;
+pub mod overlay;
 pub mod partition;
 pub mod port;
 pub mod process;

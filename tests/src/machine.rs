@@ -10,12 +10,15 @@ use std::{
 };
 
 /// The Debian package that holds each program the tests drive.
-const PACKAGES: [(&str, &str); 30] = [
+const PACKAGES: [(&str, &str); 36] = [
+    ("bash", "bash"),
     ("busybox", "busybox"),
     ("cc", "gcc"),
     ("curl", "curl"),
+    ("dpkg-shlibdeps", "dpkg-dev"),
     ("etcd", "etcd-server"),
     ("etcdctl", "etcd-client"),
+    ("fish", "fish"),
     ("fusermount3", "fuse3"),
     ("getfattr", "attr"),
     ("setfattr", "attr"),
@@ -38,9 +41,12 @@ const PACKAGES: [(&str, &str); 30] = [
     ("script", "bsdutils"),
     ("sqlite3", "sqlite3"),
     ("strace", "strace"),
+    ("strip", "binutils"),
     ("systemd-analyze", "systemd"),
     ("umount", "mount"),
+    ("unshare", "util-linux"),
     ("vim", "vim"),
+    ("zsh", "zsh"),
 ];
 
 /// Finds `program`; panics with its package's name where it is missing.

@@ -1,0 +1,2 @@
+# Asked of the program itself, so that it fits it.
+source <(etcfs completion bash)
