@@ -23,6 +23,7 @@ mod cluster;
 mod completion;
 mod context;
 mod doctor;
+mod examples;
 mod files;
 mod keys;
 mod migrate;
