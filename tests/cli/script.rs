@@ -156,7 +156,7 @@ scripts! {
     ];
     authentication_goes_on_and_off: [
         "auth enable", "user add root:rt", "user grant-role root root", "role add root",
-        "user grant-role root root", "put a b", "auth enable", "get a", "auth disable", "user list",
+        "user grant-role root root", "put a b", "auth enable", "get a", "auth disable", "user list", "--user root:rt auth disable",
     ];
     locks_and_elections_are_asked_for_alike: [
         "lock mine echo held", "lock mine true", "lock", "get --prefix mine", "elect", "elect e", "elect e v -l",

@@ -220,6 +220,9 @@ impl Migration {
         // One revision is one chunk: what was changed together is changed together.
         let revision = |event: &Event| event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
         events.sort_by_key(revision);
+        // All at once: one after the other they would take longer than the source takes to grant them.
+        let of_events = events.iter().filter_map(|event| event.kv.as_ref()).map(|kv| kv.lease);
+        self.leases.ensure(&self.source, &self.target.client, of_events.filter(|id| *id != 0)).await?;
         for together in events.chunk_by(|a, b| revision(a) == revision(b)) {
             let mut changes = Vec::with_capacity(together.len());
             for event in together {

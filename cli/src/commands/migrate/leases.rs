@@ -120,7 +120,8 @@ impl Leases {
         for (id, lease) in looked {
             match lease? {
                 Looked::Lasts(lease) => drop(self.known.insert(id, lease)),
-                Looked::Gone => drop(self.known.remove(&id)),
+                // The next list lacks it, and it is ended there too.
+                Looked::Gone => {}
                 Looked::Lost => {
                     self.known.remove(&id);
                     self.lost = true;

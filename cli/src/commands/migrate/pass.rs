@@ -34,6 +34,8 @@ pub(super) async fn run(migration: &mut Migration) -> Result<Found, CliError> {
         found.keys += page.len() as u64;
         found.changed += changes.len() as u64;
         progress.set_position(found.keys);
+        let ids = changes.iter().filter_map(Change::lease);
+        migration.leases.ensure(&migration.source, &migration.target.client, ids).await?;
         for change in changes {
             migration.write(vec![change]).await?;
         }

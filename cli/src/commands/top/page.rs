@@ -151,7 +151,7 @@ fn table(rows: &[Vec<String>]) -> Vec<String> {
         rows.iter()
             .skip(1)
             .any(|row| row.get(column).is_some_and(|c| c.starts_with(|c: char| c.is_ascii_digit())))
-            && column > 1
+            && column > 0
     };
     let lines = rows.iter().map(|row| {
         let cells = (0..columns).map(|column| {
@@ -218,9 +218,9 @@ mod tests {
             "\
 cluster c  2 of 3 members answer  leader n1  revision 130 (+10/s)  leases 4
 
-MEMBER      ENDPOINT            ROLE      VERSION  TERM  APPLIED  BEHIND   SIZE  IN USE  ANSWER
-n1          http://127.0.0.1:1  leader      3.6.0     3      210       2  20 kB   10 kB   1.0ms
-n2          http://127.0.0.1:2  follower    3.6.0     3      210       2  20 kB   10 kB   1.0ms
+MEMBER     ENDPOINT            ROLE      VERSION  TERM  APPLIED  BEHIND   SIZE  IN USE  ANSWER
+n1         http://127.0.0.1:1  leader      3.6.0     3      210       2  20 kB   10 kB   1.0ms
+n2         http://127.0.0.1:2  follower    3.6.0     3      210       2  20 kB   10 kB   1.0ms
 n3\\x1b[2J                      away
 
 MEMBER  PUT/s  RANGE/s  DEL/s  TXN/s  EVENTS/s  APPLIED/s  WATCHERS  PENDING  FAILED  SLOW APPLY  SLOW READ  MEMORY
