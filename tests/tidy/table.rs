@@ -171,7 +171,6 @@ pub(crate) const DOORS: &[Door] = &[
             "commands::doctor::here",
             "commands::export",
             "commands::import",
-            "commands::role",
         ],
     ),
 ];

@@ -22,7 +22,6 @@ mod escape;
 mod listing;
 mod path;
 mod reserved;
-pub mod rights;
 
 #[cfg(test)]
 mod tests;
