@@ -2,7 +2,7 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const PROTOS: [&str; 9] = [
+const PROTOS: [&str; 8] = [
     "etcd/kv.proto",
     "etcd/auth.proto",
     "etcd/rpc.proto",
@@ -11,7 +11,6 @@ const PROTOS: [&str; 9] = [
     "etcfs/command.proto",
     "etcfs/record.proto",
     "etcfs/peer.proto",
-    "etcfs/tree.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

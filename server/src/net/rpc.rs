@@ -151,7 +151,7 @@ impl Rpc {
         request: Request<Input>,
         caller: &Caller,
     ) -> Result<Answer, Status> {
-        let Services { kv, lease, cluster, maintenance, auth, lock, election, tree, .. } = &self.services;
+        let Services { kv, lease, cluster, maintenance, auth, lock, election, .. } = &self.services;
         let metrics = &self.metrics;
         match method {
             Method::Range => {
@@ -243,8 +243,6 @@ impl Rpc {
             Method::Proclaim => self.unary(request, |message| election.proclaim(message, caller)).await,
             Method::Leader => self.unary(request, |message| election.leader(message, caller)).await,
             Method::Resign => self.unary(request, |message| election.resign(message, caller)).await,
-            Method::TreeChildren => self.unary(request, |message| tree.children(message, caller)).await,
-            Method::TreeRename => self.unary(request, |message| tree.rename(message, caller)).await,
             Method::Observe => {
                 self.server_stream(request, |message| election.observe(message, caller.clone())).await
             }

@@ -21,7 +21,6 @@ mod maintenance;
 mod queue;
 mod quota;
 mod status;
-mod tree;
 mod watch;
 
 pub use auth::{Access, Auth, Right};
@@ -38,7 +37,6 @@ pub use maintenance::Maintenance;
 pub use queue::Queues;
 pub use quota::Admission;
 pub use status::Refusal;
-pub use tree::Tree;
 pub use watch::Watch;
 
 use std::time::Duration;
@@ -61,7 +59,6 @@ pub struct Services {
     pub auth: Auth,
     pub lock: Lock,
     pub election: Election,
-    pub tree: Tree,
     pub health: Health,
     pub election_timeout: Duration,
 }

@@ -18,7 +18,6 @@ mod revisions;
 mod rolling;
 mod running;
 mod size;
-mod tree;
 mod tutorial;
 mod unsaved;
 mod virtuals;
