@@ -26,7 +26,6 @@ mod doctor;
 mod examples;
 mod files;
 mod keys;
-mod migrate;
 mod mirror;
 mod package;
 mod run;
