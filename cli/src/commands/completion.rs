@@ -2,7 +2,8 @@
 //!
 //! The script for a shell calls this binary with `ETCFS_COMPLETE` set and the line so far. Commands, flags and their
 //! values come from clap's own table; keys from the servers that the line, the environment or the context names, a
-//! directory's worth at a time.
+//! directory's worth at a time. (clap_complete has such an engine, not stable yet; its completers are told nothing of
+//! the rest of the line, which names the servers.)
 
 use std::{
     env,

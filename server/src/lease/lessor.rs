@@ -9,9 +9,9 @@
 //!
 //! A renewal is told only once the leader has made sure, after it, that it still
 //! leads: then no other clock began before; and that it has applied what leaders
-//! before it acknowledged: then the lease was not ended by one of them. What is left of long leases is noted
-//! in the log now and then, so that a new leader need not start all over; a
-//! renewal of a noted lease is told only once the note is lifted.
+//! before it acknowledged: then the lease was not ended by one of them. What is
+//! left of long leases is noted in the log now and then, so that a new leader need
+//! not start all over; a renewal of a noted lease is told only once the note is lifted.
 
 use std::{sync::Arc, time::Duration};
 

@@ -134,12 +134,12 @@ pub struct PeerReading {
     pub up: bool,
     /// Calls that it did not answer.
     pub failures: u64,
-    /// In messages, as they are before TLS and compression by HTTP/2.
+    /// Of messages; what HTTP/2 and TLS add is not counted.
     pub sent_bytes: u64,
     pub received_bytes: u64,
 }
 
-/// What passed between this member and another, whoever of them called.
+/// Bytes of entries, snapshots and proposals, and of the answers to entries, whoever called.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     sent: AtomicU64,

@@ -58,6 +58,7 @@ pub struct RaftOptions {
     pub hub: HubOptions,
     /// Told how long each sync of the log took.
     pub on_fsync: Box<dyn Fn(Duration) + Send + Sync>,
+    /// Told how long each answer to a heartbeat took.
     pub on_round_trip: RoundTripFn,
     /// Told how long each write and flush of the image took.
     pub on_image_commit: Box<dyn Fn(Duration) + Send>,

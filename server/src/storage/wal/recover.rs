@@ -6,8 +6,9 @@
 //! behind each sync. So a bad record is damage if a whole one says that its place
 //! had been synced, or if a later segment has records; else it is the rest of a
 //! write that a power cut interrupted, whatever it looks like. Only where the power
-//! fails before the one behind the last sync is on disk, and what that sync brought
-//! is damaged as well, the two can't be told apart.
+//! fails before the one behind the last sync is on disk, or while the next record
+//! takes its place, and what that sync brought is damaged as well, the two can't be
+//! told apart.
 
 use std::{path::Path, sync::Arc};
 
