@@ -116,14 +116,3 @@ on_one_and_on_three! {
     a_command_runs_under_a_lock_and_its_end_gives_it_back
     a_leader_is_followed_by_the_next_and_all_who_listen_hear_of_it
 }
-
-#[test]
-fn shells_are_taught_every_command() {
-    let client = Client::etcfs("127.0.0.1:1");
-    for shell in ["bash", "zsh", "fish"] {
-        let script = client.run(["completion", shell]).ok();
-        for command in ["grant-permission", "history", "move-leader"] {
-            assert!(script.contains(command), "{shell} does not know {command}");
-        }
-    }
-}

@@ -34,7 +34,7 @@ const TXN_BYTES_MAX: usize = 1024 * 1024;
 #[command(after_help = "Example: etcfs make-mirror --prefix /project/ 10.0.0.9:2379")]
 pub(crate) struct MakeMirrorArgs {
     /// An endpoint of the cluster to copy to
-    destination: String,
+    destination: Option<String>,
     /// Keys that start with this alone
     #[arg(long, default_value = "", hide_default_value = true)]
     prefix: OsString,
@@ -87,6 +87,9 @@ impl MakeMirrorArgs {
 
 pub(crate) async fn run(global: &Global, args: MakeMirrorArgs) -> Result<(), CliError> {
     let security = args.destination_security();
+    let Some(destination) = args.destination else {
+        return Err(CliError::arguments("make-mirror takes one destination argument"));
+    };
     let dest_prefix = args::bytes(args.dest_prefix);
     if args.no_dest_prefix && !dest_prefix.is_empty() {
         return Err(CliError::arguments(
@@ -98,7 +101,7 @@ pub(crate) async fn run(global: &Global, args: MakeMirrorArgs) -> Result<(), Cli
     }
     let prefix = args::bytes(args.prefix);
     let mut mirror = Mirror {
-        destination: connect::foreign(global, &security, vec![args.destination])?,
+        destination: connect::foreign(global, &security, vec![destination])?,
         dest_prefix: if args.no_dest_prefix || !dest_prefix.is_empty() {
             dest_prefix
         } else {
