@@ -159,6 +159,8 @@ fn whoami_shows_roles_and_what_they_let_us_do(kind: Kind) {
     match kind {
         Kind::Etcfs => {
             assert_eq!(says(&client, "whoami"), "Authentication is off: everybody may do everything.\n");
+            let status = says(&client, "auth status");
+            assert!(status.starts_with("Authentication Status: false\nAuthRevision: "), "{status}");
         }
         // 3.4 can't be asked.
         Kind::Etcd => assert!(client.run(["whoami"]).failed().contains("no user was named")),

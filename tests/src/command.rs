@@ -12,7 +12,7 @@ use std::{
 use crate::{binary, machine, wait};
 
 /// Longest that one command may take before the test fails.
-const COMMAND_SECONDS_MAX: &str = "120";
+const COMMAND_SECONDS_MAX: u32 = 120;
 
 /// How a command ended and what it printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,8 +101,16 @@ pub fn bash(dir: &Path, script: &str) -> Output {
 
 /// Runs `command` to its end; one that hangs is killed and fails.
 pub fn run(command: &mut Command, input: &[u8]) -> Output {
+    run_within(COMMAND_SECONDS_MAX, command, input)
+}
+
+/// The same for one that takes its time.
+pub fn run_within(seconds: u32, command: &mut Command, input: &[u8]) -> Output {
     let mut bounded = Command::new("timeout");
-    bounded.args(["--kill-after=5", COMMAND_SECONDS_MAX]).arg(command.get_program()).args(command.get_args());
+    bounded
+        .args(["--kill-after=5", &seconds.to_string()])
+        .arg(command.get_program())
+        .args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => bounded.env(name, value),

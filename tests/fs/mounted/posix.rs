@@ -46,6 +46,8 @@ copy_file_range = 1
 ";
 
 const FSX_OPERATIONS: &str = "20000";
+/// They take a minute or two where the programs are not optimized, as here.
+const FSX_SECONDS_MAX: u32 = 600;
 
 /// How one case ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,7 +154,7 @@ fn fsx(dir: &Path, seed: u64) {
     let mut command = Command::new(machine::crate_program("fsx"));
     command.args(["-N", FSX_OPERATIONS, "-S", &seed.to_string()]).arg("-f").arg(&config);
     command.arg("-P").arg(scratch.path()).arg(dir.join("fsx"));
-    let output = command::run(&mut command, b"");
+    let output = command::run_within(FSX_SECONDS_MAX, &mut command, b"");
     assert!(output.code == 0, "seed {seed}: exit code {}\n{}", output.code, output.stderr);
 }
 
