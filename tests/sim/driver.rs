@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::{
+    clock,
     disk::Honesty,
     entropy,
     trace::{Detail, Trace},
@@ -145,6 +146,7 @@ pub(crate) fn in_this_process() -> Vec<String> {
     }));
     let run = thread::Builder::new().stack_size(16 << 20).spawn(move || {
         entropy::seed(seed);
+        clock::simulate();
         let detail = match env::var(DETAIL).as_deref() {
             Ok("messages") => Detail::Messages,
             Ok("print") => Detail::Printed,
