@@ -31,6 +31,10 @@ pub(crate) enum Deed {
     Loss { rate: f64 },
     /// Messages take up to so long.
     Delay { max: Duration },
+    /// The leader is told to have another member lead.
+    Transfer,
+    /// Members are told to end in order, and come back.
+    Stop { whom: Whom },
 }
 
 /// Who suffers; known only when it is time.
@@ -63,18 +67,20 @@ fn deed(random: &mut StdRng) -> Deed {
         .choose(random)
         .expect("some");
     match random.random_range(0..100) {
-        0..25 => {
+        0..20 => {
             let rest = *[Rest::Nothing, Rest::SomeSectors, Rest::SomeSectors, Rest::Everything]
                 .choose(random)
                 .expect("some");
             Deed::Crash { whom, rest }
         }
-        25..45 => Deed::PowerFails { whom, after_writes: random.random_range(0..40) },
-        45..60 => Deed::Isolate { whom },
-        60..70 => Deed::Mute { whom },
-        70..80 => Deed::Hold { whom },
-        80..90 => Deed::Loss { rate: random.random_range(0.002..0.05) },
-        _ => Deed::Delay { max: Duration::from_millis(random.random_range(50..600)) },
+        20..38 => Deed::PowerFails { whom, after_writes: random.random_range(0..40) },
+        38..52 => Deed::Isolate { whom },
+        52..61 => Deed::Mute { whom },
+        61..70 => Deed::Hold { whom },
+        70..78 => Deed::Loss { rate: random.random_range(0.002..0.05) },
+        78..86 => Deed::Delay { max: Duration::from_millis(random.random_range(50..600)) },
+        86..93 => Deed::Transfer,
+        _ => Deed::Stop { whom },
     }
 }
 
@@ -90,6 +96,8 @@ impl Deed {
             Self::Hold { .. } => "hold",
             Self::Loss { .. } => "loss",
             Self::Delay { .. } => "delay",
+            Self::Transfer => "leader transfer",
+            Self::Stop { .. } => "stop",
         }
     }
 }

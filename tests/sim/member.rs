@@ -1,7 +1,7 @@
 //! One member: what stays of it over its lives, and one life.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     future::pending,
     path::PathBuf,
     sync::{
@@ -40,6 +40,8 @@ use crate::{
 
 const HEARTBEAT: Duration = Duration::from_millis(100);
 pub(crate) const ELECTION: Duration = Duration::from_millis(500);
+/// More than the members' loops take for their last turns.
+const CLOSING: Duration = Duration::from_millis(500);
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Small, so that a run has many of each.
 const SEGMENT_BYTES: usize = 16 << 10;
@@ -63,8 +65,20 @@ struct Stays {
     /// The present life.
     node: Mutex<Option<Node>>,
     dying: AtomicBool,
+    /// What an operator has told it to do.
+    orders: Mutex<VecDeque<Order>>,
+    /// True once it has ended in order.
+    stopped: AtomicBool,
     /// How far each watcher has been told, and its newest stream.
     told: Mutex<BTreeMap<Habit, (i64, usize)>>,
+}
+
+/// What an operator has a member do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Order {
+    /// Have the member of this id lead.
+    Transfer(u64),
+    Stop,
 }
 
 pub(crate) fn name(number: usize) -> String {
@@ -79,6 +93,8 @@ impl Place {
             dir,
             node: Mutex::default(),
             dying: AtomicBool::new(false),
+            orders: Mutex::default(),
+            stopped: AtomicBool::new(false),
             told: Mutex::default(),
         };
         Self { number, size, stays: Arc::new(stays) }
@@ -95,6 +111,15 @@ impl Place {
     /// True if it has ended by itself.
     pub(crate) fn is_dying(&self) -> bool {
         self.stays.dying.load(Ordering::Relaxed) || self.stays.disk.is_off()
+    }
+
+    /// True if it has ended in order.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stays.stopped.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn order(&self, order: Order) {
+        self.stays.orders.lock().push_back(order);
     }
 
     pub(crate) fn told(&self, habit: Habit) -> i64 {
@@ -132,6 +157,8 @@ impl Place {
             self.stays.rows.restore(random);
         }
         self.stays.dying.store(false, Ordering::Relaxed);
+        self.stays.stopped.store(false, Ordering::Relaxed);
+        self.stays.orders.lock().clear();
     }
 
     fn options(&self) -> RaftOptions {
@@ -243,6 +270,7 @@ pub(crate) async fn live(run: Run, place: Place) -> turmoil::Result {
         access,
         min_ttl: 1,
     };
+    tokio::spawn(obey(place.clone(), node.clone()));
     let client = Client { run: run.clone(), member: place.number, kv, lease };
     for habit in HABITS {
         tokio::spawn(watchers::watch(run.clone(), place.clone(), node.hub(), habit));
@@ -264,6 +292,28 @@ async fn close(client: Client) {
         let put = PutRequest { key: "kv/the-end".into(), value: client.value(), ..Default::default() };
         if let Outcome::Answered(answer) = client.put(put).await {
             client.run.set_goal(answer.header.expect("filled").revision);
+        }
+    }
+}
+
+/// Does what an operator tells this member to do, one thing after another.
+async fn obey(place: Place, node: Node) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let order = place.stays.orders.lock().pop_front();
+        match order {
+            None => {}
+            Some(Order::Transfer(to)) => {
+                node.transfer_leadership(to, ELECTION).await;
+            }
+            Some(Order::Stop) => {
+                node.hand_over().await;
+                node.shutdown().await;
+                // Its loops see to the end of their files; here nothing can block until they have.
+                tokio::time::sleep(CLOSING).await;
+                place.stays.stopped.store(true, Ordering::Relaxed);
+                return;
+            }
         }
     }
 }

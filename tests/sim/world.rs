@@ -12,7 +12,7 @@ use crate::{
     clock,
     disk::{Honesty, Rest},
     faults::{self, Deed, Fault, Whom},
-    member::{self, ELECTION, Place, name},
+    member::{self, ELECTION, Order, Place, name},
     report::Report,
     run::Run,
     trace::Trace,
@@ -112,6 +112,10 @@ impl World {
                 let lasts = Duration::from_millis(self.random.random_range(50..1500));
                 self.crash(number);
                 self.undo.push((now + lasts, Undo::Start(number, Rest::SomeSectors)));
+            } else if self.places[number].is_stopped() && self.is_up(number) {
+                let lasts = Duration::from_millis(self.random.random_range(50..1500));
+                self.crash(number);
+                self.undo.push((now + lasts, Undo::Start(number, Rest::Everything)));
             }
         }
         let due: Vec<Undo> = self.undo.extract_if(.., |(at, _)| *at <= now).map(|(_, undo)| undo).collect();
@@ -197,6 +201,19 @@ impl World {
             Deed::PowerFails { whom, after_writes } => {
                 for number in self.victims(whom) {
                     self.places[number].disk().fail_after(after_writes);
+                }
+            }
+            Deed::Transfer => {
+                let others: Vec<usize> =
+                    (0..self.places.len()).filter(|&n| Some(n) != self.leader()).collect();
+                let to = others.choose(&mut self.random).and_then(|&number| self.places[number].node());
+                if let (Some(leader), Some(to)) = (self.leader(), to) {
+                    self.places[leader].order(Order::Transfer(to.member_id()));
+                }
+            }
+            Deed::Stop { whom } => {
+                for number in self.victims(whom) {
+                    self.places[number].order(Order::Stop);
                 }
             }
             Deed::Isolate { whom } => {
