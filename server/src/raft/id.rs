@@ -10,9 +10,16 @@ pub fn member(peer_urls: &[String], cluster_token: &str) -> u64 {
     first_eight(Sha1::new().chain_update(urls.concat()).chain_update(cluster_token))
 }
 
-/// Id of a member that is added later, at this second.
-pub fn added(peer_urls: &[String], cluster_token: &str, unix_seconds: u64) -> u64 {
-    member(peer_urls, &format!("{cluster_token}{unix_seconds}"))
+/// Id of a member that is added later, at this second: or at a later one, if one that is or was a
+/// member has its id.
+pub fn added(
+    peer_urls: &[String],
+    cluster_token: &str,
+    unix_seconds: u64,
+    is_taken: impl Fn(u64) -> bool,
+) -> u64 {
+    let mut ids = (unix_seconds..).map(|second| member(peer_urls, &format!("{cluster_token}{second}")));
+    ids.find(|&id| !is_taken(id)).expect("there is always a later second")
 }
 
 /// Id of a cluster that begins with `members`.
@@ -36,6 +43,15 @@ mod tests {
         let id = member(&["http://localhost:2380".into()], "etcd-cluster");
         assert_eq!(format!("{id:x}"), "8e9e05c52164694d");
         assert_eq!(format!("{:x}", cluster([id])), "cdf818194e3a8c32");
+    }
+
+    #[test]
+    fn who_is_added_again_in_the_same_second_is_somebody_else() {
+        let urls = ["http://a:1".to_owned()];
+        let first = added(&urls, "t", 7, |_| false);
+        let again = added(&urls, "t", 7, |id| id == first);
+        assert_eq!((first, again), (added(&urls, "t", 7, |_| false), added(&urls, "t", 8, |_| false)));
+        assert_ne!(first, again);
     }
 
     #[test]

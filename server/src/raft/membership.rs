@@ -143,7 +143,9 @@ impl Node {
                     return Err(ChangeError::TooManyLearners);
                 }
                 let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-                let id = id::added(peer_urls, &self.inner.token, seconds);
+                let cluster = &self.inner.state.cluster;
+                let is_taken = |id| cluster.is_removed(id) || members.iter().any(|member| member.id == id);
+                let id = id::added(peer_urls, &self.inner.token, seconds, is_taken);
                 let peer = Peer { urls: peer_urls.clone(), learner: *learner };
                 Ok((id, ChangeMembers::AddNodes(BTreeMap::from([(id, peer)]))))
             }
