@@ -66,15 +66,20 @@ impl Version {
     /// Whether a server of this version may be in a cluster of version `cluster`, as its
     /// log has it; empty for one whose version is not decided yet.
     pub fn check(self, cluster: &str) -> Result<(), Incompatible> {
-        let Ok(cluster) = cluster.parse() else { return Ok(()) };
+        self.reaches(cluster)?;
         let (own, oldest) = (self, self.oldest());
-        if own < cluster {
-            return Err(Incompatible::TooOld { own, cluster });
+        match cluster.parse() {
+            Ok(cluster) if cluster < oldest => Err(Incompatible::TooNew { own, oldest, cluster }),
+            _ => Ok(()),
         }
-        if cluster < oldest {
-            return Err(Incompatible::TooNew { own, oldest, cluster });
+    }
+
+    /// As [`check`](Self::check), of a server that may be newer than that.
+    pub fn reaches(self, cluster: &str) -> Result<(), Incompatible> {
+        match cluster.parse() {
+            Ok(cluster) if self < cluster => Err(Incompatible::TooOld { own: self, cluster }),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -137,6 +142,8 @@ mod tests {
             old.contains("this server has version 3.6.0, which is lower than the cluster's, 3.7.0"),
             "{old}"
         );
+        assert_eq!(own.reaches("3.4.0"), Ok(()), "a log tells of versions that are long past");
+        assert!(own.reaches("3.7.0").is_err());
         let new = own.check("3.4.0").unwrap_err().to_string();
         assert!(new.contains("upgrade all members to 3.5.0 first"), "{new}");
     }

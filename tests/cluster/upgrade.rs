@@ -2,6 +2,7 @@
 //! one of which a member claims another version than its own.
 
 use std::{
+    path::Path,
     process::Command,
     sync::{
         Arc,
@@ -104,6 +105,48 @@ fn members_are_upgraded_one_by_one_without_an_error_at_a_client() {
     member.unset_env("FAILPOINTS");
     cluster.run();
     cluster.agree();
+}
+
+/// Its data is of the time before the cluster's version rose, as a backup of its machine may be: so it
+/// starts. It learns of the version from the log, and goes no further.
+#[test]
+fn a_running_member_that_is_too_old_for_its_cluster_ends() {
+    let mut cluster = Cluster::prepared(Kind::Etcfs, 3, &[]);
+    cluster.members.iter_mut().for_each(|member| claim(member, OLD));
+    cluster.run();
+    for member in &cluster.members {
+        comes_to_tell(member, OLD, "3.5.0");
+    }
+    assert!(cluster.members[2].stop().success());
+    let (data, kept) = (cluster.members[2].data_dir(), cluster.members[2].scratch().join("kept"));
+    copy(&data, &kept);
+    cluster.members[2].unset_env("FAILPOINTS");
+    cluster.run();
+    for nth in 0..2 {
+        assert!(cluster.members[nth].stop().success());
+        cluster.members[nth].unset_env("FAILPOINTS");
+        cluster.run();
+    }
+    for member in &cluster.members {
+        comes_to_tell(member, NEW, "3.6.0");
+    }
+    // All of them, so that no leader remembers how far the third had come.
+    cluster.members.iter_mut().for_each(|member| assert!(member.stop().success()));
+    std::fs::remove_dir_all(&data).expect("removed");
+    copy(&kept, &data);
+    cluster.members[..2].iter_mut().for_each(Server::launch);
+    cluster.members[..2].iter_mut().for_each(Server::wait_until_ready);
+    let log = refused(&mut cluster.members[2], OLD);
+    assert!(log.contains("raft has failed; ending the process"), "it had started: {log}");
+    assert!(log.contains("this server has version 3.5.0, which is lower than the cluster's, 3.6.0"), "{log}");
+    cluster.members[2].unset_env("FAILPOINTS");
+    cluster.run();
+    cluster.agree();
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("--archive").args([from, to]).status().expect("cp");
+    assert!(copied.success());
 }
 
 /// A member that has nothing yet asks the others for the cluster's version.

@@ -80,7 +80,7 @@ impl Cluster {
         self.state.write().cluster_id = cluster_id;
     }
 
-    pub(super) fn set_version(&self, version: &str) {
+    pub(crate) fn set_version(&self, version: &str) {
         let before = std::mem::replace(&mut self.state.write().version, version.to_owned());
         match before.as_str() {
             "" => tracing::info!(cluster_version = version, "set initial cluster version"),

@@ -1,7 +1,8 @@
-//! Who calls whom: the ids that every call between members carries.
+//! Who calls whom: the ids and the version that every call between members carries.
 //!
 //! Members of two clusters may meet at one address, and a member at that of
-//! another, by a wrong setting or a reused host. Neither may then be believed:
+//! another, by a wrong setting or a reused host. A member whose version is below
+//! the cluster's can't know all that is said. None of them may then be believed:
 //! the [`Guard`] refuses before anything of a call is read.
 
 use std::{
@@ -17,11 +18,13 @@ use tonic::{
     service::Interceptor,
 };
 
-use crate::{apply::Cluster, storage::Identity};
+use crate::{apply::Cluster, storage::Identity, version::Version};
 
 const CLUSTER: &str = "etcfs-cluster";
 const FROM: &str = "etcfs-from";
 const TO: &str = "etcfs-to";
+/// Which the caller has.
+const VERSION: &str = "etcfs-version";
 
 /// A peer that is refused is in the log once in this time.
 const TELL_INTERVAL: Duration = Duration::from_secs(60);
@@ -36,12 +39,14 @@ pub struct Badge {
     cluster: AsciiMetadataValue,
     from: AsciiMetadataValue,
     to: AsciiMetadataValue,
+    version: AsciiMetadataValue,
 }
 
 impl Badge {
-    pub(super) fn new(own: Identity, to: u64) -> Self {
+    pub(super) fn new(own: Identity, to: u64, version: Version) -> Self {
         let hex = |id: u64| format!("{id:016x}").parse().expect("hex digits are ASCII");
-        Self { cluster: hex(own.cluster_id), from: hex(own.member_id), to: hex(to) }
+        let version = version.to_string().parse().expect("digits and dots are ASCII");
+        Self { cluster: hex(own.cluster_id), from: hex(own.member_id), to: hex(to), version }
     }
 }
 
@@ -51,6 +56,7 @@ impl Interceptor for Badge {
         metadata.insert(CLUSTER, self.cluster.clone());
         metadata.insert(FROM, self.from.clone());
         metadata.insert(TO, self.to.clone());
+        metadata.insert(VERSION, self.version.clone());
         Ok(request)
     }
 }
@@ -84,10 +90,12 @@ impl Guard {
     }
 
     fn check(&self, metadata: &MetadataMap) -> Result<(), Status> {
-        let (Some(cluster), Some(from), Some(to)) =
-            (id(metadata, CLUSTER), id(metadata, FROM), id(metadata, TO))
+        let (Some(cluster), Some(from), Some(to), Some(version)) =
+            (id(metadata, CLUSTER), id(metadata, FROM), id(metadata, TO), version(metadata))
         else {
-            return Err(Status::permission_denied("the call does not say which member it is from, and for"));
+            return Err(Status::permission_denied(
+                "the call does not say which member it is from, of which version, and for which",
+            ));
         };
         let Identity { member_id, cluster_id } = self.own;
         if cluster != cluster_id {
@@ -119,6 +127,17 @@ impl Guard {
         if self.cluster.is_removed(from) {
             return Err(Status::permission_denied(REMOVED));
         }
+        if let Err(error) = version.reaches(&self.cluster.version()) {
+            if self.is_to_be_told(from) {
+                tracing::warn!(
+                    from = format!("{from:x}"),
+                    its_version = %version,
+                    cluster_version = self.cluster.version(),
+                    "refused a peer whose version is lower than the cluster's: upgrade that member"
+                );
+            }
+            return Err(Status::permission_denied(error.to_string()));
+        }
         Ok(())
     }
 }
@@ -139,6 +158,10 @@ fn id(metadata: &MetadataMap, key: &str) -> Option<u64> {
     u64::from_str_radix(metadata.get(key)?.to_str().ok()?, 16).ok()
 }
 
+fn version(metadata: &MetadataMap) -> Option<Version> {
+    metadata.get(VERSION)?.to_str().ok()?.parse().ok()
+}
+
 /// True if the other side says that this member is none any more.
 pub(super) fn says_removed(status: &Status) -> bool {
     status.code() == tonic::Code::PermissionDenied && status.message() == REMOVED
@@ -154,7 +177,11 @@ mod tests {
     use super::*;
 
     fn call(from: Identity, to: u64, guard: &Guard) -> Result<(), String> {
-        let request = Badge::new(from, to).call(Request::new(())).unwrap();
+        call_of(Version::own(), from, to, guard)
+    }
+
+    fn call_of(version: Version, from: Identity, to: u64, guard: &Guard) -> Result<(), String> {
+        let request = Badge::new(from, to, version).call(Request::new(())).unwrap();
         guard.clone().call(request).map(drop).map_err(|status| status.message().to_owned())
     }
 
@@ -171,5 +198,24 @@ mod tests {
         assert_eq!(call(id(2, 0xc1), 3, &guard).unwrap_err(), "member ID mismatch: this is 1, not 3");
         let nobody = guard.clone().call(Request::new(())).unwrap_err();
         assert!(is_turned_away(&nobody) && !says_removed(&nobody), "{nobody}");
+    }
+
+    #[test]
+    fn a_member_of_a_version_below_the_clusters_is_refused() {
+        let id = |member_id| Identity { member_id, cluster_id: 0xc1 };
+        let version = |text: &str| text.parse::<Version>().unwrap();
+        let cluster = Cluster::default();
+        let guard = Guard::new(id(1), cluster.clone());
+        assert_eq!(call_of(version("3.5.9"), id(2), 1, &guard), Ok(()), "the cluster's is not decided yet");
+        cluster.set_version("3.5.0");
+        assert_eq!(call_of(version("3.5.9"), id(2), 1, &guard), Ok(()));
+        cluster.set_version("3.6.0");
+        assert_eq!(call_of(version("3.6.0"), id(3), 1, &guard), Ok(()));
+        assert_eq!(call_of(version("3.7.0"), id(3), 1, &guard), Ok(()), "it is upgraded first");
+        let refused = call_of(version("3.5.9"), id(2), 1, &guard).unwrap_err();
+        assert!(
+            refused.contains("this server has version 3.5.0, which is lower than the cluster's, 3.6.0"),
+            "{refused}"
+        );
     }
 }

@@ -32,7 +32,7 @@ use super::{
     dial::Dialer,
     types::Peer,
 };
-use crate::storage::Identity;
+use crate::{storage::Identity, version::Version};
 
 /// Largest message between members: some entries, or one of the largest size.
 pub(super) const MESSAGE_BYTES_MAX: usize = 576 << 20;
@@ -207,7 +207,7 @@ impl Link {
             urls: urls.to_vec(),
             ways: urls.iter().filter_map(way).collect(),
             at: AtomicUsize::new(0),
-            badge: Badge::new(shared.own, id),
+            badge: Badge::new(shared.own, id, Version::own()),
             health: Mutex::new(Health { up: false, since: Instant::now() }),
             failures: AtomicU64::new(0),
             traffic: Arc::default(),

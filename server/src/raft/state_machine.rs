@@ -23,6 +23,7 @@ use std::{
     time::Duration,
 };
 
+use etcfs_proto::etcfs::command::{Batch, request::Body};
 use futures_util::{Stream, StreamExt};
 use openraft::{
     EntryPayload, OptionalSend,
@@ -38,6 +39,7 @@ use super::{
 use crate::{
     apply::Machine,
     storage::{Engine, Image, SnapshotFile, Wal, failpoint},
+    version::{Incompatible, Version},
     watch::Hub,
 };
 
@@ -71,6 +73,7 @@ impl StateMachine {
         };
         let applied = match &entry.payload {
             EntryPayload::Normal(command) => {
+                check_version(command.batch()).map_err(io::Error::other)?;
                 self.machine.apply(&id, command.batch()).map_err(io::Error::other)?
             }
             EntryPayload::Blank => self.machine.apply_blank(&id),
@@ -103,6 +106,16 @@ impl StateMachine {
         }
         self.machine.scrub_pending()
     }
+}
+
+/// Refuses what raises the cluster's version above this server's: of the entries after it this one
+/// may not know some, and would skip what the others apply.
+fn check_version(batch: &Batch) -> Result<(), Incompatible> {
+    let raised = batch.requests.iter().filter_map(|request| match &request.body {
+        Some(Body::ClusterVersion(raised)) => Some(raised.version.as_str()),
+        _ => None,
+    });
+    raised.into_iter().try_for_each(|version| Version::own().reaches(version))
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
@@ -145,6 +158,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         _meta: &SnapshotMeta,
         snapshot: SnapshotFile,
     ) -> Result<(), io::Error> {
+        Version::own().reaches(&snapshot.meta().cluster_version).map_err(io::Error::other)?;
         let snapshot = self.snapshots.adopt(snapshot).map_err(io::Error::other)?;
         let (index, revision) = (snapshot.index(), snapshot.meta().revision);
         self.image.replace(snapshot).await.map_err(io::Error::other)?;
