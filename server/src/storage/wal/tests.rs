@@ -481,3 +481,83 @@ fn one_sync_serves_all_that_wait() {
     assert!(syncs.load(Ordering::SeqCst) <= 2 + 1, "{} syncs", syncs.load(Ordering::SeqCst));
     wal.close();
 }
+
+/// Has room for no further file while it is full.
+#[derive(Debug, Default)]
+struct SmallDisk {
+    is_full: AtomicBool,
+}
+
+impl Disk for SmallDisk {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        OsDisk.open(path)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        if self.is_full.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        OsDisk.create(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        OsDisk.remove(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<std::ffi::OsString>> {
+        OsDisk.list(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        OsDisk.sync_dir(dir)
+    }
+}
+
+/// A log on a full disk, and what comes of an entry that waits for room there.
+fn waiting(disk: Arc<SmallDisk>, dir: &Path) -> (Wal, mpsc::Receiver<Result<(), WalError>>) {
+    let wal = Wal::open(dir, WalOptions { disk: disk.clone(), ..options() }).expect("opened");
+    fill(&wal, 0..1, 100);
+    disk.is_full.store(true, Ordering::Relaxed);
+    // The segment, and the one made ahead if there is one already, hold a few of these.
+    for index in 1.. {
+        let (tx, rx) = mpsc::channel();
+        let done = Box::new(move |result| tx.send(result).expect("waited for"));
+        wal.append(vec![entry(index, &[7; SEGMENT / 3])], done);
+        match rx.recv_timeout(Duration::from_millis(500)) {
+            Ok(appended) => appended.expect("there was room"),
+            Err(_waits) => return (wal, rx),
+        }
+    }
+    unreachable!("the disk is full")
+}
+
+#[test]
+fn a_full_disk_holds_appends_up_and_reads_go_on() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::<SmallDisk>::default());
+    let (wal, waits) = waiting(disk.clone(), dir.path());
+    let last = wal.last().expect("some are there").index;
+    assert_eq!(wal.read(0..last + 1).unwrap().len() as u64, last + 1);
+    assert!(waits.try_recv().is_err(), "nothing is acknowledged without room");
+    disk.is_full.store(false, Ordering::Relaxed);
+    waits.recv_timeout(Duration::from_secs(60)).unwrap().unwrap();
+    wal.close();
+    assert_eq!(wal.last(), Some(id(1, last + 1)));
+}
+
+/// A failed log ends its process: here that would be a panic.
+#[test]
+fn a_log_that_waits_for_room_can_be_closed() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::<SmallDisk>::default());
+    let (wal, waits) = waiting(disk.clone(), dir.path());
+    let last = wal.last();
+    wal.close();
+    assert!(matches!(waits.recv().unwrap(), Err(WalError::Closed)));
+    disk.is_full.store(false, Ordering::Relaxed);
+    let wal = Wal::open(dir.path(), options()).unwrap();
+    assert_eq!(wal.last(), last);
+    wal.close();
+}

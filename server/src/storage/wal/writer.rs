@@ -107,9 +107,14 @@ impl Writer {
             written = written.and_then(|()| self.sync_proof());
         }
         if let Err(error) = written {
-            tracing::error!(%error, "the log cannot be written");
-            self.shared.queue.lock().closed = true;
-            (self.options.on_failure)(&error);
+            let is_told_to_end = std::mem::replace(&mut self.shared.queue.lock().closed, true);
+            if is_told_to_end && error.is_no_space() {
+                // What waits was not acknowledged: it may be missing.
+                tracing::warn!(%error, "the log ends without what waited for room");
+            } else {
+                tracing::error!(%error, "the log cannot be written");
+                (self.options.on_failure)(&error);
+            }
             let left = std::mem::take(&mut self.shared.queue.lock().orders);
             for order in left {
                 if let Order::Append { done, .. } | Order::Vote { done, .. } = order {
@@ -338,6 +343,11 @@ impl Writer {
 
     /// A segment where none could be made ahead. A full disk ends nothing: who appends waits, as for a
     /// slow disk, until there is room. The one made ahead is for what makes room: deletions, compactions.
+    ///
+    /// Nobody else waits for this thread to wake: it holds no lock, so the log is read meanwhile, and
+    /// appends go into the queue until that has its fill. Votes wait behind them, for they need the same
+    /// disk; and so does a purge, which would make room, but seldom is there one: the snapshot before it
+    /// needs room too.
     fn make_when_there_is_room(&self) -> Result<Spare, WalError> {
         let mut is_told = false;
         loop {
