@@ -8,7 +8,15 @@
 //! one, forgets streams by the standard library's clock, and a run would depend on
 //! how busy the machine is.
 
-use std::{cell::Cell, time::Duration};
+use std::{
+    cell::Cell,
+    pin::pin,
+    task::{Context, Waker},
+    time::Duration,
+};
+
+/// Simulated time that hosts run without hearing of each other.
+pub(crate) const TICK: Duration = Duration::from_millis(5);
 
 /// What the system's clocks show when a run begins: enough to count back from.
 const BOOT: Duration = Duration::from_secs(1 << 20);
@@ -21,7 +29,25 @@ thread_local! {
 
 /// Time since the run began.
 pub(crate) fn now() -> Duration {
-    BETWEEN.get().or_else(turmoil::sim_elapsed).unwrap_or_default()
+    // Whose clock has just jumped is not ahead of the others.
+    let of_host = || turmoil::sim_elapsed().map(|now| now.min(tick_end()));
+    BETWEEN.get().or_else(of_host).unwrap_or_default()
+}
+
+/// Of the tick that hosts have their turns in.
+fn tick_end() -> Duration {
+    STEP.get().unwrap_or_default() + TICK
+}
+
+/// Sets the clock of the host whose turn it is to the end of its tick and `ahead` of that: nothing
+/// that waits for an earlier time has its turn before.
+pub(crate) fn jump(ahead: Duration) {
+    let left = tick_end().saturating_sub(turmoil::sim_elapsed().unwrap_or_default());
+    if left + ahead > Duration::ZERO {
+        // It has jumped once it was polled; what is left of it would let others have their turns.
+        let advance = pin!(tokio::time::advance(left + ahead));
+        let _pending = Future::poll(advance, &mut Context::from_waker(Waker::noop()));
+    }
 }
 
 /// The hosts have their turns now.

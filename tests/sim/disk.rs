@@ -74,6 +74,12 @@ impl SimDisk {
         disk
     }
 
+    /// Another disk in its place, with nothing on it.
+    pub(crate) fn replace(&self) {
+        let mut state = self.state.lock();
+        *state = State { honesty: state.honesty, ..State::default() };
+    }
+
     /// The power is to fail after `writes` more writes or syncs.
     pub(crate) fn fail_after(&self, writes: u64) {
         self.state.lock().left = Some(writes);

@@ -7,6 +7,7 @@ use std::{
     process::{Command, Stdio},
     sync::atomic::{AtomicU64, Ordering},
     thread,
+    time::Instant,
 };
 
 use etcfs_tests::{commit, process::show};
@@ -31,7 +32,7 @@ const SHOWN_MAX: usize = 5;
 const BREACHES_SHOWN_MAX: usize = 8;
 
 /// Seeds to be run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Runs {
     pub(crate) first: u64,
     pub(crate) count: u64,
@@ -39,16 +40,20 @@ pub(crate) struct Runs {
     pub(crate) flaw: Option<&'static str>,
     /// Whether each message is traced too.
     pub(crate) messages: bool,
+    /// The code that runs, for the tree may change meanwhile; and since when.
+    pub(crate) commit: String,
+    pub(crate) began: Instant,
 }
 
 impl Runs {
+    pub(crate) fn new(first: u64, count: u64) -> Self {
+        Self { first, count, flaw: None, messages: false, commit: commit::head(), began: Instant::now() }
+    }
+
     pub(crate) fn from_environment(count: u64) -> Self {
         let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-        Self {
-            first: number("ETCFS_TEST_SEED").unwrap_or(1),
-            count: number("ETCFS_TEST_SCHEDULES").unwrap_or(count),
-            ..Self::default()
-        }
+        let first = number("ETCFS_TEST_SEED").unwrap_or(1);
+        Self::new(first, number("ETCFS_TEST_SCHEDULES").unwrap_or(count))
     }
 }
 
@@ -144,6 +149,9 @@ pub(crate) fn in_this_process() -> Vec<String> {
         noted.lock().push(format!("a panic: {panic}"));
         usual(panic);
     }));
+    // Before anything is drawn from the seed: its name is drawn too, again where others have it.
+    let dir = shared_memory_dir();
+    let path = dir.path().to_owned();
     let run = thread::Builder::new().stack_size(16 << 20).spawn(move || {
         entropy::seed(seed);
         clock::simulate();
@@ -153,12 +161,18 @@ pub(crate) fn in_this_process() -> Vec<String> {
             _ => Detail::Members,
         };
         let trace = Trace::new(detail);
-        tracing::subscriber::with_default(trace.clone(), || world::run(seed, honesty, &trace))
+        tracing::subscriber::with_default(trace.clone(), || world::run(seed, honesty, &path, &trace))
     });
     let mut report = run.expect("a thread").join().unwrap_or_else(|_| crate::report::Report::new(seed, &[]));
     report.breaches.append(&mut panics.lock());
     tell(&format!("\n{MARK}{}", report.to_json()));
     report.breaches
+}
+
+/// Where files need no disk, if there is such a place.
+fn shared_memory_dir() -> tempfile::TempDir {
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+    dir.expect("a directory for what is always synced")
 }
 
 /// True if another process waits for the report, and judges by it.
@@ -201,11 +215,14 @@ pub(crate) fn record(runs: &Runs, outcomes: &[Outcome]) {
         .map(|outcome| json!({ "seed": outcome.seed, "breaches": outcome.breaches() }))
         .collect();
     let record = json!({
-        "commit": commit::head(),
+        "test": "every_schedule_keeps_the_promises",
+        "commit": runs.commit,
         "seeds": { "first": runs.first, "last": runs.first + runs.count - 1 },
         "schedules": outcomes.len(),
+        "seconds": runs.began.elapsed().as_secs(),
         "simulated_seconds": sum("simulated_ms") / 1000,
         "faults": kinds,
+        "members_changed": sum("changes"),
         "operations": sum("operations"),
         "answered": sum("answered"),
         "entries": sum("entries"),
@@ -215,7 +232,11 @@ pub(crate) fn record(runs: &Runs, outcomes: &[Outcome]) {
     });
     let dir = env::var_os("ETCFS_TEST_RECORDS").map(PathBuf::from);
     let dir = dir.unwrap_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("records"));
-    let path = dir.join(format!("sim-{}-{}.json", runs.first, runs.first + runs.count - 1));
+    let path = dir.join(format!(
+        "every_schedule_keeps_the_promises-{}-{}.json",
+        runs.first,
+        runs.first + runs.count - 1
+    ));
     let text = serde_json::to_string_pretty(&record).expect("a record is JSON");
     fs::create_dir_all(&dir).expect("a directory for records");
     fs::write(&path, text + "\n").expect("a record of our own");

@@ -35,6 +35,12 @@ pub(crate) enum Deed {
     Transfer,
     /// Members are told to end in order, and come back.
     Stop { whom: Whom },
+    /// Members do nothing for a while, and time passes.
+    Pause { whom: Whom },
+    /// A member is removed, and another comes in its place, at first as a learner or not.
+    Replace { whom: Whom, learner: bool, grace: Duration },
+    /// A further member comes, where there is none already.
+    Grow { learner: bool },
 }
 
 /// Who suffers; known only when it is time.
@@ -67,20 +73,27 @@ fn deed(random: &mut StdRng) -> Deed {
         .choose(random)
         .expect("some");
     match random.random_range(0..100) {
-        0..20 => {
+        0..14 => {
             let rest = *[Rest::Nothing, Rest::SomeSectors, Rest::SomeSectors, Rest::Everything]
                 .choose(random)
                 .expect("some");
             Deed::Crash { whom, rest }
         }
-        20..38 => Deed::PowerFails { whom, after_writes: random.random_range(0..40) },
-        38..52 => Deed::Isolate { whom },
-        52..61 => Deed::Mute { whom },
-        61..70 => Deed::Hold { whom },
-        70..78 => Deed::Loss { rate: random.random_range(0.002..0.05) },
-        78..86 => Deed::Delay { max: Duration::from_millis(random.random_range(50..600)) },
-        86..93 => Deed::Transfer,
-        _ => Deed::Stop { whom },
+        14..28 => Deed::PowerFails { whom, after_writes: random.random_range(0..40) },
+        28..38 => Deed::Isolate { whom },
+        38..45 => Deed::Mute { whom },
+        45..51 => Deed::Hold { whom },
+        51..57 => Deed::Loss { rate: random.random_range(0.002..0.05) },
+        57..63 => Deed::Delay { max: Duration::from_millis(random.random_range(50..600)) },
+        63..69 => Deed::Transfer,
+        69..75 => Deed::Stop { whom },
+        75..86 => Deed::Pause { whom },
+        86..95 => Deed::Replace {
+            whom: *[Whom::Leader, Whom::Follower].choose(random).expect("some"),
+            learner: random.random(),
+            grace: Duration::from_millis(random.random_range(0..1000)),
+        },
+        _ => Deed::Grow { learner: random.random() },
     }
 }
 
@@ -98,6 +111,9 @@ impl Deed {
             Self::Delay { .. } => "delay",
             Self::Transfer => "leader transfer",
             Self::Stop { .. } => "stop",
+            Self::Pause { .. } => "pause",
+            Self::Replace { .. } => "member replaced",
+            Self::Grow { .. } => "member added",
         }
     }
 }

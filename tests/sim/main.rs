@@ -2,7 +2,8 @@
 //!
 //! Whole members run in one thread: their own code from the services down to the
 //! records of the log, on simulated time, over turmoil's network, and on a disk
-//! whose power fails. One seed decides everything: which faults come when, how
+//! whose power fails; members are paused, differ in how fast their clocks are, leave
+//! and come. One seed decides everything: which faults come when, how
 //! long a message takes, which sectors survive, what the callers ask for, and
 //! what any generator of random numbers gives ([`entropy`]). So a seed that fails
 //! fails again, in every detail; `ETCFS_TEST_SEED` names it.
@@ -18,9 +19,11 @@ mod driver;
 mod entropy;
 mod faults;
 mod member;
+mod members;
 mod report;
 mod rows;
 mod run;
+mod still;
 mod tasks;
 mod trace;
 mod watchers;
@@ -59,7 +62,7 @@ fn every_schedule_keeps_the_promises() {
 
 #[test]
 fn a_seed_gives_the_same_run_each_time() {
-    let runs = Runs { first: 1000, count: TWICE, messages: true, ..Runs::default() };
+    let runs = Runs { messages: true, ..Runs::new(1000, TWICE) };
     let traces = || -> BTreeMap<u64, (u64, String)> {
         let outcomes = driver::all(&runs);
         outcomes
@@ -77,7 +80,7 @@ fn a_seed_gives_the_same_run_each_time() {
 /// Should the simulation not find this, it would find nothing.
 #[test]
 fn a_disk_that_forgets_its_syncs_is_found_out() {
-    let runs = Runs { first: 1, count: LYING, flaw: Some("forgets-syncs"), ..Runs::default() };
+    let runs = Runs { flaw: Some("forgets-syncs"), ..Runs::new(1, LYING) };
     let outcomes = driver::all(&runs);
     let found = outcomes.iter().filter(|outcome| !outcome.is_clean()).count();
     assert!(found > 0, "{LYING} schedules with a lying disk, and none of them failed");

@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use etcfs_proto::etcdserverpb::PutRequest;
+use etcfs_proto::{
+    etcdserverpb::PutRequest,
+    etcfs::command::{MemberAttributes, Request, request::Body},
+};
 use etcfs_server::{
     config::Quota,
     lease::lessor::Lessor,
@@ -20,11 +23,14 @@ use etcfs_server::{
     mvcc::StoreOptions,
     net::METHODS,
     propose::{Errands, Members, Proposer, ReadBarrier},
-    raft::{self, Bootstrap, Dialer, Host, InitialMember, MemberRules, Node, RaftOptions},
+    raft::{
+        self, Bootstrap, Dialer, Host, InitialMember, MemberChange, MemberRules, Node, RaftOptions,
+        StartError,
+    },
     service::{Access, Admission, Errands as ErrandService, Headers, Kv, Lease},
     watch::HubOptions,
 };
-use etcfs_tests::judge::Outcome;
+use etcfs_tests::judge::{Moment, Outcome};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +39,7 @@ use crate::{
     disk::{Honesty, Rest, SimDisk},
     rows::SimRows,
     run::Run,
+    still,
     tasks::Tasks,
     watchers::{self, HABITS, Habit},
     wire::{self, PORT, Wire},
@@ -42,6 +49,8 @@ const HEARTBEAT: Duration = Duration::from_millis(100);
 pub(crate) const ELECTION: Duration = Duration::from_millis(500);
 /// More than the members' loops take for their last turns.
 const CLOSING: Duration = Duration::from_millis(500);
+/// Pause before it is tried again to join, or to be known.
+const JOIN_PAUSE: Duration = Duration::from_millis(300);
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Small, so that a run has many of each.
 const SEGMENT_BYTES: usize = 16 << 10;
@@ -52,8 +61,20 @@ const STREAM_BYTES_MAX: usize = 2 << 10;
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     pub(crate) number: usize,
-    size: usize,
+    ways: Ways,
     stays: Arc<Stays>,
+}
+
+/// How a member is set up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ways {
+    /// Founders of the cluster.
+    pub(crate) size: usize,
+    pub(crate) honesty: Honesty,
+    /// Whether changes of members are refused as with `--strict-reconfig-check`.
+    pub(crate) strict: bool,
+    /// How much faster its clock is than the simulation's, in thousandths.
+    pub(crate) fast: u32,
 }
 
 #[derive(Debug)]
@@ -69,15 +90,25 @@ struct Stays {
     orders: Mutex<VecDeque<Order>>,
     /// True once it has ended in order.
     stopped: AtomicBool,
+    /// True once the cluster has told it that it is none of its members any more.
+    left: AtomicBool,
+    /// True while no member lives here.
+    vacant: AtomicBool,
+    /// Whom it joins, if it is no founder.
+    joins: Mutex<Option<Vec<InitialMember>>>,
     /// How far each watcher has been told, and its newest stream.
     told: Mutex<BTreeMap<Habit, (i64, usize)>>,
 }
 
 /// What an operator has a member do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Order {
     /// Have the member of this id lead.
     Transfer(u64),
+    /// Have the members changed.
+    Change(MemberChange),
+    /// Do nothing until then.
+    Hold(Moment),
     Stop,
 }
 
@@ -85,19 +116,26 @@ pub(crate) fn name(number: usize) -> String {
     format!("m{number}")
 }
 
+pub(crate) fn peer_urls(number: usize) -> Vec<String> {
+    vec![format!("http://{}:{PORT}", name(number))]
+}
+
 impl Place {
-    pub(crate) fn new(number: usize, size: usize, dir: PathBuf, honesty: Honesty) -> Self {
+    pub(crate) fn new(number: usize, ways: Ways, dir: PathBuf) -> Self {
         let stays = Stays {
-            disk: SimDisk::new(honesty),
+            disk: SimDisk::new(ways.honesty),
             rows: SimRows::default(),
             dir,
             node: Mutex::default(),
             dying: AtomicBool::new(false),
             orders: Mutex::default(),
             stopped: AtomicBool::new(false),
+            left: AtomicBool::new(false),
+            vacant: AtomicBool::new(number >= ways.size),
+            joins: Mutex::default(),
             told: Mutex::default(),
         };
-        Self { number, size, stays: Arc::new(stays) }
+        Self { number, ways, stays: Arc::new(stays) }
     }
 
     pub(crate) fn node(&self) -> Option<Node> {
@@ -116,6 +154,42 @@ impl Place {
     /// True if it has ended in order.
     pub(crate) fn is_stopped(&self) -> bool {
         self.stays.stopped.load(Ordering::Relaxed)
+    }
+
+    /// True if it knows that it was removed.
+    pub(crate) fn has_left(&self) -> bool {
+        self.stays.left.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_fast(&self) -> bool {
+        self.ways.fast > 0
+    }
+
+    fn joins(&self) -> bool {
+        self.stays.joins.lock().is_some()
+    }
+
+    pub(crate) fn is_vacant(&self) -> bool {
+        self.stays.vacant.load(Ordering::Relaxed)
+    }
+
+    /// Loses all that stays here, so that another member may come.
+    pub(crate) fn vacate(&self) {
+        let Stays { disk, rows, dir, left, vacant, orders, .. } = &*self.stays;
+        disk.replace();
+        rows.empty();
+        if dir.exists() {
+            std::fs::remove_dir_all(dir).expect("files of a member that has ended");
+        }
+        orders.lock().clear();
+        left.store(false, Ordering::Relaxed);
+        vacant.store(true, Ordering::Relaxed);
+    }
+
+    /// Has a new member live here, which joins a cluster of these.
+    pub(crate) fn settle(&self, members: Vec<InitialMember>) {
+        *self.stays.joins.lock() = Some(members);
+        self.stays.vacant.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn order(&self, order: Order) {
@@ -162,10 +236,9 @@ impl Place {
     }
 
     fn options(&self) -> RaftOptions {
-        let member = |number| InitialMember {
-            name: name(number),
-            peer_urls: vec![format!("http://{}:{PORT}", name(number))],
-        };
+        let founder = |number| InitialMember { name: name(number), peer_urls: peer_urls(number) };
+        let founders = || (0..self.ways.size).map(founder).collect();
+        let joins = self.stays.joins.lock().clone();
         let rows = self.stays.rows.clone();
         let dying = self.stays.clone();
         RaftOptions {
@@ -182,12 +255,12 @@ impl Place {
             data_dir: self.stays.dir.clone(),
             bootstrap: Bootstrap {
                 name: name(self.number),
-                members: (0..self.size).map(member).collect(),
+                existing: joins.is_some(),
+                members: joins.unwrap_or_else(founders),
                 token: "simulation".into(),
-                existing: false,
             },
             dialer: Dialer::new(ELECTION, None).over(Arc::new(Wire)),
-            rules: MemberRules { strict: true, max_learners: 1 },
+            rules: MemberRules { strict: self.ways.strict, max_learners: 1 },
             force_new_cluster: false,
             version: "3.6.0",
             heartbeat_interval: HEARTBEAT,
@@ -204,17 +277,25 @@ impl Place {
 
 /// Lives until the host is crashed.
 pub(crate) async fn live(run: Run, place: Place) -> turmoil::Result {
-    let node = match raft::start(place.options()).await {
-        Ok(node) => node,
-        Err(error) if place.is_dying() => {
-            tracing::info!(target: "etcfs_sim", %error, "the power failed while it started");
-            return pending().await;
-        }
-        Err(error) => {
-            tracing::info!(target: "etcfs_sim", %error, "it did not start");
-            let text = format!("member {} did not start: {error}", place.number);
-            run.with_history(|history| history.end.fallen.push(text));
-            return pending().await;
+    if place.is_vacant() {
+        return pending().await;
+    }
+    tokio::spawn(still::run_fast(place.ways.fast));
+    let node = loop {
+        match raft::start(place.options()).await {
+            Ok(node) => break node,
+            Err(error) if place.is_dying() => {
+                tracing::info!(target: "etcfs_sim", %error, "the power failed while it started");
+                return pending().await;
+            }
+            // Whom it joins can't be reached just now.
+            Err(StartError::Bootstrap(_)) if place.joins() => tokio::time::sleep(JOIN_PAUSE).await,
+            Err(error) => {
+                tracing::info!(target: "etcfs_sim", %error, "it did not start");
+                let text = format!("member {} did not start: {error}", place.number);
+                run.with_history(|history| history.end.fallen.push(text));
+                return pending().await;
+            }
         }
     };
     *place.stays.node.lock() = Some(node.clone());
@@ -241,6 +322,9 @@ pub(crate) async fn live(run: Run, place: Place) -> turmoil::Result {
     };
     tokio::spawn(wire::serve(node.clone(), errand_service, ELECTION / 2));
     let headers = Headers::new(members.clone());
+    tokio::spawn(obey(place.clone(), node.clone(), members.clone()));
+    tokio::spawn(tell_name(place.number, members.clone(), proposer.clone()));
+    tokio::spawn(leave(place.clone(), node.clone()));
     let admission = Admission {
         quota: Quota::Unlimited,
         sizes: Sizes::new(state.store.clone(), node.engine(), node.image(), place.stays.dir.clone()),
@@ -270,7 +354,6 @@ pub(crate) async fn live(run: Run, place: Place) -> turmoil::Result {
         access,
         min_ttl: 1,
     };
-    tokio::spawn(obey(place.clone(), node.clone()));
     let client = Client { run: run.clone(), member: place.number, kv, lease };
     for habit in HABITS {
         tokio::spawn(watchers::watch(run.clone(), place.clone(), node.hub(), habit));
@@ -296,8 +379,20 @@ async fn close(client: Client) {
     }
 }
 
+/// Has the cluster know this member's name: by that it counts as one that has started.
+async fn tell_name(number: usize, members: Members, proposer: Proposer) {
+    let attributes =
+        MemberAttributes { member_id: members.member_id(), name: name(number), client_urls: Vec::new() };
+    while !members.list().iter().any(|member| member.name == attributes.name) {
+        let body = Some(Body::MemberAttributes(attributes.clone()));
+        if proposer.write(Request { body }).await.is_err() {
+            tokio::time::sleep(JOIN_PAUSE).await;
+        }
+    }
+}
+
 /// Does what an operator tells this member to do, one thing after another.
-async fn obey(place: Place, node: Node) {
+async fn obey(place: Place, node: Node, members: Members) {
     loop {
         tokio::time::sleep(Duration::from_millis(20)).await;
         let order = place.stays.orders.lock().pop_front();
@@ -306,6 +401,14 @@ async fn obey(place: Place, node: Node) {
             Some(Order::Transfer(to)) => {
                 node.transfer_leadership(to, ELECTION).await;
             }
+            Some(Order::Change(change)) => {
+                let members = members.clone();
+                tokio::spawn(async move {
+                    let changed = members.change(&change).await;
+                    tracing::info!(target: "etcfs_sim", ?change, ?changed, "a change of members");
+                });
+            }
+            Some(Order::Hold(until)) => still::hold(until),
             Some(Order::Stop) => {
                 node.hand_over().await;
                 node.shutdown().await;
@@ -316,4 +419,12 @@ async fn obey(place: Place, node: Node) {
             }
         }
     }
+}
+
+/// Ends once the cluster says that it has no such member any more.
+async fn leave(place: Place, node: Node) {
+    node.removed().cancelled().await;
+    node.shutdown().await;
+    tokio::time::sleep(CLOSING).await;
+    place.stays.left.store(true, Ordering::Relaxed);
 }

@@ -11,6 +11,8 @@ use crate::faults::Fault;
 pub(crate) struct Report {
     pub(crate) seed: u64,
     pub(crate) members: usize,
+    /// Members that came, in place of others or not, and got their votes.
+    pub(crate) changes: u64,
     pub(crate) simulated: Duration,
     pub(crate) faults: Vec<String>,
     pub(crate) kinds: BTreeMap<String, u64>,
@@ -38,6 +40,7 @@ impl Report {
         json!({
             "seed": self.seed,
             "members": self.members,
+            "changes": self.changes,
             "simulated_ms": self.simulated.as_millis() as u64,
             "faults": self.faults,
             "kinds": self.kinds,

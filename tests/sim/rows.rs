@@ -35,6 +35,11 @@ impl SimRows {
         let rows = self.parts.flushed.rows();
         self.parts.now.replace(&mut rows.into_iter().map(Ok)).expect("in memory");
     }
+
+    /// Others in their place, of which there is none.
+    pub(crate) fn empty(&self) {
+        self.replace(&mut std::iter::empty()).expect("in memory");
+    }
 }
 
 impl Engine for SimRows {

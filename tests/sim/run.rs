@@ -7,10 +7,15 @@ use std::sync::{
 };
 
 use etcfs_proto::etcdserverpb::{WatchCreateRequest, WatchResponse};
-use etcfs_tests::judge::{Call, History, Operation, Stream};
+use etcfs_tests::judge::{Call, History, Moment, Operation, Stream};
 use parking_lot::Mutex;
 
-use crate::clock;
+use crate::{clock, still::FAST_MAX};
+
+/// The time by a clock that none of the members' is ahead of: a lease ends by its leader's.
+fn now() -> Moment {
+    clock::now() * (1000 + FAST_MAX + FAST_MAX / 4) / 1000
+}
 
 /// One run; clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -87,7 +92,7 @@ impl Run {
 
     /// Notes that a member is asked; what it answers is told to what is given back.
     pub(crate) fn asks(&self, member: usize, call: Call) -> Asked {
-        let now = clock::now();
+        let now = now();
         self.shared.open.fetch_add(1, Ordering::Relaxed);
         let mut history = self.shared.history.lock();
         history.operations.push(Operation { asked: now, answered: now, member, call });
@@ -105,7 +110,7 @@ impl Run {
     pub(crate) fn hears(&self, stream: usize, response: WatchResponse) {
         let newest = response.events.iter().filter_map(|event| Some(event.kv.as_ref()?.mod_revision)).max();
         self.shared.seen.fetch_max(newest.unwrap_or(0), Ordering::Relaxed);
-        let now = clock::now();
+        let now = now();
         self.shared.history.lock().streams[stream].responses.push((now, response));
     }
 
@@ -129,7 +134,7 @@ impl Asked {
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        let now = clock::now();
+        let now = now();
         self.run.shared.open.fetch_sub(1, Ordering::Relaxed);
         self.run.with_history(|history| history.operations[self.place].answered = now);
     }

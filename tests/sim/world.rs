@@ -1,6 +1,9 @@
 //! One run: a cluster in turmoil's single thread, its faults, and its judgement.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use etcfs_proto::etcdserverpb::RangeRequest;
 use etcfs_tests::judge::{self, MemberEnd, Moment};
@@ -9,18 +12,18 @@ use turmoil::Sim;
 
 use crate::{
     clients::{LEASE_PREFIX, TTL_MAX},
-    clock,
+    clock::{self, TICK},
     disk::{Honesty, Rest},
     faults::{self, Deed, Fault, Whom},
-    member::{self, ELECTION, Order, Place, name},
+    member::{self, ELECTION, Order, Place, Ways, name},
+    members::{Act, Change},
     report::Report,
     run::Run,
+    still::FAST_MAX,
     trace::Trace,
     watchers::HABITS,
 };
 
-/// Simulated time that hosts run without hearing of each other.
-const TICK: Duration = Duration::from_millis(5);
 const LATENCY_MAX: Duration = Duration::from_millis(20);
 /// How long the callers go on after the last fault.
 const AFTERMATH: Duration = Duration::from_secs(1);
@@ -28,19 +31,22 @@ const AFTERMATH: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Steps between two comparisons of what members hold.
 const COMPARE_EVERY: u32 = 40;
+/// Steps between two looks at how far a change of members is.
+const CHANGE_EVERY: u32 = 4;
 
-/// Runs `seed`, in a thread that draws from it too.
-pub(crate) fn run(seed: u64, honesty: Honesty, trace: &Trace) -> Report {
-    let dir = shared_memory_dir();
-    trace.hide(dir.path());
-    let mut world = World::new(seed, honesty, dir.path());
+/// Runs `seed` with its files in `dir`, in a thread that draws from the seed too.
+pub(crate) fn run(seed: u64, honesty: Honesty, dir: &Path, trace: &Trace) -> Report {
+    trace.hide(dir);
+    let mut world = World::new(seed, honesty, dir);
     let faults = faults::draw(&mut world.random);
     world.suffer(&faults);
     world.heal();
     world.come_to_rest();
     let mut report = Report::new(seed, &faults);
     report.simulated = world.sim.elapsed();
-    report.members = world.places.len();
+    (report.members, report.changes) = (world.size, world.changes);
+    let fast = world.places.iter().filter(|place| place.is_fast()).count() as u64;
+    report.kinds.extend((fast > 0).then(|| ("fast clock".to_owned(), fast)));
     (report.events, report.trace, report.entries) = (trace.events(), trace.hash(), trace.applied());
     report.breaches.append(&mut world.breaches);
     report.breaches.extend(trace.breaches());
@@ -48,17 +54,17 @@ pub(crate) fn run(seed: u64, honesty: Honesty, trace: &Trace) -> Report {
     report
 }
 
-/// Where files need no disk, if there is such a place.
-fn shared_memory_dir() -> tempfile::TempDir {
-    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
-    dir.expect("a directory for what is always synced")
-}
-
 struct World {
     random: StdRng,
     sim: Sim<'static>,
     run: Run,
+    /// Founders of the cluster.
+    size: usize,
+    /// Theirs, and one more, for a member that comes later.
     places: Vec<Place>,
+    /// Of the members, if one is under way, and how many were made.
+    change: Option<Change>,
+    changes: u64,
     /// What is to be undone, and when.
     undo: Vec<(Moment, Undo)>,
     steps: u32,
@@ -75,7 +81,7 @@ enum Undo {
 }
 
 impl World {
-    fn new(seed: u64, honesty: Honesty, dir: &std::path::Path) -> Self {
+    fn new(seed: u64, honesty: Honesty, dir: &Path) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let size = *[1, 3, 3, 3, 3, 5].choose(&mut random).expect("some");
         let mut sim = turmoil::Builder::new()
@@ -89,13 +95,28 @@ impl World {
             .enable_random_order()
             .build();
         let run = Run::default();
-        let place = |number| Place::new(number, size, dir.join(name(number)), honesty);
-        let places: Vec<Place> = (0..size).map(place).collect();
+        let (strict, differ) = (random.random_ratio(1, 4), random.random());
+        let mut place = |number| {
+            let fast = if differ { random.random_range(0..=FAST_MAX) } else { 0 };
+            Place::new(number, Ways { size, honesty, strict, fast }, dir.join(name(number)))
+        };
+        let places: Vec<Place> = (0..=size).map(&mut place).collect();
         for place in &places {
             let (run, place) = (run.clone(), place.clone());
             sim.host(name(place.number), move || member::live(run.clone(), place.clone()));
         }
-        Self { random, sim, run, places, undo: Vec::new(), steps: 0, breaches: Vec::new() }
+        Self {
+            random,
+            sim,
+            run,
+            size,
+            places,
+            change: None,
+            changes: 0,
+            undo: Vec::new(),
+            steps: 0,
+            breaches: Vec::new(),
+        }
     }
 
     /// Goes on for a tick, and sees to what is due.
@@ -116,6 +137,11 @@ impl World {
                 let lasts = Duration::from_millis(self.random.random_range(50..1500));
                 self.crash(number);
                 self.undo.push((now + lasts, Undo::Start(number, Rest::Everything)));
+            } else if self.places[number].has_left() && self.is_up(number) {
+                if !self.change.as_ref().is_some_and(|change| change.removes(number)) {
+                    self.breaches.push(format!("member {number} was told that it is removed"));
+                }
+                self.crash(number);
             }
         }
         let due: Vec<Undo> = self.undo.extract_if(.., |(at, _)| *at <= now).map(|(_, undo)| undo).collect();
@@ -124,6 +150,46 @@ impl World {
         if self.steps.is_multiple_of(COMPARE_EVERY) {
             self.compare();
         }
+        if self.steps.is_multiple_of(CHANGE_EVERY) {
+            self.change_members();
+        }
+    }
+
+    /// Does what the change of members takes next.
+    fn change_members(&mut self) {
+        let Some(change) = &mut self.change else { return };
+        let nodes = self.places.iter().filter_map(Place::node);
+        let Some(foremost) = nodes.max_by_key(|node| node.status().applied_index) else { return };
+        let members = foremost.state().cluster.members();
+        let number = change.place;
+        match change.next(&members, |id| foremost.is_voter(id), self.sim.elapsed()) {
+            None => {}
+            Some(Act::Ask(change)) => {
+                let asked = self.leader().or_else(|| self.members().choose(&mut self.random).copied());
+                asked.into_iter().for_each(|asked| self.places[asked].order(Order::Change(change.clone())));
+            }
+            Some(Act::Clear) => {
+                self.crash(number);
+                self.places[number].vacate();
+            }
+            Some(Act::Start(members)) => {
+                self.places[number].settle(members);
+                self.sim.bounce(name(number));
+            }
+            Some(Act::Done) => {
+                self.change = None;
+                self.changes += 1;
+            }
+        }
+    }
+
+    /// Places with a member, as far as the operator knows.
+    fn members(&self) -> Vec<usize> {
+        (0..self.places.len()).filter(|&number| !self.places[number].is_vacant()).collect()
+    }
+
+    fn present(&self) -> impl Iterator<Item = &Place> {
+        self.places.iter().filter(|place| !place.is_vacant())
     }
 
     fn step_until(&mut self, patience: Duration, what: &str, done: impl Fn(&Self) -> bool) -> bool {
@@ -154,10 +220,10 @@ impl World {
     }
 
     fn victims(&mut self, whom: Whom) -> Vec<usize> {
-        let count = self.places.len();
-        let mut all: Vec<usize> = (0..count).collect();
-        let leader = self.leader().unwrap_or(0);
+        let mut all = self.members();
+        let count = all.len();
         rand::seq::SliceRandom::shuffle(&mut all[..], &mut self.random);
+        let leader = self.leader().unwrap_or(all[0]);
         match whom {
             Whom::Leader => vec![leader],
             Whom::Follower => all.into_iter().find(|&number| number != leader).into_iter().collect(),
@@ -204,8 +270,8 @@ impl World {
                 }
             }
             Deed::Transfer => {
-                let others: Vec<usize> =
-                    (0..self.places.len()).filter(|&n| Some(n) != self.leader()).collect();
+                let leader = self.leader();
+                let others: Vec<usize> = self.members().into_iter().filter(|&n| Some(n) != leader).collect();
                 let to = others.choose(&mut self.random).and_then(|&number| self.places[number].node());
                 if let (Some(leader), Some(to)) = (self.leader(), to) {
                     self.places[leader].order(Order::Transfer(to.member_id()));
@@ -214,6 +280,30 @@ impl World {
             Deed::Stop { whom } => {
                 for number in self.victims(whom) {
                     self.places[number].order(Order::Stop);
+                }
+            }
+            Deed::Pause { whom } => {
+                let victims = self.victims(whom);
+                for &number in &victims {
+                    self.places[number].order(Order::Hold(fault.until));
+                }
+                // What is sent to them waits, that among themselves too.
+                let all = (0..self.places.len()).flat_map(|a| (0..a).map(move |b| (a, b)));
+                let links: Vec<_> = all.filter(|(a, b)| victims.contains(a) || victims.contains(b)).collect();
+                links.iter().for_each(|&(a, b)| self.sim.hold(name(a), name(b)));
+                self.undo.push((fault.until, Undo::Release(links)));
+            }
+            Deed::Replace { whom, learner, grace } if self.members().len() > 1 => {
+                let replaced = self.victims(whom).into_iter().next();
+                let node = replaced.and_then(|number| Some((number, self.places[number].node()?)));
+                if let Some((number, node)) = node.filter(|_| self.change.is_none()) {
+                    self.change = Some(Change::replace(number, node.member_id(), learner, grace));
+                }
+            }
+            Deed::Replace { learner, .. } | Deed::Grow { learner } => {
+                let vacant = (0..self.places.len()).find(|&number| self.places[number].is_vacant());
+                if let Some(number) = vacant.filter(|_| self.change.is_none()) {
+                    self.change = Some(Change::grow(number, learner));
                 }
             }
             Deed::Isolate { whom } => {
@@ -248,7 +338,8 @@ impl World {
     fn undo(&mut self, undo: Undo) {
         match undo {
             Undo::Start(number, rest) => {
-                if !self.is_up(number) {
+                let place = &self.places[number];
+                if !place.is_vacant() && !place.has_left() && !self.is_up(number) {
                     self.places[number].restore(rest, &mut self.random);
                     self.sim.bounce(name(number));
                 }
@@ -276,6 +367,7 @@ impl World {
         while self.sim.elapsed() < until {
             self.step();
         }
+        self.step_until(PATIENCE, "the members are changed", |world| world.change.is_none());
     }
 
     /// Waits for what must come to pass in a healed cluster once its callers are silent.
@@ -285,18 +377,18 @@ impl World {
         let leases = Duration::from_secs(TTL_MAX.unsigned_abs()) + 4 * ELECTION + Duration::from_secs(2);
         let until = self.sim.elapsed() + leases;
         let runs_on = |place: &Place| place.node().is_some_and(|node| !node.state().leases.ids().is_empty());
-        while self.sim.elapsed() < until && (self.run.has_open_calls() || self.places.iter().any(runs_on)) {
+        while self.sim.elapsed() < until && (self.run.has_open_calls() || self.present().any(runs_on)) {
             self.step();
         }
-        let closer = self.random.random_range(0..self.places.len());
-        self.run.have_closed(closer);
+        let closer = self.members().choose(&mut self.random).copied();
+        self.run.have_closed(closer.expect("there is a cluster"));
         if !self.step_until(PATIENCE, "a write is acknowledged", |world| world.run.goal().is_some()) {
             return;
         }
         let goal = self.run.goal().expect("just seen");
         let at = |place: &Place| place.node().map_or(0, |node| node.state().store.revision());
         self.step_until(PATIENCE, "every member has applied all", |world| {
-            world.places.iter().all(|place| at(place) >= goal)
+            world.present().all(|place| at(place) >= goal)
         });
         let until = self.sim.elapsed() + PATIENCE;
         while self.sim.elapsed() < until && !self.are_told(goal) {
@@ -307,7 +399,7 @@ impl World {
 
     fn are_told(&self, goal: i64) -> bool {
         let going_on = || HABITS.into_iter().filter(|habit| habit.goes_on());
-        self.places.iter().all(|place| going_on().all(|habit| place.told(habit) >= goal))
+        self.present().all(|place| going_on().all(|habit| place.told(habit) >= goal))
     }
 
     fn note_end(&mut self, goal: i64) {
@@ -322,11 +414,10 @@ impl World {
                 compact_revision: hash.compact_revision,
             })
         };
-        let members: Vec<MemberEnd> =
-            self.places.iter().map(|place| held(place).unwrap_or_default()).collect();
+        let members: Vec<MemberEnd> = self.present().map(|place| held(place).unwrap_or_default()).collect();
         let outlived = members[0].keys.iter().filter(|kv| kv.key.starts_with(LEASE_PREFIX.as_bytes()));
         let outlived = outlived.cloned().collect();
-        let places = &self.places;
+        let places: Vec<&Place> = self.present().collect();
         self.run.with_history(|history| {
             history.end.members = members;
             history.end.outlived = outlived;
