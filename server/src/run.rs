@@ -126,7 +126,10 @@ async fn serve(
 
     // Ends with `shutdown`, in no order: each only asks things of the node.
     let tasks = TaskTracker::new();
-    let peer_service = PeerService::new(node);
+    // The members' port goes on for a while after all else: a member that ends hands its
+    // leadership over first.
+    let (peers_end, peer_tasks) = (CancellationToken::new(), TaskTracker::new());
+    let peer_service = PeerService::new(node, peers_end.clone());
     let errand_service = ErrandService {
         lessor: lessor.clone(),
         barrier: barrier.clone(),
@@ -136,8 +139,6 @@ async fn serve(
     let errand_service = InterceptedService::new(ErrandsServer::new(errand_service), node.guard());
     let routes =
         Routes::new(peer_service.transport()).add_service(peer_service.roster()).add_service(errand_service);
-    // They go on for a while after all else: a member that ends hands its leadership over first.
-    let (peers_end, peer_tasks) = (CancellationToken::new(), TaskTracker::new());
     let peer_slots = Arc::new(Semaphore::new(config.peer_limits().max_client_connections));
     for listener in peers {
         let address = listener.address().context("a listener lost its address")?;
