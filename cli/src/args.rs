@@ -179,6 +179,44 @@ pub(crate) fn bytes(argument: OsString) -> bytes::Bytes {
     argument.into_vec().into()
 }
 
+/// How to reach the cluster that is copied to.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Destination {
+    /// CA certificates (PEM) whose destination is trusted; the system's if not given
+    #[arg(long, value_name = "FILE")]
+    dest_cacert: Option<PathBuf>,
+    /// Our certificate for the destination (PEM)
+    #[arg(long, value_name = "FILE")]
+    dest_cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE")]
+    dest_key: Option<PathBuf>,
+    /// Speak in clear to a destination without a scheme, where no certificate is given
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", hide_default_value = true)]
+    dest_insecure_transport: bool,
+    /// User at the destination; the password is asked for, or better read from ETCFS_DEST_PASSWORD
+    #[arg(long, value_name = "NAME[:PASSWORD]")]
+    dest_user: Option<String>,
+    /// The password of --dest-user; others see the command line
+    #[arg(long, value_name = "PASSWORD", env = "ETCFS_DEST_PASSWORD", hide_env_values = true)]
+    dest_password: Option<String>,
+}
+
+impl Destination {
+    pub(crate) fn security(&self) -> Security {
+        Security {
+            cacert: self.dest_cacert.clone(),
+            cert: self.dest_cert.clone(),
+            key: self.dest_key.clone(),
+            insecure_transport: self.dest_insecure_transport,
+            insecure_skip_tls_verify: false,
+            user: self.dest_user.clone(),
+            password: self.dest_password.clone(),
+            password_file: None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;

@@ -25,6 +25,7 @@ pub(crate) mod lock;
 pub(crate) mod ls;
 pub(crate) mod make_mirror;
 pub(crate) mod member;
+pub(crate) mod migrate;
 pub(crate) mod mount;
 pub(crate) mod move_leader;
 pub(crate) mod mv;
@@ -98,6 +99,7 @@ enum Command {
     Defrag(defrag::DefragArgs),
     Snapshot(snapshot::SnapshotArgs),
     MakeMirror(make_mirror::MakeMirrorArgs),
+    Migrate(migrate::MigrateArgs),
     Downgrade(downgrade::DowngradeArgs),
     Top(top::TopArgs),
     Doctor(doctor::DoctorArgs),
@@ -202,6 +204,7 @@ pub(crate) fn run(Arguments { mut global, command }: Arguments) -> Result<ExitCo
         Command::Endpoint(args) => wait(endpoint::run(&global, args)),
         Command::Member(args) => wait(member::run(&global, args)),
         Command::MoveLeader(args) => wait(move_leader::run(&global, &args)),
+        Command::Migrate(args) => wait(migrate::run(&global, args)),
         Command::Downgrade(args) => wait(downgrade::run(&global, args)),
         Command::Top(args) => wait(top::run(&global, args)),
         Command::Context(args) => context::run(args),

@@ -76,6 +76,11 @@ impl<'a> Pages<'a> {
         Ok((!answer.kvs.is_empty()).then_some(answer.kvs))
     }
 
+    /// The next page is as of its own moment, not of the first page's.
+    pub(crate) fn renew(&mut self) {
+        self.revision = 0;
+    }
+
     /// As of which revision the pages are; 0 before the first.
     pub(crate) fn revision(&self) -> i64 {
         self.revision

@@ -18,6 +18,17 @@ pub(crate) fn unchanged(key: &Bytes, mod_revision: i64) -> Compare {
     }
 }
 
+/// The key is the one that was made at this revision, whatever has been put to it since; 0 for none.
+pub(crate) fn created_at(key: &Bytes, create_revision: i64) -> Compare {
+    Compare {
+        result: CompareResult::Equal.into(),
+        target: CompareTarget::Create.into(),
+        key: key.clone(),
+        target_union: Some(TargetUnion::CreateRevision(create_revision)),
+        ..Compare::default()
+    }
+}
+
 pub(crate) fn put(request: PutRequest) -> RequestOp {
     RequestOp { request: Some(Request::RequestPut(request)) }
 }

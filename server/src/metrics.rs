@@ -66,6 +66,8 @@ pub struct MethodMetrics {
     /// By code, for the calls that failed.
     handled: IntCounterVec,
     names: [&'static str; 3],
+    /// Calls of clients that say no version of the API, which most do not.
+    unversioned: IntCounter,
     seconds: Option<Histogram>,
 }
 
@@ -99,6 +101,7 @@ pub struct Metrics {
     gauges: Gauges,
     /// By the position of the RPC in the list given to `new`.
     pub methods: Vec<MethodMetrics>,
+    client_requests: IntCounterVec,
     pub puts: IntCounter,
     pub ranges: IntCounter,
     pub deletes: IntCounter,
@@ -115,6 +118,8 @@ pub struct Metrics {
     pub lease_expired: IntCounter,
     pub wal_fsync_seconds: Histogram,
     pub image_commit_seconds: Histogram,
+    pub defragment_seconds: Histogram,
+    pub snapshot_seconds: Histogram,
     /// By member, in hex.
     pub peer_round_trip_seconds: HistogramVec,
 }
@@ -152,9 +157,15 @@ impl Metrics {
                 prometheus::DEFAULT_BUCKETS.to_vec(),
             )
         });
+        let client_requests = make.counters(
+            "etcd_server_client_requests_total",
+            "Calls, by kind and by the version of the API that the client says.",
+            &["client_api_version", "type"],
+        );
         let methods = methods
             .iter()
             .map(|&(service, method, kind)| MethodMetrics {
+                unversioned: client_requests.with_label_values(&[UNVERSIONED, call_type(kind)]),
                 started: started.with_label_values(&[method, service, kind]),
                 ok: handled.with_label_values(&["OK", method, service, kind]),
                 handled: handled.clone(),
@@ -169,6 +180,7 @@ impl Metrics {
             source: OnceLock::new(),
             gauges: Gauges::new(&make),
             methods,
+            client_requests,
             puts: make.counter("etcd_mvcc_put_total", "Put calls, transactions' included."),
             ranges: make.counter("etcd_mvcc_range_total", "Range calls."),
             deletes: make.counter("etcd_mvcc_delete_total", "DeleteRange calls."),
@@ -197,6 +209,16 @@ impl Metrics {
                 "etcd_disk_backend_commit_duration_seconds",
                 "Time that writing a batch to the image, or flushing it to disk, took.",
             ),
+            defragment_seconds: make.histogram_from(
+                "etcd_disk_backend_defrag_duration_seconds",
+                "Time that giving back deleted space took.",
+                0.1,
+            ),
+            snapshot_seconds: make.histogram_from(
+                "etcd_disk_backend_snapshot_duration_seconds",
+                "Time that writing a snapshot for a client took.",
+                0.01,
+            ),
             peer_round_trip_seconds: make.histograms(
                 "etcd_network_peer_round_trip_time_seconds",
                 "Time in which a member answered a heartbeat.",
@@ -205,6 +227,17 @@ impl Metrics {
                 prometheus::exponential_buckets(0.0001, 2.0, 16).expect(VALID),
             ),
             registry,
+        }
+    }
+
+    /// A call has come from a client that says this version of the API, if any.
+    pub fn asked(&self, method: usize, client_version: Option<&str>) {
+        let method = &self.methods[method];
+        match client_version.filter(|version| is_version(version)) {
+            None => method.unversioned.inc(),
+            Some(version) => {
+                self.client_requests.with_label_values(&[version, call_type(method.names[0])]).inc();
+            }
         }
     }
 
@@ -346,7 +379,7 @@ impl Gauges {
                 &["From"],
             ),
             slow_applies: make
-                .counter("etcd_server_slow_apply_total", "Log entries that took over 100 ms to apply."),
+                .counter("etcd_server_slow_apply_total", "Log entries that took long to apply."),
             slow_read_indexes: make.counter(
                 "etcd_server_slow_read_indexes_total",
                 "Rounds for linearizable reads that took over 500 ms.",
@@ -494,15 +527,36 @@ impl Make<'_> {
         self.register(prometheus::Counter::new(name, help))
     }
 
+    /// As etcd's: 1 ms doubling up to 8 s.
     fn histogram(&self, name: &str, help: &str) -> Histogram {
-        // As etcd's: 1 ms doubling up to 8 s.
-        let buckets = prometheus::exponential_buckets(0.001, 2.0, 14).expect(VALID);
+        self.histogram_from(name, help, 0.001)
+    }
+
+    /// Buckets from `first` seconds, doubling 13 times.
+    fn histogram_from(&self, name: &str, help: &str, first: f64) -> Histogram {
+        let buckets = prometheus::exponential_buckets(first, 2.0, 14).expect(VALID);
         self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
     }
 
     fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: Vec<f64>) -> HistogramVec {
         self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels))
     }
+}
+
+/// etcd's word where a client says no version.
+const UNVERSIONED: &str = "unknown";
+
+/// etcd's names for the two kinds of calls.
+fn call_type(kind: &'static str) -> &'static str {
+    if kind == "unary" { "unary" } else { "stream" }
+}
+
+/// Few enough that clients can't fill the memory with labels: `3.6`, `3.6.14`.
+fn is_version(text: &str) -> bool {
+    let mut numbers = text.split('.');
+    let is_small =
+        |number: &str| (1..=2).contains(&number.len()) && number.bytes().all(|digit| digit.is_ascii_digit());
+    numbers.next() == Some("3") && (1..=2).contains(&numbers.clone().count()) && numbers.all(is_small)
 }
 
 fn raise(counter: &IntCounter, to: u64) {
@@ -560,12 +614,17 @@ mod tests {
         metrics.methods[0].started.inc();
         metrics.methods[0].handled(Code::InvalidArgument);
         metrics.methods[0].took(Duration::from_millis(2));
+        for version in [None, Some("3.6.1"), Some("3.6.1"), Some("nonsense"), Some("3.6.1.7")] {
+            metrics.asked(0, version);
+        }
         let text = String::from_utf8(metrics.render()).unwrap();
         for line in [
             "etcd_server_has_leader 1",
             "etcd_debugging_mvcc_keys_total 7",
             "etcd_server_id{server_id=\"8e9e\"} 1",
             "etcd_server_slow_apply_total 3",
+            "etcd_server_client_requests_total{client_api_version=\"unknown\",type=\"unary\"} 3",
+            "etcd_server_client_requests_total{client_api_version=\"3.6.1\",type=\"unary\"} 2",
             "etcd_network_active_peers{Local=\"8e9e\",Remote=\"ab\"} 0",
             "etcd_network_peer_sent_failures_total{To=\"ab\"} 9",
             "etcd_network_peer_sent_bytes_total{To=\"ab\"} 7",

@@ -15,7 +15,7 @@ use tonic::service::{Routes, interceptor::InterceptedService};
 
 use crate::{
     auth::{Jwt, JwtKeys},
-    background::{Compactor, CorruptionCheck, Inconsistent, RoomKeeper, Versions},
+    background::{Compactor, CorruptionCheck, Inconsistent, RoomKeeper, Strays, Versions},
     config::{AuthToken, Config, Founder, Quota},
     discovery,
     lease::lessor::Lessor,
@@ -126,7 +126,10 @@ async fn serve(
 
     // Ends with `shutdown`, in no order: each only asks things of the node.
     let tasks = TaskTracker::new();
-    let peer_service = PeerService::new(node);
+    // The members' port goes on for a while after all else: a member that ends hands its
+    // leadership over first.
+    let (peers_end, peer_tasks) = (CancellationToken::new(), TaskTracker::new());
+    let peer_service = PeerService::new(node, peers_end.clone());
     let errand_service = ErrandService {
         lessor: lessor.clone(),
         barrier: barrier.clone(),
@@ -136,8 +139,6 @@ async fn serve(
     let errand_service = InterceptedService::new(ErrandsServer::new(errand_service), node.guard());
     let routes =
         Routes::new(peer_service.transport()).add_service(peer_service.roster()).add_service(errand_service);
-    // They go on for a while after all else: a member that ends hands its leadership over first.
-    let (peers_end, peer_tasks) = (CancellationToken::new(), TaskTracker::new());
     let peer_slots = Arc::new(Semaphore::new(config.peer_limits().max_client_connections));
     for listener in peers {
         let address = listener.address().context("a listener lost its address")?;
@@ -168,6 +169,10 @@ async fn serve(
         proposer: proposer.clone(),
     };
     tasks.spawn(keeper.run(shutdown.clone()));
+
+    let strays =
+        Strays { alarms: state.alarms.clone(), members: members.clone(), proposer: proposer.clone() };
+    tasks.spawn(strays.run(shutdown.clone()));
 
     let headers = Headers::new(members.clone());
     let admission = Admission {
@@ -227,7 +232,11 @@ async fn serve(
             alarms: state.alarms.clone(),
             sizes: sizes.clone(),
             hash: hash.clone(),
-            backups: Backups::new(node.image(), config.data_dir.join("member/outgoing")),
+            backups: Backups::new(
+                node.image(),
+                config.data_dir.join("member/outgoing"),
+                metrics.snapshot_seconds.clone(),
+            ),
             proposer: proposer.clone(),
             headers: headers.clone(),
             access: access.clone(),
@@ -268,7 +277,13 @@ async fn serve(
         }
         let health = services.health.clone();
         let http = Arc::new(Http::new(health.clone(), metrics.clone()));
-        let rpc = Arc::new(Rpc::new(services, metrics.clone(), &config.limits, shutdown.clone()));
+        let rpc = Arc::new(Rpc::new(
+            services,
+            metrics.clone(),
+            &config.limits,
+            shutdown.clone(),
+            config.slow_request,
+        ));
         let gateway = config.web.gateway.then(|| {
             let gateway = Gateway::new(rpc.clone(), config.limits.max_receive_bytes());
             Arc::new(gateway)
@@ -540,5 +555,6 @@ fn raft_options(config: &Config, metrics: &Metrics) -> anyhow::Result<raft::Raft
             round_trip.with_label_values(&[format!("{member:x}")]).observe(time.as_secs_f64());
         }),
         on_image_commit: Box::new(move |time| commit.observe(time.as_secs_f64())),
+        slow_apply: config.slow_apply,
     })
 }

@@ -129,6 +129,8 @@ fn metrics_tell_what_dashboards_ask_for(s: &Subject) {
         "etcd_debugging_lease_revoked_total",
         "etcd_disk_wal_fsync_duration_seconds_count",
         "etcd_disk_backend_commit_duration_seconds_count",
+        "etcd_disk_backend_defrag_duration_seconds_count",
+        "etcd_disk_backend_snapshot_duration_seconds_count",
         "process_resident_memory_bytes",
         "process_cpu_seconds_total",
         "process_open_fds",
@@ -138,6 +140,7 @@ fn metrics_tell_what_dashboards_ask_for(s: &Subject) {
     .collect();
     assert_eq!(missing, [""; 0]);
     assert!(answer.body.contains("grpc_server_handled_total{"), "calls are counted by method and code");
+    assert!(answer.body.contains("etcd_server_client_requests_total{"), "and by version and kind");
     assert_eq!(metric(&answer.body, "etcd_server_has_leader"), Some(1.0));
     assert!(answer.body.contains("# TYPE etcd_server_has_leader gauge"));
 }

@@ -26,6 +26,7 @@ mod doctor;
 mod examples;
 mod files;
 mod keys;
+mod migrate;
 mod mirror;
 mod package;
 mod run;

@@ -9,6 +9,7 @@ use etcfs_server::{
 };
 use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio_util::sync::CancellationToken;
 use tonic::service::{Routes, interceptor::InterceptedService};
 use tower::Service as _;
 use turmoil::net::{TcpListener, TcpStream};
@@ -31,7 +32,7 @@ impl Network for Wire {
 /// Serves the other members for as long as this one lives.
 pub(crate) async fn serve(node: Node, errands: Errands, ping: Duration) {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await.expect("the port is free");
-    let service = PeerService::new(&node);
+    let service = PeerService::new(&node, CancellationToken::new());
     let errands = InterceptedService::new(ErrandsServer::new(errands), node.guard());
     let routes = Routes::new(service.transport()).add_service(service.roster()).add_service(errands);
     loop {

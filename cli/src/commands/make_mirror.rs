@@ -1,6 +1,6 @@
 //! `etcfs make-mirror`
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, time::Duration};
 
 use bytes::Bytes;
 use clap::Args;
@@ -14,7 +14,7 @@ use futures_util::StreamExt as _;
 use tokio::time::{Instant, interval_at};
 
 use crate::{
-    args::{self, Global, Security},
+    args::{self, Destination, Global},
     connect,
     error::CliError,
     pages::Pages,
@@ -50,43 +50,12 @@ pub(crate) struct MakeMirrorArgs {
     /// Cut --prefix off, and put nothing in its place
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     no_dest_prefix: bool,
-    /// CA certificates (PEM) whose destination is trusted; the system's if not given
-    #[arg(long, value_name = "FILE")]
-    dest_cacert: Option<PathBuf>,
-    /// Our certificate for the destination (PEM)
-    #[arg(long, value_name = "FILE")]
-    dest_cert: Option<PathBuf>,
-    /// Its key (PEM)
-    #[arg(long, value_name = "FILE")]
-    dest_key: Option<PathBuf>,
-    /// Speak in clear to a destination without a scheme, where no certificate is given
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", hide_default_value = true)]
-    dest_insecure_transport: bool,
-    /// User at the destination; the password is asked for, or better read from ETCFS_DEST_PASSWORD
-    #[arg(long, value_name = "NAME[:PASSWORD]")]
-    dest_user: Option<String>,
-    /// The password of --dest-user; others see the command line
-    #[arg(long, value_name = "PASSWORD", env = "ETCFS_DEST_PASSWORD", hide_env_values = true)]
-    dest_password: Option<String>,
-}
-
-impl MakeMirrorArgs {
-    fn destination_security(&self) -> Security {
-        Security {
-            cacert: self.dest_cacert.clone(),
-            cert: self.dest_cert.clone(),
-            key: self.dest_key.clone(),
-            insecure_transport: self.dest_insecure_transport,
-            insecure_skip_tls_verify: false,
-            user: self.dest_user.clone(),
-            password: self.dest_password.clone(),
-            password_file: None,
-        }
-    }
+    #[command(flatten)]
+    there: Destination,
 }
 
 pub(crate) async fn run(global: &Global, args: MakeMirrorArgs) -> Result<(), CliError> {
-    let security = args.destination_security();
+    let security = args.there.security();
     let Some(destination) = args.destination else {
         return Err(CliError::arguments("make-mirror takes one destination argument"));
     };

@@ -3,9 +3,11 @@
 mod compactor;
 mod corruption;
 mod room;
+mod strays;
 mod versions;
 
 pub use compactor::Compactor;
 pub use corruption::{CorruptionCheck, Inconsistent};
 pub use room::RoomKeeper;
+pub use strays::Strays;
 pub use versions::Versions;

@@ -183,6 +183,14 @@ pub(super) struct Args {
     #[arg(long, default_value = "10m", value_parser = duration,
           alias = "experimental-watch-progress-notify-interval", help_heading = "Observation")]
     pub(super) watch_progress_notify_interval: Duration,
+    /// Time to apply a log entry beyond which it is logged.
+    #[arg(long, default_value = "100ms", value_parser = duration,
+          alias = "experimental-warning-apply-duration", help_heading = "Observation")]
+    pub(super) warning_apply_duration: Duration,
+    /// Time to answer a unary RPC beyond which it is logged.
+    #[arg(long, default_value = "300ms", value_parser = duration,
+          alias = "experimental-warning-unary-request-duration", help_heading = "Observation")]
+    pub(super) warning_unary_request_duration: Duration,
     /// How much to measure.
     #[arg(long, value_enum, default_value = "basic", help_heading = "Observation")]
     pub(super) metrics: MetricsLevel,

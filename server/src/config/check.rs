@@ -151,6 +151,8 @@ pub(super) fn config(args: Args, given: &Given) -> Result<Config, ConfigError> {
         },
         auto_compaction,
         watch_progress_notify_interval: args.watch_progress_notify_interval,
+        slow_apply: args.warning_apply_duration,
+        slow_request: args.warning_unary_request_duration,
         listen_metrics,
         metrics_extensive: args.metrics == MetricsLevel::Extensive,
         log: Log { level: args.log_level, format: args.log_format },

@@ -49,8 +49,6 @@ const SETTINGS: &[(&str, Shape, Values)] = &[
     ("socket-reuse-address", Switch, Only(&["true", "false"])),
     ("socket-reuse-port", Switch, Only(&["false"])),
     ("unsafe-no-fsync", Switch, Only(&["false"])),
-    ("warning-apply-duration", Value, All),
-    ("warning-unary-request-duration", Value, All),
 ];
 
 /// Takes the settings that change nothing out of a command line; the rest, and what to warn of.

@@ -69,6 +69,10 @@ pub struct Config {
     pub web: Web,
     pub auto_compaction: Option<AutoCompaction>,
     pub watch_progress_notify_interval: Duration,
+    /// A log entry that takes longer to apply is logged.
+    pub slow_apply: Duration,
+    /// A unary call that takes longer is logged.
+    pub slow_request: Duration,
     /// Also listeners for the plain HTTP endpoints alone.
     pub listen_metrics: Vec<ListenUrl>,
     /// Adds the histograms of request times to the metrics.

@@ -41,8 +41,6 @@ const SETTINGS: &[(&str, &str)] = &[
     ("log-rotation-config-json", "the log goes to standard error; redirect it"),
     ("socket-reuse-port", "sockets are not shared"),
     ("socket-reuse-address", "sockets are always opened with SO_REUSEADDR"),
-    ("warning-apply-duration", "slow applies are logged from 100 ms on, which can't be set"),
-    ("warning-unary-request-duration", "slow requests are not logged; see the metrics"),
     ("enable-distributed-tracing", "tracing is not supported yet"),
 ];
 

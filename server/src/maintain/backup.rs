@@ -13,6 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
+use prometheus::Histogram;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -29,6 +30,7 @@ pub struct Backups {
     image: Image,
     /// A directory of their own, empty between two.
     dir: PathBuf,
+    took: Histogram,
     turn: Arc<Semaphore>,
 }
 
@@ -40,8 +42,9 @@ pub struct Part {
 }
 
 impl Backups {
-    pub fn new(image: Image, dir: PathBuf) -> Self {
-        Self { image, dir, turn: Arc::new(Semaphore::new(1)) }
+    /// `took` is told how long each file took to write.
+    pub fn new(image: Image, dir: PathBuf, took: Histogram) -> Self {
+        Self { image, dir, took, turn: Arc::new(Semaphore::new(1)) }
     }
 
     /// The state of this moment, in parts.
@@ -53,7 +56,9 @@ impl Backups {
             // What a crash has left there is nobody's.
             self.clear()?;
             fs::create_dir_all(&self.dir).map_err(StorageError::io("create", &self.dir))?;
+            let timer = self.took.start_timer();
             let file = self.image.build_snapshot(self.dir.clone()).await;
+            timer.observe_duration();
             // It lives on without a name, for as long as somebody reads it.
             self.clear()?;
             file?
@@ -118,7 +123,9 @@ mod tests {
             batch.put(keyspace::revision(n, 0), Bytes::from(vec![7; 100]));
         }
         image.submit(batch);
-        let backups = Backups::new(image.clone(), dir.path().join("outgoing"));
+        let took =
+            Histogram::with_opts(prometheus::HistogramOpts::new("took", "Time.")).expect("a valid name");
+        let backups = Backups::new(image.clone(), dir.path().join("outgoing"), took.clone());
         let parts: Vec<_> =
             backups.take().await.expect("built").map(|part| part.expect("read")).collect().await;
         let whole: Vec<u8> = parts.iter().flat_map(|part| part.bytes.to_vec()).collect();
@@ -128,6 +135,7 @@ mod tests {
         assert!(file.starts_with(b"etcfsnp1"));
         assert_eq!(parts[0].remaining as usize, file.len() - PART_BYTES);
         assert!(!dir.path().join("outgoing").exists(), "it leaves nothing behind");
+        assert_eq!(took.get_sample_count(), 1);
         image.close();
     }
 }

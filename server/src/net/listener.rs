@@ -24,15 +24,18 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Door, authority::BareAuthority, gateway::socket, place::Place, rpc::CommonName};
+use super::{
+    Door, authority::BareAuthority, gateway::socket, linger::Lingering, place::Place, rpc::CommonName,
+};
 use crate::{
     config::{Limits, ListenUrl},
     metrics::Metrics,
     tls::Acceptor,
 };
 
-/// How long calls in flight may take to finish once the server is to end.
-const DRAIN_MAX: Duration = Duration::from_secs(2);
+/// How long calls in flight may take to finish once the server is to end: a write may
+/// wait for another leader first, and for a slow disk.
+const DRAIN_MAX: Duration = Duration::from_secs(7);
 /// Pause when the system has no file descriptor left for a connection.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// A handshake that failed is in the log once in this time.
@@ -184,7 +187,7 @@ async fn connection<S>(
         }
         async move { Ok::<_, Infallible>(door.serve(request).await) }
     });
-    let stream = TokioIo::new(BareAuthority::new(stream));
+    let stream = TokioIo::new(BareAuthority::new(Lingering::new(stream)));
     let mut connection = pin!(builder.serve_connection_with_upgrades(stream, service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -45,6 +45,14 @@ macro_rules! methods {
                 )
             }
 
+            /// True for what waits for other clients, or goes on as a stream.
+            pub(super) fn waits(self) -> bool {
+                let kind = match self {
+                    $(Self::$name => $kind,)*
+                };
+                kind != "unary" || matches!(self, Self::Lock | Self::Campaign)
+            }
+
             /// The one that a gRPC path names.
             pub(super) fn of(path: &str) -> Option<Self> {
                 match path {

@@ -3,7 +3,7 @@
 use std::{
     future::{Future, Ready, ready},
     sync::{Arc, OnceLock},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -54,6 +54,7 @@ pub struct Rpc {
     metrics: Arc<Metrics>,
     max_receive_bytes: usize,
     shutdown: CancellationToken,
+    slow_request: Duration,
     health: Foreign,
     // Built when first asked for: few ever do, and the descriptors take
     // megabytes when they are unfolded.
@@ -73,6 +74,7 @@ impl Rpc {
         metrics: Arc<Metrics>,
         limits: &Limits,
         shutdown: CancellationToken,
+        slow_request: Duration,
     ) -> Self {
         // Its own status for "" is SERVING from the start; it is built when that is true.
         let (_reporter, health) = tonic_health::server::health_reporter();
@@ -81,6 +83,7 @@ impl Rpc {
             metrics,
             max_receive_bytes: limits.max_receive_bytes(),
             shutdown,
+            slow_request,
             health: Foreign::new(health),
             reflection: OnceLock::new(),
             reflection_alpha: OnceLock::new(),
@@ -93,13 +96,18 @@ impl Rpc {
         };
         let metrics = &self.metrics.methods[method as usize];
         metrics.started.inc();
-        let began = metrics.is_timed().then(Instant::now);
+        let version = request.headers().get("client-api-version").and_then(|version| version.to_str().ok());
+        self.metrics.asked(method as usize, version);
+        let began = Instant::now();
         let answer = match is_broken(method) {
             false => self.admit(method, request).await,
             true => Ok(nothing(method)),
         };
-        if let Some(began) = began {
-            metrics.took(began.elapsed());
+        let took = began.elapsed();
+        metrics.took(took);
+        if took >= self.slow_request && !method.waits() {
+            let expected = self.slow_request;
+            tracing::warn!(?took, ?expected, method = method.path(), "request took too long");
         }
         match answer {
             Ok(answer) => {
@@ -205,7 +213,10 @@ impl Rpc {
             Method::MemberRemove => self.unary(request, |message| cluster.member_remove(message)).await,
             Method::MemberUpdate => self.unary(request, |message| cluster.member_update(message)).await,
             Method::MemberPromote => self.unary(request, |message| cluster.member_promote(message)).await,
-            Method::Defragment => self.unary(request, |DefragmentRequest {}| maintenance.defragment()).await,
+            Method::Defragment => {
+                let _timer = metrics.defragment_seconds.start_timer();
+                self.unary(request, |DefragmentRequest {}| maintenance.defragment()).await
+            }
             Method::Snapshot => {
                 self.server_stream(request, |SnapshotRequest {}| maintenance.snapshot()).await
             }

@@ -13,6 +13,7 @@ use openraft::raft::{
     TransferLeaderRequest, VoteRequest,
 };
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, service::interceptor::InterceptedService};
 
 use super::{
@@ -29,11 +30,13 @@ pub struct PeerService {
     node: Node,
     /// One snapshot comes in at a time, for there is one file that it goes to.
     incoming: Arc<Mutex<()>>,
+    ending: CancellationToken,
 }
 
 impl PeerService {
-    pub fn new(node: &Node) -> Self {
-        Self { node: node.clone(), incoming: Arc::default() }
+    /// Once `ending` is cancelled, the streams of a leader end; single calls are answered.
+    pub fn new(node: &Node, ending: CancellationToken) -> Self {
+        Self { node: node.clone(), incoming: Arc::default(), ending }
     }
 
     /// The Raft transport, for members of this cluster alone and with the limits
@@ -156,7 +159,8 @@ impl peer_server::Peer for PeerService {
             traffic.sends(&answer);
             Ok(answer)
         });
-        Ok(Response::new(Box::pin(answers)))
+        // A leader would never end it, and hold up the end of this member.
+        Ok(Response::new(Box::pin(answers.take_until(self.ending.clone().cancelled_owned()))))
     }
 
     async fn vote(

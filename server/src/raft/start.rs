@@ -60,6 +60,8 @@ pub struct RaftOptions {
     pub on_fsync: Box<dyn Fn(Duration) + Send + Sync>,
     /// Told how long each answer to a heartbeat took.
     pub on_round_trip: RoundTripFn,
+    /// An entry that takes longer to apply is logged.
+    pub slow_apply: Duration,
     /// Told how long each write and flush of the image took.
     pub on_image_commit: Box<dyn Fn(Duration) + Send>,
 }
@@ -200,6 +202,7 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
         hub: hub.clone(),
         snapshots: snapshots.clone(),
         slow: slow_applies.clone(),
+        slow_from: options.slow_apply,
         scrub: scrub.clone(),
     };
     let log = LogStore::new(wal.clone(), Some(image.clone()));

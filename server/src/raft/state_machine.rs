@@ -43,9 +43,6 @@ use crate::{
     watch::Hub,
 };
 
-/// An entry that takes longer is told, as etcd does.
-const SLOW_APPLY: Duration = Duration::from_millis(100);
-
 /// The state machine as openraft wants it.
 #[derive(Debug)]
 pub(super) struct StateMachine {
@@ -57,8 +54,9 @@ pub(super) struct StateMachine {
     pub(super) hub: Hub,
     pub(super) outcomes: Outcomes,
     pub(super) snapshots: Snapshots,
-    /// Entries that took long.
+    /// Entries that took longer than `slow_from`.
     pub(super) slow: Arc<AtomicU64>,
+    pub(super) slow_from: Duration,
     /// Told when compacted rows wait to be deleted.
     pub(super) scrub: Arc<tokio::sync::Notify>,
 }
@@ -91,10 +89,10 @@ impl StateMachine {
             responder.send(());
         }
         let took = began.elapsed();
-        if took >= SLOW_APPLY {
+        if took >= self.slow_from {
             self.slow.fetch_add(1, Ordering::Relaxed);
-            let (index, term) = (id.index, id.term);
-            tracing::warn!(?took, expected = ?SLOW_APPLY, index, term, requests, "apply request took too long");
+            let (index, term, expected) = (id.index, id.term, self.slow_from);
+            tracing::warn!(?took, ?expected, index, term, requests, "apply request took too long");
         }
         Ok(())
     }

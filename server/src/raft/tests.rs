@@ -1,7 +1,10 @@
 //! openraft's own suite on our log and state machine, and members started,
 //! stopped and robbed of their files.
 
-use std::{fs, time::Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use etcfs_proto::etcdserverpb::{PutRequest, RangeRequest};
 use openraft::{
@@ -57,6 +60,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Files> for Stores {
             outcomes: Outcomes::new(),
             snapshots: Snapshots::new(dir.path().join("snap"), image.clone()),
             slow: Arc::default(),
+            slow_from: Duration::MAX,
             scrub: Arc::default(),
         };
         Ok((Files { image, wal: wal.clone(), _dir: dir }, LogStore::new(wal, None), state_machine))
@@ -92,6 +96,7 @@ fn options(data_dir: &std::path::Path) -> RaftOptions {
         hub: HubOptions::default(),
         on_fsync: Box::new(|_| ()),
         on_round_trip: Box::new(|_, _| ()),
+        slow_apply: Duration::from_millis(100),
         on_image_commit: Box::new(|_| ()),
     }
 }

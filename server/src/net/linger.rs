@@ -1,0 +1,141 @@
+//! Closes a connection so that its last answers arrive.
+//!
+//! A socket that is closed while its client still sends answers with a reset. The client
+//! then may meet the reset as it writes, before it has read what came earlier: an
+//! acknowledged write, and the word that it should go to another member. HTTP/2 clients
+//! do still send then (window updates, the ends of their streams). So what comes after
+//! the end is read and dropped until the client has closed its side, for a while at most.
+
+use std::{
+    future::Future as _,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{self, Sleep},
+};
+
+/// A client that takes longer to close its side has had the time to read the answers.
+const LINGER_MAX: Duration = Duration::from_secs(1);
+const SCRAP_BYTES: usize = 4 * 1024;
+
+/// A stream that lingers when it is shut down.
+#[derive(Debug)]
+pub(super) struct Lingering<S> {
+    stream: S,
+    /// Set once the stream's own end has been sent.
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Lingering<S> {
+    pub(super) fn new(stream: S) -> Self {
+        Self { stream, patience: None }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Lingering<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, buffer)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, patience } = self.get_mut();
+        let patience = match patience {
+            Some(patience) => patience,
+            None => {
+                ready!(Pin::new(&mut *stream).poll_shutdown(context))?;
+                patience.insert(Box::pin(time::sleep(LINGER_MAX)))
+            }
+        };
+        let mut scrap = [0; SCRAP_BYTES];
+        loop {
+            if patience.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut scrap = ReadBuf::new(&mut scrap);
+            // A client that resets the connection has closed its side as well.
+            let read = ready!(Pin::new(&mut *stream).poll_read(context, &mut scrap));
+            if read.is_err() || scrap.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, Lingering<TcpStream>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (client, Lingering::new(listener.accept().await.unwrap().0))
+    }
+
+    #[tokio::test]
+    async fn a_client_that_still_sends_reads_the_last_answer() {
+        let (mut client, mut server) = pair().await;
+        client.write_all(b"not read").await.unwrap();
+        server.write_all(b"the answer").await.unwrap();
+        let closing = tokio::spawn(async move { server.shutdown().await });
+        for _ in 0..100 {
+            client.write_all(b"a window update").await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "the answer");
+        client.write_all(b"the end of a stream").await.unwrap();
+        drop(client);
+        closing.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_never_closes_is_left_after_a_while() {
+        let (client, mut server) = tokio::io::duplex(64);
+        let mut server = Lingering::new(&mut server);
+        let began = time::Instant::now();
+        server.shutdown().await.unwrap();
+        assert!(began.elapsed() >= LINGER_MAX, "the client had its time");
+        drop(client);
+    }
+}
