@@ -2,7 +2,7 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const PROTOS: [&str; 8] = [
+const PROTOS: [&str; 9] = [
     "etcd/kv.proto",
     "etcd/auth.proto",
     "etcd/rpc.proto",
@@ -11,6 +11,7 @@ const PROTOS: [&str; 8] = [
     "etcfs/command.proto",
     "etcfs/record.proto",
     "etcfs/peer.proto",
+    "etcfs/tree.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -4,7 +4,7 @@
 //! -> [`remote`] (the server, in keys) and back; a change's way: [`remote`] watch -> `sync` -> `node` -> the
 //! notifier thread. SEMANTICS.md says what it promises.
 //!
-//! This crate uses the etcd v3 API alone, so that it mounts any etcd of version 3.4 or later.
+//! This crate needs the etcd v3 API alone, so that it mounts any etcd of version 3.4 or later.
 
 mod args;
 pub mod config;

@@ -1,6 +1,6 @@
 //! What crosses a wire or a disk in etcfs; no behaviour.
 //!
-//! The etcd v3 API in its own packages, the log's commands, the disk's
+//! The etcd v3 API in its own packages, an extension of it, the log's commands, the disk's
 //! records, the peers' transport, and [`key`]: the arithmetic of key ranges.
 
 // Generated code has its own habits.
@@ -37,7 +37,7 @@ pub mod v3lockpb {
 pub mod v3electionpb {
     tonic::include_proto!("v3electionpb");
 }
-/// etcfs's own: what the log, the disk and the peers hold.
+/// etcfs's own: what the log, the disk and the peers hold, and what the API has beyond etcd's.
 pub mod etcfs {
     /// What the Raft log holds.
     pub mod command {
@@ -46,6 +46,10 @@ pub mod etcfs {
     /// What the disk holds.
     pub mod record {
         tonic::include_proto!("etcfs.record");
+    }
+    /// What a file system asks for beyond etcd's API.
+    pub mod v1 {
+        tonic::include_proto!("etcfs.v1");
     }
     /// The Raft transport.
     pub mod peer {

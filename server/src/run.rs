@@ -27,7 +27,7 @@ use crate::{
     raft::{self, Bootstrap, Dialer, InitialMember, MemberRules, Node, PeerService},
     service::{
         Access, Admission, Auth, Check, Cluster, Election, Errands as ErrandService, Headers, Health, Kv,
-        Lease, Lock, Logins, Maintenance, Queues, Services, TokenKind, Watch,
+        Lease, Lock, Logins, Maintenance, Queues, Services, TokenKind, Tree, Watch,
     },
     storage::DataDir,
     tls::{Acceptor, Connector},
@@ -250,6 +250,7 @@ async fn serve(
             proposer: proposer.clone(),
             barrier: barrier.clone(),
         },
+        tree: Tree { kv: kv.clone(), max_request_bytes: config.limits.max_request_bytes },
         election_timeout: config.election_timeout,
         health: Health { kv: kv.clone(), alarms: state.alarms.clone(), members: members.clone() },
         kv,

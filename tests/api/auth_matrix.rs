@@ -11,6 +11,7 @@ use etcfs_proto::{
         DeleteRangeRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberRemoveRequest, PutRequest,
         RangeRequest, RequestOp, TxnRequest, request_op,
     },
+    etcfs::v1::{ChildrenRequest, Move, RenameRequest},
 };
 use etcfs_server::net::METHODS;
 use etcfs_tests::{
@@ -87,7 +88,9 @@ fn takes(method: &str) -> Option<Takes> {
         | "RoleList"
         | "RoleDelete"
         | "RoleGrantPermission"
-        | "RoleRevokePermission" => Takes::Root,
+        | "RoleRevokePermission"
+        | "Children"
+        | "Rename" => Takes::Root,
         _ => return None,
     })
 }
@@ -105,6 +108,11 @@ fn body(method: &str, lease: i64) -> Vec<u8> {
             let range = RangeRequest { key: key(), ..Default::default() };
             let op = RequestOp { request: Some(request_op::Request::RequestRange(range)) };
             TxnRequest { success: vec![op], ..Default::default() }.encode_to_vec()
+        }
+        "Children" => ChildrenRequest { prefix: key(), ..Default::default() }.encode_to_vec(),
+        "Rename" => {
+            let one = Move { from: bytes("secret/"), to: bytes("open/"), replace: false };
+            RenameRequest { txn: None, moves: vec![one] }.encode_to_vec()
         }
         "Compact" => CompactionRequest { revision: 1 << 40, physical: false }.encode_to_vec(),
         "LeaseRevoke" => LeaseRevokeRequest { id: lease }.encode_to_vec(),

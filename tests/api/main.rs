@@ -35,6 +35,7 @@ mod range;
 mod range_order;
 mod rust;
 mod tls;
+mod tree;
 mod txn;
 mod txn_rules;
 mod watch;

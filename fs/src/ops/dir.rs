@@ -18,7 +18,7 @@ use crate::errno::OpError;
 use crate::map::{Child, Dir, Key, Listing as Collected, Shown};
 use crate::node::{DirView, Entry, Fh, Kind, Listing, ListingEntry, NodeId, Value, file_ino, link_ino};
 use crate::remote::{
-    At, Change, Committed, Compare, Freshness, Op, Page, PageRequest, RemoteError, Revision,
+    At, Change, ChildrenRequest, Committed, Compare, Freshness, Op, Page, PageRequest, RemoteError, Revision,
 };
 
 /// Keys in the first page of a listing; later ones adapt to how many are skipped.
@@ -39,6 +39,12 @@ fn above_all(key: &[u8]) -> Bytes {
         end.push(0xff);
     }
     end.into()
+}
+
+/// The keys of a directory, or its records: as a range, and, where they are all that have it, by their prefix.
+struct Below {
+    range: KeyRange,
+    prefix: Option<Bytes>,
 }
 
 impl Fs {
@@ -119,15 +125,17 @@ impl Fs {
         at: Option<Revision>,
     ) -> Result<(Revision, Vec<ListingEntry>), OpError> {
         let mut collected = Collected::new(&self.map, dir.clone());
-        let range = self.map.key_range(dir);
         let mut there = self.map.record_of(dir).is_none();
+        let keys = Below { range: self.map.key_range(dir), prefix: dir.prefix().cloned() };
         let revision = self
-            .walk(range, at, |key| {
+            .walk(keys, at, |key| {
                 there = true;
                 collected.key(key)
             })
             .await?;
-        self.walk(self.map.record_range(dir), Some(revision), |key| {
+        let range = self.map.record_range(dir);
+        let records = Below { prefix: dir.prefix().map(|_| range.start.clone()), range };
+        self.walk(records, Some(revision), |key| {
             there = true;
             collected.record(key)
         })
@@ -172,7 +180,8 @@ impl Fs {
     /// First components of the bare keys: all of them, or a few more than can be links.
     async fn bare_names(&self, rel: &Dir, revision: Revision) -> Result<BTreeSet<OsString>, OpError> {
         let mut names = BTreeSet::new();
-        self.walk(self.map.key_range(rel), Some(revision), |key| match self.map.shown(rel, key) {
+        let keys = Below { range: self.map.key_range(rel), prefix: rel.prefix().cloned() };
+        self.walk(keys, Some(revision), |key| match self.map.shown(rel, key) {
             // Enough to know that they are too many: on to the end, or near it.
             _ if names.len() > LINKS_MAX => above_all(key),
             Shown::File { name, .. } => {
@@ -194,14 +203,21 @@ impl Fs {
     }
 
     /// Hands the keys of a range to `see`, in order, at one revision, going on from
-    /// where it says.
+    /// where it says. Of keys below a subdirectory one may stand for all.
     async fn walk(
         &self,
-        range: KeyRange,
+        below: Below,
         at: Option<Revision>,
         mut see: impl FnMut(&[u8]) -> Bytes,
     ) -> Result<Revision, OpError> {
+        let Below { range, prefix } = below;
         let mut at = at;
+        if let Some(prefix) = prefix
+            && self.walk_children(prefix, &mut at, &mut see).await?
+            && let Some(revision) = at
+        {
+            return Ok(revision);
+        }
         let mut next = range.start.clone();
         let mut limit = PAGE_FIRST;
         loop {
@@ -229,6 +245,37 @@ impl Fs {
             }
             // Many keys of the page lay inside subdirectories: smaller steps skip more.
             limit = if seen * 4 < limit { (limit / 4).max(PAGE_MIN) } else { (limit * 2).min(PAGE_MAX) };
+        }
+    }
+
+    /// The same by the names directly below a prefix, where the server tells those; else false.
+    async fn walk_children(
+        &self,
+        prefix: Bytes,
+        at: &mut Option<Revision>,
+        see: &mut impl FnMut(&[u8]) -> Bytes,
+    ) -> Result<bool, OpError> {
+        let (mut from, mut next) = (Bytes::new(), Bytes::new());
+        loop {
+            let how = at.map_or(Freshness::Linearizable, Freshness::Exactly);
+            let request = ChildrenRequest { prefix: prefix.clone(), from, how };
+            let Some(At { revision, found }) = self.remote.children(request).await? else { return Ok(false) };
+            at.get_or_insert(revision);
+            for child in &found.children {
+                let key = [prefix.as_ref(), &child.name].concat();
+                if child.is_key && next <= key {
+                    next = see(&key);
+                }
+                // Nothing that `see` tells apart depends on what follows the slash.
+                let inside = [&key[..], b"/"].concat();
+                if child.below && next <= inside {
+                    next = see(&inside);
+                }
+            }
+            match found.next {
+                Some(on) => from = on,
+                None => return Ok(true),
+            }
         }
     }
 

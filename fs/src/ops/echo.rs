@@ -12,7 +12,7 @@ use super::Fs;
 use crate::errno::OpError;
 use crate::map::Step;
 use crate::node::{Attr, Entry, Fh, Flight, Looked, NodeId};
-use crate::remote::{Change, Committed, Op, RemoteError};
+use crate::remote::{Change, Committed, Move, Op, RemoteError};
 
 /// Every file that the helper has open: it says nothing through it but that it is open.
 pub(crate) const HELPER_FH: Fh = Fh(1 << 63);
@@ -77,9 +77,10 @@ impl Fs {
 
     /// Sends a change, and knows its events for this mount's own when the watch brings them.
     pub(super) async fn send(&self, change: Change) -> Result<Committed, RemoteError> {
-        let keys = change.then.iter().filter_map(|op| match op {
-            Op::Put { key, .. } | Op::Attach { key, .. } | Op::Delete(key) => Some(key.bytes()),
-            Op::DeleteRange(_) | Op::Get(_) | Op::Keys { .. } => None,
+        let keys = change.then.iter().flat_map(|op| match op {
+            Op::Put { key, .. } | Op::Attach { key, .. } | Op::Delete(key) => vec![key.bytes()],
+            Op::Move(Move { keys, .. }) => keys.clone(),
+            Op::DeleteRange(_) | Op::Get(_) | Op::Keys { .. } => Vec::new(),
         });
         let keys = keys.collect();
         let mut flying =

@@ -212,6 +212,9 @@ impl Program<'_> {
 async fn sequence(seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let memory = Memory::new();
+    if seed % 2 == 1 {
+        memory.be_plain();
+    }
     let mut mounts = Vec::new();
     for _ in 0..2 {
         mounts.push(mount_with(&memory, "/", Rel::Off, View::default()).await);

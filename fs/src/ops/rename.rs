@@ -1,13 +1,14 @@
-//! rename(2): of a file one transaction; of a directory one where it fits, else EXDEV,
-//! so that mv copies. Never half.
+//! rename(2): of a file one transaction; of a directory one where it fits or the server
+//! moves it all, else EXDEV, so that mv copies. Never half.
 //!
 //! The source's value and lease go with it. A scratch file renamed onto a key is one
 //! save of that key, which keeps the key's own lease.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 
 use bytes::Bytes;
-use etcfs_proto::key::KeyRange;
+use etcfs_proto::key::{KeyRange, successor};
 
 use super::lookup::Named;
 use super::{Fs, key, put_value};
@@ -15,12 +16,20 @@ use crate::errno::OpError;
 use crate::map::{DIR_RECORDS, Dir, Key};
 use crate::node::{Moment, NodeId, Value};
 use crate::remote::{
-    At, Change, Committed, Compare, Freshness, KeyValue, Lease, LeaseId, Op, Page, PageRequest, Revision,
+    At, Change, Committed, Compare, Freshness, KeyValue, Lease, LeaseId, Move, Op, Page, PageRequest,
+    RemoteError, Revision,
 };
 
 /// Keys and records that a directory may have to be renamed in one transaction: etcd
 /// takes 128 operations, and each needs two beside the mount's own record.
 const MOVED_MAX: usize = 60;
+
+/// The same where the server moves them, whose only limit is a request's size.
+const MOVED_BY_SERVER_MAX: usize = 20_000;
+
+/// Pairs read at a time, whose values may be large.
+const PAGE_KEYS_FIRST: usize = 64;
+const PAGE_KEYS_MAX: usize = 2000;
 
 /// What renameat2(2) asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,28 +258,19 @@ impl Fs {
         {
             return Err(OpError::NotEmpty);
         }
-        let (since, kvs) = self.all_of(self.map.key_range(from)).await?;
-        let (_, records) = self.all_of(self.map.record_range(from)).await?;
-        let mut moved: Vec<(KeyValue, Bytes)> = Vec::new();
-        for kv in kvs {
-            let renamed = [new.as_ref(), &kv.key[old.len()..]].concat().into();
-            moved.push((kv, renamed));
+        let mut moved = self.to_move(from, &to, MOVED_MAX).await?;
+        let by_server = moved.is_none();
+        if by_server && self.remote.moves() {
+            moved = self.to_move(from, &to, MOVED_BY_SERVER_MAX).await?;
         }
-        if let Some(kv) = self.remote.get(own.clone(), Freshness::Linearizable).await?.found {
-            moved.push((kv, own_new.bytes()));
-        }
-        for kv in records {
-            let renamed = [DIR_RECORDS, new, &kv.key[DIR_RECORDS.len() + old.len()..]].concat().into();
-            moved.push((kv, renamed));
-        }
-        let size: usize = moved.iter().map(|(kv, name)| kv.value.len() + kv.key.len() + name.len()).sum();
-        if moved.len() > MOVED_MAX || size as u64 > self.view.value_bytes_max {
+        let Some(Moving { since, own: own_kv, below, records }) = moved else {
             return Err(OpError::NotInOneStep);
-        }
+        };
         let outer = match self.map.record_of(from) {
             // What moves within a directory keeps it.
             Some(record) if source.dir.prefix().is_none_or(|outer| !new.starts_with(outer)) => {
-                self.keep_after_move(&source.dir, from, &record).await?
+                let count = below.len() + records.len() + 1;
+                self.keep_after_move(&source.dir, from, &record, count).await?
             }
             _ => None,
         };
@@ -280,27 +280,45 @@ impl Fs {
                 Compare::NotPutSince(self.map.key_range(from), since),
                 Compare::NotPutSince(self.map.record_range(from), since),
                 Compare::NothingIn(self.map.key_range(&to)),
-                Compare::Absent(own_new),
+                Compare::Absent(own_new.clone()),
             ],
             ..Change::default()
         };
-        for (kv, name) in &moved {
-            change.compares.push(Compare::Unchanged(kv.key.clone(), kv.mod_revision));
-            change.then.push(Op::Delete(kv.key.clone()));
-            let lease = kv.lease.map_or(Lease::None, Lease::To);
-            change.then.push(Op::Put { key: key(name), value: kv.value.clone(), lease });
-        }
-        let replaced =
-            self.map.record_of(&to).filter(|record| moved.iter().all(|(_, name)| *name != record.bytes()));
-        if let Some(record) = &replaced {
-            change.then.push(Op::Delete(record.clone()));
+        if by_server {
+            if let Some((kv, name)) = &own_kv {
+                one_by_one(&mut change, kv, name);
+            }
+            let keys = |pairs: &[(KeyValue, Bytes)]| {
+                pairs.iter().flat_map(|(kv, name)| [kv.key.bytes(), name.clone()]).collect()
+            };
+            let record = |prefix: &Bytes| [DIR_RECORDS, prefix].concat().into();
+            change.then.extend([
+                Op::Move(Move { from: old.clone(), to: new.clone(), replace: false, keys: keys(&below) }),
+                Op::Move(Move { from: record(old), to: record(new), replace: true, keys: keys(&records) }),
+            ]);
+        } else {
+            let all = own_kv.iter().chain(&below).chain(&records);
+            all.for_each(|(kv, name)| one_by_one(&mut change, kv, name));
+            let replaced = self.map.record_of(&to);
+            let stays = |record: &Key| records.iter().all(|(_, name)| *name != record.bytes());
+            change.then.extend(replaced.filter(stays).map(Op::Delete));
         }
         if let Some(record) = &outer {
             change.then.push(Op::put(record.clone(), Bytes::new()));
         }
-        let Committed { revision, succeeded, .. } = self.commit(change).await?;
+        let Committed { revision, succeeded, .. } = match self.commit(change).await {
+            // It has no such call after all, or finds it to be too much.
+            Err(OpError::Remote(RemoteError::Unsupported(_) | RemoteError::TooLarge)) if by_server => {
+                return Err(OpError::NotInOneStep);
+            }
+            committed => committed?,
+        };
         if !succeeded {
             return Err(OpError::NotInOneStep);
+        }
+        let mut moved: Vec<(KeyValue, Bytes)> = below.into_iter().chain(records).chain(own_kv).collect();
+        if by_server {
+            self.drop_unmoved(&mut moved, &to, revision).await?;
         }
         self.nodes.with(|table| {
             for (kv, name) in &moved {
@@ -316,16 +334,67 @@ impl Fs {
         Ok(())
     }
 
+    /// What a directory's rename moves, if that is no more than so many keys and fits one request.
+    async fn to_move(&self, from: &Dir, to: &Dir, keys_max: usize) -> Result<Option<Moving>, OpError> {
+        let (Some(old), Some(new)) = (from.prefix(), to.prefix()) else { return Ok(None) };
+        let (Some(own), Some(own_new)) = (self.map.value_key(from), self.map.value_key(to)) else {
+            return Ok(None);
+        };
+        let mut room = Room { keys: keys_max, bytes: self.view.value_bytes_max };
+        let Some((since, below)) = self.all_of(self.map.key_range(from), &mut room).await? else {
+            return Ok(None);
+        };
+        let Some((_, records)) = self.all_of(self.map.record_range(from), &mut room).await? else {
+            return Ok(None);
+        };
+        let own = self.remote.get(own, Freshness::Linearizable).await?.found;
+        if own.as_ref().is_some_and(|kv| !room.takes(kv)) {
+            return Ok(None);
+        }
+        let moved = |before: &[u8], kvs: Vec<KeyValue>| -> Vec<(KeyValue, Bytes)> {
+            let named = |kv: KeyValue| {
+                let name = [before, new, &kv.key[before.len() + old.len()..]].concat().into();
+                (kv, name)
+            };
+            kvs.into_iter().map(named).collect()
+        };
+        Ok(Some(Moving {
+            since,
+            own: own.map(|kv| (kv, own_new.bytes())),
+            below: moved(b"", below),
+            records: moved(DIR_RECORDS, records),
+        }))
+    }
+
+    /// Leaves out what had been deleted before the server moved the rest.
+    async fn drop_unmoved(
+        &self,
+        moved: &mut Vec<(KeyValue, Bytes)>,
+        to: &Dir,
+        revision: Revision,
+    ) -> Result<(), OpError> {
+        let mut there = HashSet::new();
+        for range in [self.map.key_range(to), self.map.record_range(to)] {
+            let limit = MOVED_BY_SERVER_MAX as u32 + 1;
+            let page = PageRequest { range, limit, keys_only: true, how: Freshness::AtLeast(revision) };
+            there.extend(self.remote.page(page).await?.found.kvs.into_iter().map(|kv| kv.key.bytes()));
+        }
+        let own = self.map.value_key(to).map(|key| key.bytes());
+        moved.retain(|(_, name)| there.contains(name) || Some(name) == own.as_ref());
+        Ok(())
+    }
+
     /// The outer directory's record, if nothing else of it is left.
     async fn keep_after_move(
         &self,
         outer: &Dir,
         leaving: &Dir,
         record: &Key,
+        count: usize,
     ) -> Result<Option<Key>, OpError> {
         let Some(outer_record) = self.map.record_of(outer) else { return Ok(None) };
         let inside = self.map.key_range(leaving);
-        let limit = MOVED_MAX as u32 + 2;
+        let limit = count as u32 + 1;
         let keys = self.first_keys(self.map.key_range(outer), limit).await?;
         let records = self.first_keys(self.map.record_range(outer), limit).await?;
         let below = self.map.record_range(leaving);
@@ -334,16 +403,71 @@ impl Fs {
         Ok((!stays).then_some(outer_record))
     }
 
-    async fn all_of(&self, range: KeyRange) -> Result<(Revision, Vec<KeyValue>), OpError> {
-        let limit = MOVED_MAX as u32 + 1;
-        let page = PageRequest { range, limit, keys_only: true, how: Freshness::Linearizable };
-        let At { revision, found: Page { kvs, more } } = self.remote.page(page.clone()).await?;
-        if more || kvs.len() > MOVED_MAX {
-            return Err(OpError::NotInOneStep);
+    /// All of a range, if there is room for it.
+    async fn all_of(
+        &self,
+        range: KeyRange,
+        room: &mut Room,
+    ) -> Result<Option<(Revision, Vec<KeyValue>)>, OpError> {
+        let mut page = PageRequest { range, limit: 0, keys_only: false, how: Freshness::Linearizable };
+        let mut all: Vec<KeyValue> = Vec::new();
+        loop {
+            // As many as there may be room for, by how large they were.
+            let bytes: usize = all.iter().map(|kv| kv.value.len()).sum();
+            let likely = (room.bytes as usize).checked_div(bytes / all.len().max(1)).unwrap_or(PAGE_KEYS_MAX);
+            let first = if all.is_empty() { PAGE_KEYS_FIRST } else { PAGE_KEYS_MAX };
+            page.limit = likely.clamp(1, first) as u32;
+            let At { revision, found: Page { kvs, more } } = self.remote.page(page.clone()).await?;
+            if !kvs.iter().all(|kv| room.takes(kv)) {
+                return Ok(None);
+            }
+            if let Some(last) = kvs.last() {
+                page.range.start = successor(&last.key);
+            }
+            page.how = Freshness::Exactly(revision);
+            all.extend(kvs);
+            if !more {
+                return Ok(Some((revision, all)));
+            }
         }
-        let page = PageRequest { keys_only: false, how: Freshness::Exactly(revision), ..page };
-        Ok((revision, self.remote.page(page).await?.found.kvs))
     }
+}
+
+/// What moves with a directory: pairs, and the keys that they get.
+struct Moving {
+    /// As of which it was read.
+    since: Revision,
+    /// The key that is the directory's value.
+    own: Option<(KeyValue, Bytes)>,
+    below: Vec<(KeyValue, Bytes)>,
+    records: Vec<(KeyValue, Bytes)>,
+}
+
+/// What more may be moved.
+struct Room {
+    keys: usize,
+    bytes: u64,
+}
+
+impl Room {
+    fn takes(&mut self, kv: &KeyValue) -> bool {
+        let bytes = (kv.value.len() + 2 * kv.key.len()) as u64;
+        match (self.keys.checked_sub(1), self.bytes.checked_sub(bytes)) {
+            (Some(keys), Some(bytes)) => {
+                *self = Self { keys, bytes };
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Moves one pair by a transaction's own means.
+fn one_by_one(change: &mut Change, kv: &KeyValue, name: &Bytes) {
+    change.compares.push(Compare::Unchanged(kv.key.clone(), kv.mod_revision));
+    change.then.push(Op::Delete(kv.key.clone()));
+    let lease = kv.lease.map_or(Lease::None, Lease::To);
+    change.then.push(Op::Put { key: key(name), value: kv.value.clone(), lease });
 }
 
 #[cfg(test)]

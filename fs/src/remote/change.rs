@@ -18,6 +18,17 @@ pub struct Change {
     pub otherwise: Vec<Op>,
 }
 
+/// All keys below one prefix get another instead, as many as one request of the server could write out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move {
+    pub from: Bytes,
+    pub to: Bytes,
+    /// Takes away what lies below `to`; else nothing may.
+    pub replace: bool,
+    /// Those that it takes away or makes, as far as the caller knows.
+    pub keys: Vec<Bytes>,
+}
+
 /// A condition on what is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Compare {
@@ -61,6 +72,8 @@ pub enum Op {
     },
     Delete(Key),
     DeleteRange(KeyRange),
+    /// Only where [`super::Remote::moves`]: [`super::RemoteError::Unsupported`] elsewhere.
+    Move(Move),
     Get(Key),
     /// The first keys of a range, without values.
     Keys {

@@ -27,8 +27,8 @@ use self::patience::{Judged, Reach, judge};
 use self::slots::Sessions;
 use super::times::Times;
 use super::{
-    At, Call, Change, Committed, Freshness, KeyValue, LeaseFacts, LeaseId, Lookup, Page, PageRequest,
-    Patience, Probe, Remote, RemoteError, Renewal, Revision, ServerFacts, Usage, Watch,
+    At, Call, Change, Children, ChildrenRequest, Committed, Freshness, KeyValue, LeaseFacts, LeaseId, Lookup,
+    Page, PageRequest, Patience, Probe, Remote, RemoteError, Renewal, Revision, ServerFacts, Usage, Watch,
 };
 use crate::map::Key;
 
@@ -208,6 +208,32 @@ impl Remote for Server {
             })
             .await
         })
+    }
+
+    fn children(&self, request: ChildrenRequest) -> Call<'_, Option<At<Children>>> {
+        self.call(async move {
+            if self.reach.is_plain() {
+                return Ok(None);
+            }
+            let At { revision, found } = self
+                .read(request.how, |how| {
+                    let request = wire::children(&request, how);
+                    async move {
+                        let ask = || async {
+                            self.reach.extended(self.client.tree().children(request.clone()).await)
+                        };
+                        let Some(answer) = self.reach.ask(ask).await? else { return Ok((None, None)) };
+                        let header = answer.header;
+                        Ok((header, Some(wire::children_of(answer))))
+                    }
+                })
+                .await?;
+            Ok(found.map(|found| At { revision, found }))
+        })
+    }
+
+    fn moves(&self) -> bool {
+        !self.reach.is_plain()
     }
 
     fn commit(&self, change: Change) -> Call<'_, Committed> {

@@ -19,14 +19,17 @@ use tokio::time::Instant;
 
 use super::times::Times;
 use super::{
-    Answer, At, Call, Change, Changed, Committed, Compare, Event, Freshness, KeyValue, Lease, LeaseFacts,
-    LeaseId, Lookup, Op, Page, PageRequest, Probe, Remote, RemoteError, Renewal, Revision, ServerFacts,
-    Usage, Watch, Watched,
+    Answer, At, Call, Change, Changed, Child, Children, ChildrenRequest, Committed, Compare, Event,
+    Freshness, KeyValue, Lease, LeaseFacts, LeaseId, Lookup, Move, Op, Page, PageRequest, Probe, Remote,
+    RemoteError, Renewal, Revision, ServerFacts, Usage, Watch, Watched,
 };
 use crate::map::Key;
 
 /// What one transaction may carry, as etcd has it by default.
 const REQUEST_BYTES_MAX: usize = 3 * 512 * 1024;
+
+/// Names in one answer.
+const CHILDREN_PAGE: usize = 3;
 
 /// A store in memory.
 #[derive(Clone, Debug)]
@@ -49,6 +52,8 @@ struct State {
     away: bool,
     failures: VecDeque<RemoteError>,
     commits: u64,
+    /// It is as etcd is.
+    plain: bool,
 }
 
 #[derive(Debug)]
@@ -68,6 +73,11 @@ impl Memory {
     pub fn new() -> Self {
         let state = State { head: 1, next_lease: 0x7000, ..State::default() };
         Self { state: Arc::new(Mutex::new(state)), moved: watch::Sender::new(0), times: Arc::default() }
+    }
+
+    /// From now on it has etcd's API and no more.
+    pub fn be_plain(&self) {
+        self.state.lock().plain = true;
     }
 
     /// Another client's put.
@@ -262,6 +272,31 @@ impl State {
         Ok(Committed { revision: Revision(self.head), succeeded, answers })
     }
 
+    fn admit_move(&self, one: &Move) -> Result<(), RemoteError> {
+        let below = |prefix| -> Vec<&KeyValue> { self.range(&KeyRange::prefix(prefix), self.head).collect() };
+        if self.plain {
+            return Err(RemoteError::Unsupported("moves".to_owned()));
+        }
+        if !one.replace && !below(&one.to).is_empty() {
+            return Err(RemoteError::Unsupported("keys lie below the new prefix".to_owned()));
+        }
+        let size: usize = below(&one.from).iter().map(|kv| 3 * kv.key.len() + kv.value.len()).sum();
+        if size > REQUEST_BYTES_MAX { Err(RemoteError::TooLarge) } else { Ok(()) }
+    }
+
+    fn move_below(&mut self, one: &Move, made: &mut Made) {
+        let below =
+            |prefix| -> Vec<KeyValue> { self.range(&KeyRange::prefix(prefix), self.head).cloned().collect() };
+        let (kvs, there) = (below(&one.from), below(&one.to));
+        let renamed = |kv: &KeyValue| Key::from(Bytes::from([&one.to, &kv.key[one.from.len()..]].concat()));
+        let new: Vec<Key> = kvs.iter().map(renamed).collect();
+        kvs.iter().for_each(|kv| self.remove(kv.key.clone(), made));
+        there.into_iter().filter(|kv| !new.contains(&kv.key)).for_each(|kv| self.remove(kv.key, made));
+        for (kv, key) in kvs.into_iter().zip(new) {
+            self.write(key, kv.value, kv.lease, made);
+        }
+    }
+
     /// What the server refuses, it refuses whole.
     fn admit(&self, ops: &[Op]) -> Result<(), RemoteError> {
         let mut written = Vec::new();
@@ -274,6 +309,9 @@ impl State {
             };
             if lease.is_some_and(|lease| !self.leases.contains_key(&lease.0)) {
                 return Err(RemoteError::NoSuchLease);
+            }
+            if let Op::Move(one) = op {
+                self.admit_move(one)?;
             }
             match op {
                 Op::Put { key, lease: Lease::Keep, .. } | Op::Attach { key, .. }
@@ -315,6 +353,7 @@ impl State {
                 self.write(key, value, lease, made);
             }
             Op::Delete(key) => self.remove(key, made),
+            Op::Move(one) => self.move_below(&one, made),
             Op::DeleteRange(range) => {
                 let keys: Vec<Key> = self.range(&range, now).map(|kv| kv.key.clone()).collect();
                 for key in keys {
@@ -399,6 +438,41 @@ impl Remote for Memory {
             }
             Ok(At { revision: Revision(revision), found: Page { kvs, more } })
         })
+    }
+
+    fn children(&self, request: ChildrenRequest) -> Call<'_, Option<At<Children>>> {
+        self.call(move |state| {
+            if state.plain {
+                return Ok(None);
+            }
+            let revision = state.revision(request.how)?;
+            let prefix = &request.prefix;
+            let from = if request.from.is_empty() { prefix } else { &request.from };
+            let mut range = KeyRange { start: from.clone(), ..KeyRange::prefix(prefix) };
+            let mut found = Children::default();
+            loop {
+                let first = state.range(&range, revision).next().map(|kv| kv.key.clone());
+                let Some(key) = first else { break };
+                // Pages are short, so that there are some.
+                if found.children.len() == CHILDREN_PAGE {
+                    found.next = Some(range.start);
+                    break;
+                }
+                let rest = key.bytes().slice(prefix.len()..);
+                let slash = rest.iter().position(|&byte| byte == b'/');
+                let name = rest.slice(..slash.unwrap_or(rest.len()));
+                range.start = match slash {
+                    None => etcfs_proto::key::successor(&key),
+                    Some(_) => [prefix, &name, &b"0"[..]].concat().into(),
+                };
+                found.children.push(Child { name, is_key: slash.is_none(), below: slash.is_some() });
+            }
+            Ok(Some(At { revision: Revision(revision), found }))
+        })
+    }
+
+    fn moves(&self) -> bool {
+        !self.state.lock().plain
     }
 
     fn commit(&self, change: Change) -> Call<'_, Committed> {

@@ -19,7 +19,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
 use crate::map::Key;
-pub use change::{Answer, Change, Committed, Compare, Lease, Op};
+pub use change::{Answer, Change, Committed, Compare, Lease, Move, Op};
 
 /// A revision of the key space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -117,6 +117,34 @@ pub struct Page {
     pub kvs: Vec<KeyValue>,
     /// More of the range lies past the last one.
     pub more: bool,
+}
+
+/// Which names directly below a prefix to read.
+#[derive(Clone, Debug)]
+pub struct ChildrenRequest {
+    /// With the slash at its end, as a rule.
+    pub prefix: Bytes,
+    /// [`Children::next`] of the page before; empty for the first.
+    pub from: Bytes,
+    /// [`Freshness::Exactly`] the first page's revision for each further page.
+    pub how: Freshness,
+}
+
+/// Names below a prefix.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Children {
+    pub children: Vec<Child>,
+    /// Where to go on; `None` after the last.
+    pub next: Option<Bytes>,
+}
+
+/// What follows a prefix in keys, up to the next slash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Child {
+    pub name: Bytes,
+    pub is_key: bool,
+    /// Keys lie below it. What is both may come once as each.
+    pub below: bool,
 }
 
 /// One change of one key.
@@ -218,6 +246,12 @@ pub trait Remote: fmt::Debug + Send + Sync + 'static {
 
     /// The first keys of a range.
     fn page(&self, page: PageRequest) -> Call<'_, At<Page>>;
+
+    /// What lies directly below a prefix, however much lies deeper. `None`: the server has no such call.
+    fn children(&self, request: ChildrenRequest) -> Call<'_, Option<At<Children>>>;
+
+    /// False once the server has refused to know an [`Op::Move`].
+    fn moves(&self) -> bool;
 
     /// Carries out a change, once. An answer is exact: the change is done as [`Committed::succeeded`] says, also
     /// where the connection was lost between the request and the answer.

@@ -29,6 +29,7 @@ mod maintenance;
 mod metrics;
 mod task;
 mod tls;
+mod tree;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -46,6 +47,7 @@ pub use maintenance::{Maintenance, Snapshot};
 pub use metrics::metrics;
 pub use tls::Tls;
 pub use tonic::Code;
+pub use tree::Tree;
 pub use watch::{BatchKind, WatchBatch, WatchState, WatchStream, Watcher};
 
 use crate::failover::Failover;
@@ -151,6 +153,11 @@ impl Client {
     /// Elections.
     pub fn election(&self) -> Election<'_> {
         Election::new(self)
+    }
+
+    /// Keys as a tree, where the server has that.
+    pub fn tree(&self) -> Tree<'_> {
+        Tree::new(self)
     }
 
     /// Status, hashes and alarms of the member that the client is connected to.

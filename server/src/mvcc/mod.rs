@@ -11,8 +11,9 @@
 //! [`index`] maps each key to its history ([`key_index`]); the rows in memory
 //! are [`values`]. [`store`] holds all of it behind one lock, [`read`] and
 //! [`write`] are its two sides, [`long`] reads what is too much to be held at
-//! once, [`compact`] forgets history.
+//! once, [`children`] reads it as a tree, [`compact`] forgets history.
 
+mod children;
 mod compact;
 mod compare;
 mod error;
@@ -34,6 +35,7 @@ mod write;
 #[cfg(test)]
 mod concurrent;
 
+pub use children::Children;
 pub use compact::Scrubbed;
 pub use compare::Branch;
 pub use error::ReadError;

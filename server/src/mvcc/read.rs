@@ -28,7 +28,7 @@ use super::{
 use crate::storage::Engine;
 
 /// Index entries looked at with the lock held.
-const WALK_CHUNK: usize = 1024;
+pub(crate) const WALK_CHUNK: usize = 1024;
 /// Below so many entries a count simply walks.
 const COUNT_WALK_MAX: usize = 2048;
 /// A count from block sums is corrected for at most so many newer revisions.
@@ -162,6 +162,11 @@ impl<'a> View<'a> {
     /// The revision that a header reports.
     pub fn current(&self) -> i64 {
         self.current
+    }
+
+    /// The revision that it shows.
+    pub fn at(&self) -> i64 {
+        self.at
     }
 
     /// Refuses a revision that a range in here may not name.
@@ -476,7 +481,7 @@ impl<'a> View<'a> {
         Ok(())
     }
 
-    fn lock(&self) -> Result<parking_lot::RwLockReadGuard<'a, Inner>, ReadError> {
+    pub(super) fn lock(&self) -> Result<parking_lot::RwLockReadGuard<'a, Inner>, ReadError> {
         let inner = self.store.inner.read();
         // A snapshot took the state's place: its history below the snapshot is gone.
         if inner.epoch == self.epoch { Ok(inner) } else { Err(ReadError::Compacted) }

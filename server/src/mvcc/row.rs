@@ -56,6 +56,17 @@ pub(crate) fn parse_row_key(row_key: &[u8]) -> Result<Revision, StorageError> {
         })
 }
 
+/// How long the value of a pair is whose row has `row_bytes`; `pair` is that pair without it.
+pub(crate) fn value_bytes(row_bytes: usize, pair: &KeyValue) -> usize {
+    let Some(field) = row_bytes.checked_sub(pair.encoded_len()).filter(|&field| field > 0) else { return 0 };
+    // A tag, the length, the value.
+    let value = |width: usize| field.saturating_sub(1 + width);
+    let widths = 1..=prost::encoding::encoded_len_varint(field as u64);
+    let mut fitting =
+        widths.filter(|&width| prost::encoding::encoded_len_varint(value(width) as u64) == width);
+    value(fitting.next().expect("a row is encoded in one way"))
+}
+
 /// What one change counts towards the quota.
 pub(crate) fn size(row_bytes: usize) -> u64 {
     (keyspace::REVISION_KEY_BYTES + row_bytes) as u64
@@ -72,6 +83,15 @@ mod tests {
             let row = encode(&KeyValue { key: key.clone(), value: "v".into(), ..KeyValue::default() });
             assert_eq!(super::key(&row), key);
             assert_eq!(decode(&row).value, "v");
+        }
+    }
+
+    #[test]
+    fn the_length_of_a_value_is_known_from_that_of_its_row() {
+        let pair = KeyValue { key: "k".into(), mod_revision: 300, version: 1, ..KeyValue::default() };
+        for length in [0, 1, 126, 127, 128, 129, 16_383, 16_384, 16_385, 2_097_151, 2_097_152] {
+            let row = encode(&KeyValue { value: vec![7; length].into(), ..pair.clone() });
+            assert_eq!(value_bytes(row.len(), &pair), length);
         }
     }
 }

@@ -159,7 +159,7 @@ impl Rpc {
         request: Request<Input>,
         caller: &Caller,
     ) -> Result<Answer, Status> {
-        let Services { kv, lease, cluster, maintenance, auth, lock, election, .. } = &self.services;
+        let Services { kv, lease, cluster, maintenance, auth, lock, election, tree, .. } = &self.services;
         let metrics = &self.metrics;
         match method {
             Method::Range => {
@@ -254,6 +254,8 @@ impl Rpc {
             Method::Proclaim => self.unary(request, |message| election.proclaim(message, caller)).await,
             Method::Leader => self.unary(request, |message| election.leader(message, caller)).await,
             Method::Resign => self.unary(request, |message| election.resign(message, caller)).await,
+            Method::TreeChildren => self.unary(request, |message| tree.children(message, caller)).await,
+            Method::TreeRename => self.unary(request, |message| tree.rename(message, caller)).await,
             Method::Observe => {
                 self.server_stream(request, |message| election.observe(message, caller.clone())).await
             }

@@ -12,6 +12,7 @@ use etcfs_proto::{
         range_request::{SortOrder, SortTarget},
         request_op::Request,
     },
+    etcfs::v1::Move,
     key::{KeyRange, KeySet},
 };
 
@@ -19,6 +20,9 @@ use super::Refusal;
 
 /// Longer leases are refused; etcd's own bound.
 const LEASE_TTL_MAX_SECONDS: i64 = 9_000_000_000;
+
+/// Prefixes that one rename may move.
+const MOVES_MAX: usize = 16;
 
 pub(super) fn range(request: &RangeRequest) -> Result<(), Refusal> {
     if request.key.is_empty() {
@@ -67,6 +71,23 @@ pub(super) fn txn(request: &TxnRequest, max_ops: usize) -> Result<(), Refusal> {
         if branch.len() > 1 || matches!(branch.first(), Some(op) if is_txn(op)) {
             Writes::of(branch)?;
         }
+    }
+    Ok(())
+}
+
+/// Moves that stand for themselves: none ends where another, or itself, begins.
+pub(super) fn moves(moves: &[Move]) -> Result<(), Refusal> {
+    let prefixes: Vec<&Bytes> = moves.iter().flat_map(|one| [&one.from, &one.to]).collect();
+    if moves.len() > MOVES_MAX || moves.is_empty() {
+        return Err(Refusal::TooManyOps);
+    }
+    if prefixes.iter().any(|prefix| prefix.is_empty()) {
+        return Err(Refusal::EmptyKey);
+    }
+    let nested = |one: usize, two: usize| one != two && prefixes[two].starts_with(prefixes[one]);
+    let all = 0..prefixes.len();
+    if all.clone().any(|one| all.clone().any(|two| nested(one, two))) {
+        return Err(Refusal::DuplicateKey);
     }
     Ok(())
 }

@@ -50,7 +50,7 @@ impl Kv {
     }
 
     /// A read that is judged before, and after if users or roles have changed meanwhile.
-    async fn allowed<T>(
+    pub(super) async fn allowed<T>(
         &self,
         caller: &Caller,
         what: impl Fn(Demand<'_>) -> Result<(), AuthError>,
@@ -78,14 +78,19 @@ impl Kv {
         request: &RangeRequest,
         read: impl FnOnce() -> Result<T, ReadError>,
     ) -> Result<T, Refusal> {
-        if !request.serializable {
+        self.ready(request.serializable).await?;
+        Ok(if is_quick(request) { read()? } else { tokio::task::block_in_place(read)? })
+    }
+
+    /// Waits until the store may be read: has all that anybody has been told of, unless less will do.
+    pub(super) async fn ready(&self, serializable: bool) -> Result<(), Refusal> {
+        if !serializable {
             if self.is_learner() {
                 return Err(Refusal::NotSupportedForLearner);
             }
             self.barrier.wait().await?;
         }
-        self.refuse_if_corrupt()?;
-        Ok(if is_quick(request) { read()? } else { tokio::task::block_in_place(read)? })
+        self.refuse_if_corrupt()
     }
 
     pub async fn put(&self, request: PutRequest, caller: &Caller) -> Result<PutResponse, Refusal> {
@@ -119,18 +124,30 @@ impl Kv {
 
     pub async fn txn(&self, request: TxnRequest, caller: &Caller) -> Result<TxnResponse, Refusal> {
         check::txn(&request, self.max_txn_ops)?;
-        let mut response = if check::is_read_only(&request) {
-            self.allowed(caller, |demand| demand.txn(&request), self.read_txn(&request)).await?
-        } else {
-            self.access.demand(caller, |demand| demand.txn(&request))?;
-            self.admission.txn(&request).await?;
-            match self.write(Body::Txn(request), caller).await? {
-                Response::Txn(response) => response,
-                other => return unexpected(&other),
-            }
-        };
+        if !check::is_read_only(&request) {
+            return self.write_txn(request, caller).await;
+        }
+        let mut response =
+            self.allowed(caller, |demand| demand.txn(&request), self.read_txn(&request)).await?;
         self.headers.fill(&mut response.header);
         Ok(response)
+    }
+
+    /// A transaction that changes something, however many operations it has.
+    pub(super) async fn write_txn(
+        &self,
+        request: TxnRequest,
+        caller: &Caller,
+    ) -> Result<TxnResponse, Refusal> {
+        self.access.demand(caller, |demand| demand.txn(&request))?;
+        self.admission.txn(&request).await?;
+        match self.write(Body::Txn(request), caller).await? {
+            Response::Txn(mut response) => {
+                self.headers.fill(&mut response.header);
+                Ok(response)
+            }
+            other => unexpected(&other),
+        }
     }
 
     async fn read_txn(&self, request: &TxnRequest) -> Result<TxnResponse, Refusal> {

@@ -21,6 +21,7 @@ mod maintenance;
 mod queue;
 mod quota;
 mod status;
+mod tree;
 mod watch;
 
 pub use auth::{Access, Auth, Right};
@@ -37,6 +38,7 @@ pub use maintenance::Maintenance;
 pub use queue::Queues;
 pub use quota::Admission;
 pub use status::Refusal;
+pub use tree::Tree;
 pub use watch::Watch;
 
 use std::time::Duration;
@@ -59,6 +61,7 @@ pub struct Services {
     pub auth: Auth,
     pub lock: Lock,
     pub election: Election,
+    pub tree: Tree,
     pub health: Health,
     pub election_timeout: Duration,
 }

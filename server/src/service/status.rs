@@ -99,6 +99,8 @@ refusals! {
     RoleNotFound = FailedPrecondition "etcdserver: role name not found",
     RoleNotGranted = FailedPrecondition "etcdserver: role is not granted to the user",
     PermissionNotGranted = FailedPrecondition "etcdserver: permission is not granted to the role",
+    /// Of etcfs's own: keys lie where others were to be moved.
+    TargetNotEmpty = FailedPrecondition "etcfs: keys lie below the new prefix",
     PermissionDenied = PermissionDenied "etcdserver: permission denied",
     InvalidToken = Unauthenticated "etcdserver: invalid auth token",
     NoLeader = Unavailable "etcdserver: no leader",

@@ -18,6 +18,7 @@ mod revisions;
 mod rolling;
 mod running;
 mod size;
+mod tree;
 mod tutorial;
 mod unsaved;
 mod virtuals;

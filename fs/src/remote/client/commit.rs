@@ -18,6 +18,7 @@
 use std::sync::Arc;
 
 use etcfs_proto::etcdserverpb::TxnResponse;
+use etcfs_proto::etcfs::v1::RenameRequest;
 
 use super::patience::{Judged, judge};
 use super::slots::{SESSION_TTL_SECONDS, Session, Slot, new_lease};
@@ -66,8 +67,20 @@ impl Server {
         let mut sent_before = false;
         loop {
             let request = wire::txn(change, slot, session.lease, sent_before);
-            let judged = match self.client.kv().txn(request).await {
-                Ok(answer) => {
+            let moves = wire::moves(&change.then);
+            let sent = if moves.is_empty() {
+                self.client.kv().txn(request).await.map(Some)
+            } else {
+                let request = RenameRequest { txn: Some(request), moves };
+                let answer = self.reach.extended(self.client.tree().rename(request).await);
+                answer.map(|answer| answer.map(wire::renamed))
+            };
+            let judged = match sent {
+                Ok(None) => {
+                    let error = RemoteError::Unsupported("it has no Tree service".to_owned());
+                    return self.refused(slot, change, sent_before, error).await;
+                }
+                Ok(Some(answer)) => {
                     self.reach.answered();
                     return self.conclude(slot, change, answer, sent_before).await;
                 }

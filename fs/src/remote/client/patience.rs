@@ -34,6 +34,8 @@ pub(super) struct Reach {
     away: AtomicBool,
     /// The watch is lost.
     lost: AtomicBool,
+    /// The server has said that it does not know etcfs's extension of the API.
+    plain: AtomicBool,
 }
 
 /// One call's wait.
@@ -46,11 +48,33 @@ pub(super) struct Wait<'a> {
 
 impl Reach {
     pub(super) fn new(patience: Patience) -> Self {
-        Self { patience, away: AtomicBool::new(false), lost: AtomicBool::new(false) }
+        let [away, lost, plain] = [false; 3].map(AtomicBool::new);
+        Self { patience, away, lost, plain }
     }
 
     pub(super) fn set_lost(&self, lost: bool) {
         self.lost.store(lost, Ordering::Relaxed);
+        // Another server may answer next.
+        self.plain.store(false, Ordering::Relaxed);
+    }
+
+    /// True once the server is known to have no more than etcd's API.
+    pub(super) fn is_plain(&self) -> bool {
+        self.plain.load(Ordering::Relaxed)
+    }
+
+    /// The answer to a call of the extension; `None` where there is none.
+    pub(super) fn extended<T>(&self, answer: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
+        match answer {
+            Ok(answer) => Ok(Some(answer)),
+            Err(ClientError::Status { code: Code::Unimplemented, .. }) => {
+                if !self.plain.swap(true, Ordering::Relaxed) {
+                    tracing::debug!("the server has etcd's API and no more");
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// True while what is older will do, and nothing is to be sent that changes anything.

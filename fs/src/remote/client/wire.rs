@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use etcfs_proto::etcdserverpb::{
     Compare as PbCompare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, ResponseOp, TxnRequest,
-    compare, request_op, response_op,
+    TxnResponse, compare, request_op, response_op,
 };
+use etcfs_proto::etcfs::v1;
 use etcfs_proto::key::{KeyRange, TO_END};
 use etcfs_proto::mvccpb;
 
@@ -12,8 +13,8 @@ use super::How;
 use super::slots::Slot;
 use crate::map::Key;
 use crate::remote::{
-    Answer, Change, Compare, Event, KeyValue, Lease, LeaseId, Lookup, Op, PageRequest, Probe, RemoteError,
-    Revision,
+    Answer, Change, Child, Children, ChildrenRequest, Compare, Event, KeyValue, Lease, LeaseId, Lookup, Move,
+    Op, PageRequest, Probe, RemoteError, Revision,
 };
 
 const BAD_ANSWER: RemoteError = RemoteError::Protocol("an answer to another request");
@@ -51,6 +52,42 @@ pub(super) fn get(key: &Key, how: How) -> RangeRequest {
 
 pub(super) fn page(page: &PageRequest, how: How) -> RangeRequest {
     RangeRequest { limit: i64::from(page.limit.max(1)), keys_only: page.keys_only, ..span(&page.range, how) }
+}
+
+pub(super) fn children(request: &ChildrenRequest, how: How) -> v1::ChildrenRequest {
+    v1::ChildrenRequest {
+        prefix: request.prefix.clone(),
+        from: request.from.clone(),
+        limit: 0,
+        revision: how.revision,
+        serializable: how.serializable,
+    }
+}
+
+pub(super) fn children_of(answer: v1::ChildrenResponse) -> Children {
+    let children = answer.children.into_iter();
+    Children {
+        children: children
+            .map(|child| Child { name: child.name, is_key: child.key.is_some(), below: child.below })
+            .collect(),
+        next: Some(answer.next).filter(|next| !next.is_empty()),
+    }
+}
+
+/// What a transaction has no word for.
+pub(super) fn moves(ops: &[Op]) -> Vec<v1::Move> {
+    let moves = ops.iter().filter_map(|op| match op {
+        Op::Move(Move { from, to, replace, .. }) => {
+            Some(v1::Move { from: from.clone(), to: to.clone(), replace: *replace })
+        }
+        _ => None,
+    });
+    moves.collect()
+}
+
+/// A rename's answer as that of a transaction.
+pub(super) fn renamed(answer: v1::RenameResponse) -> TxnResponse {
+    TxnResponse { header: answer.header, succeeded: answer.succeeded, responses: answer.responses }
 }
 
 pub(super) fn count(range: &KeyRange) -> RangeRequest {
@@ -115,10 +152,10 @@ pub(super) fn txn(change: &Change, slot: &Slot, lease: LeaseId, fence: bool) -> 
         };
         op(request_op::Request::RequestPut(put))
     };
-    let mut success: Vec<RequestOp> = change.then.iter().map(request).collect();
+    let mut success: Vec<RequestOp> = change.then.iter().filter_map(request).collect();
     success.push(put(slot.done()));
-    let mut failure: Vec<RequestOp> = change.otherwise.iter().map(request).collect();
-    failure.push(request(&Op::Get(slot.key.clone())));
+    let mut failure: Vec<RequestOp> = change.otherwise.iter().filter_map(request).collect();
+    failure.push(op(request_op::Request::RequestRange(get(&slot.key, NEWEST))));
     if fence {
         let fence =
             TxnRequest { compare: vec![ours.clone()], success: vec![put(slot.refused())], failure: vec![] };
@@ -130,7 +167,7 @@ pub(super) fn txn(change: &Change, slot: &Slot, lease: LeaseId, fence: bool) -> 
 
 /// The reads among `ops`, as of `revision`.
 pub(super) fn reads(ops: &[Op], revision: Revision) -> TxnRequest {
-    let mut success: Vec<RequestOp> = ops.iter().filter(|op| !op.writes()).map(request).collect();
+    let mut success: Vec<RequestOp> = ops.iter().filter(|op| !op.writes()).filter_map(request).collect();
     for op in &mut success {
         if let Some(request_op::Request::RequestRange(range)) = &mut op.request {
             range.revision = revision.0;
@@ -144,7 +181,12 @@ pub(super) fn answers(
     ops: &[Op],
     responses: &mut impl Iterator<Item = ResponseOp>,
 ) -> Result<Vec<Answer>, RemoteError> {
-    ops.iter().map(|op| answer(op, responses.next().ok_or(BAD_ANSWER)?)).collect()
+    ops.iter()
+        .map(|op| match op {
+            Op::Move(_) => Ok(Answer::Done),
+            op => answer(op, responses.next().ok_or(BAD_ANSWER)?),
+        })
+        .collect()
 }
 
 /// The same where only the reads were asked.
@@ -159,7 +201,7 @@ pub(super) fn read_answers(ops: &[Op], responses: Vec<ResponseOp>) -> Result<Vec
 
 fn answer(op: &Op, response: ResponseOp) -> Result<Answer, RemoteError> {
     Ok(match op {
-        Op::Put { .. } | Op::Attach { .. } | Op::Delete(_) | Op::DeleteRange(_) => Answer::Done,
+        Op::Put { .. } | Op::Attach { .. } | Op::Delete(_) | Op::DeleteRange(_) | Op::Move(_) => Answer::Done,
         Op::Get(_) => Answer::Got(kvs(response)?.pop().map(key_value)),
         Op::Keys { .. } => Answer::Keys(kvs(response)?.into_iter().map(|kv| Key::from(kv.key)).collect()),
     })
@@ -174,10 +216,13 @@ fn op(request: request_op::Request) -> RequestOp {
     RequestOp { request: Some(request) }
 }
 
-fn request(step: &Op) -> RequestOp {
+const NEWEST: How = How { serializable: false, revision: 0 };
+
+/// A step in a transaction's words; `None` for a move.
+fn request(step: &Op) -> Option<RequestOp> {
     use request_op::Request;
-    let newest = How { serializable: false, revision: 0 };
-    op(match step {
+    Some(op(match step {
+        Op::Move(_) => return None,
         Op::Put { key, value, lease } => Request::RequestPut(PutRequest {
             key: key.bytes(),
             value: value.clone(),
@@ -203,13 +248,13 @@ fn request(step: &Op) -> RequestOp {
                 ..DeleteRangeRequest::default()
             })
         }
-        Op::Get(key) => Request::RequestRange(get(key, newest)),
+        Op::Get(key) => Request::RequestRange(get(key, NEWEST)),
         Op::Keys { range, limit } => Request::RequestRange(RangeRequest {
             limit: i64::from(*limit),
             keys_only: true,
-            ..span(range, newest)
+            ..span(range, NEWEST)
         }),
-    })
+    }))
 }
 
 fn condition(compare: &Compare) -> PbCompare {

@@ -135,7 +135,8 @@ mod tests {
         for (service, method, _) in METHODS {
             let path = format!("/{service}/{method}");
             let has = json.routes.values().any(|route| route.path == path);
-            assert_eq!(has, !service.starts_with("grpc."), "{path}");
+            let is_etcds = !["grpc.", "etcfs."].iter().any(|other| service.starts_with(other));
+            assert_eq!(has, is_etcds, "{path}");
         }
         for path in ["/v3/kv/range", "/v3/watch", "/v3/kv/lease/revoke", "/v3/lock/lock", "/v3beta/kv/put"] {
             assert!(json.route(path).is_some(), "{path}");

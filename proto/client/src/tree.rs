@@ -1,0 +1,42 @@
+//! The Tree service, which etcd does not have: see `etcfs/tree.proto`.
+
+use etcfs_proto::etcfs::v1::{
+    ChildrenRequest, ChildrenResponse, RenameRequest, RenameResponse, tree_client::TreeClient,
+};
+
+use crate::{Client, ClientError, call::Repeat, connection::Connection, kv::ANSWER_BYTES_MAX};
+
+/// Requests on the key space as a tree. A server without them answers with the code `Unimplemented`.
+#[derive(Clone, Copy, Debug)]
+pub struct Tree<'a> {
+    client: &'a Client,
+}
+
+fn stub(connection: Connection) -> TreeClient<Connection> {
+    let origin = connection.origin();
+    TreeClient::with_origin(connection, origin).max_decoding_message_size(ANSWER_BYTES_MAX)
+}
+
+impl<'a> Tree<'a> {
+    pub(crate) fn new(client: &'a Client) -> Self {
+        Self { client }
+    }
+
+    pub async fn children(&self, request: ChildrenRequest) -> Result<ChildrenResponse, ClientError> {
+        self.client
+            .call(Repeat::Safe, |connection| {
+                let request = request.clone();
+                async move { stub(connection).children(request).await }
+            })
+            .await
+    }
+
+    pub async fn rename(&self, request: RenameRequest) -> Result<RenameResponse, ClientError> {
+        self.client
+            .call(Repeat::Unsafe, |connection| {
+                let request = request.clone();
+                async move { stub(connection).rename(request).await }
+            })
+            .await
+    }
+}
