@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use etcfs_proto::key::KeyRange;
 use fuser::Session;
 use sd_notify::NotifyState;
 use tokio::runtime::Handle;
@@ -24,7 +25,7 @@ use crate::args::{self, ArgsError};
 use crate::config::{Config, Inotify, access};
 use crate::errno::OpError;
 use crate::kernel::Kernel;
-use crate::map::KeyMap;
+use crate::map::{KeyMap, rights};
 use crate::mount::fork::{Half, Report, fork};
 use crate::mount::{mounts, point};
 use crate::ops::Fs;
@@ -174,6 +175,10 @@ async fn begin(config: &Config, server: &Server, fs: &Arc<Fs>, report: &mut Repo
     let failed = |error: OpError| anyhow!("{}: {error}", config.source.text);
     match timeout(limit, sync::start(fs)).await {
         Ok(Ok(())) => Ok(()),
+        Ok(Err(error @ OpError::Remote(RemoteError::PermissionDenied))) => {
+            let why = timeout(ATTEMPT, denied(config, server)).await.ok().flatten();
+            Err(why.map_or_else(|| failed(error), |why| anyhow!("{}: {why}", config.source.text)))
+        }
         Ok(Err(error)) if !config.background || !is_late(&error) => Err(failed(error)),
         Err(_) if !config.background => {
             let trouble = server.trouble().await;
@@ -195,6 +200,32 @@ async fn begin(config: &Config, server: &Server, fs: &Arc<Fs>, report: &mut Repo
             }
         }
     }
+}
+
+/// Why the user may not mount this, and what he may.
+async fn denied(config: &Config, server: &Server) -> Option<String> {
+    let rights = server.rights().await.ok().flatten()?;
+    let (prefix, read_only) = (&config.source.prefix, config.view.read_only);
+    let needed = rights::ranges(prefix, read_only);
+    let words = if read_only { "read" } else { "read and write" };
+    let named = |range: &KeyRange| format!("`{}`", range.start.escape_ascii());
+    let lacking: Vec<String> =
+        needed.iter().filter(|range| !rights.cover(range, !read_only)).map(named).collect();
+    let mut others = rights.readable().filter_map(|range| rights::spelled(&range)).peekable();
+    let mut why = match lacking.as_slice() {
+        // Of other keys than those below the prefix.
+        [] => {
+            "the user may not read bare keys, without a leading slash; -o rel=off leaves them out".to_owned()
+        }
+        lacking => format!(
+            "the user may not {words} all that begins with {}; `etcfs role grant-mount` grants a role what a mount needs",
+            lacking.join(", ")
+        ),
+    };
+    if others.peek().is_some() {
+        why += &format!(". This user may mount: {}", others.collect::<Vec<_>>().join(", "));
+    }
+    Some(why)
 }
 
 /// Lets inotify's listeners hear of remote changes, as far as that can be.

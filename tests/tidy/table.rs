@@ -171,6 +171,7 @@ pub(crate) const DOORS: &[Door] = &[
             "commands::doctor::here",
             "commands::export",
             "commands::import",
+            "commands::role",
         ],
     ),
 ];

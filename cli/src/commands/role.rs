@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
+use etcfs_fs::map::{KeyMap, rights};
 use etcfs_proto::{
     authpb::{Permission, permission::Type},
     etcdserverpb::{
@@ -53,6 +54,14 @@ enum RoleCommand {
         #[command(flatten)]
         reach: Reach,
     },
+    /// Lets a role mount the keys below a prefix, as in a mount's SOURCE: ROLE PREFIX
+    GrantMount {
+        #[arg(value_name = "ARGUMENT")]
+        args: Vec<String>,
+        /// Only to read: for mounts with `-o ro`
+        #[arg(long)]
+        read_only: bool,
+    },
     /// Takes a permission away, named as it was granted: ROLE KEY [RANGE_END]
     #[command(after_help = "Example: etcfs role revoke-permission --prefix dev /project/")]
     RevokePermission {
@@ -73,6 +82,8 @@ struct Reach {
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     from_key: bool,
 }
+
+const PREFIX: Reach = Reach { prefix: true, from_key: false };
 
 impl Reach {
     /// Key and end as the server wants them.
@@ -152,6 +163,25 @@ pub(crate) async fn run(global: &Global, args: RoleArgs) -> Result<(), CliError>
             };
             let answer = auth.role_grant_permission(request).await?;
             output.acknowledged(&answer, answer.header.as_ref(), format_args!("Role {role} updated"))
+        }
+        RoleCommand::GrantMount { args, read_only } => {
+            let Ok([name, prefix]) = <[String; 2]>::try_from(args) else {
+                return Err(CliError::arguments(
+                    "role grant-mount command requires role name and prefix as its argument",
+                ));
+            };
+            let prefix =
+                KeyMap::parse_prefix(&prefix).map_err(|error| CliError::arguments(error.to_string()))?;
+            let perm_type = if read_only { Type::Read } else { Type::Readwrite }.into();
+            let mut last = None;
+            for range in rights::ranges(&prefix, read_only) {
+                let (key, range_end) = PREFIX.bounds(range.start, None)?;
+                let perm = Some(Permission { perm_type, key, range_end });
+                let request = AuthRoleGrantPermissionRequest { name: name.clone(), perm };
+                last = Some(auth.role_grant_permission(request).await?);
+            }
+            let answer = last.expect("a mount needs its keys at least");
+            output.acknowledged(&answer, answer.header.as_ref(), format_args!("Role {name} updated"))
         }
         RoleCommand::RevokePermission { args, reach } => {
             let mut args = args.into_iter();

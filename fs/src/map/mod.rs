@@ -22,6 +22,7 @@ mod escape;
 mod listing;
 mod path;
 mod reserved;
+pub mod rights;
 
 #[cfg(test)]
 mod tests;

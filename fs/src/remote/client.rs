@@ -7,6 +7,7 @@ mod commit;
 mod floor;
 mod merge;
 mod patience;
+mod rights;
 mod slots;
 mod watch;
 mod wire;
@@ -32,6 +33,8 @@ use super::{
 };
 use crate::map::Key;
 
+pub use self::rights::Rights;
+
 /// Names looked up in one transaction. Each may bring a value, so this bounds an answer to some 24 MiB.
 const PROBES_MAX: usize = 16;
 
@@ -54,6 +57,8 @@ pub struct Login {
 #[derive(Debug)]
 pub struct Server {
     client: Client,
+    /// Who the mount logs in as.
+    user: Option<String>,
     times: Times,
     reach: Arc<Reach>,
     floor: Floor,
@@ -63,6 +68,7 @@ pub struct Server {
 impl Server {
     /// Checks the endpoints' spelling; connects with the first call.
     pub fn new(endpoints: &[String], login: Login, patience: Patience) -> Result<Self, ClientError> {
+        let user = login.credentials.as_ref().map(|credentials| credentials.user.clone());
         let client = Client::connect(Config {
             endpoints: endpoints.to_vec(),
             tls: login.tls,
@@ -73,6 +79,7 @@ impl Server {
         })?;
         Ok(Self {
             client,
+            user,
             times: Times::default(),
             reach: Arc::new(Reach::new(patience)),
             floor: Floor::default(),

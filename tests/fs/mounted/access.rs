@@ -29,16 +29,17 @@ impl Guarded {
             "user add root:root's",
             "user grant-role root root",
             "role add app",
-            "role grant-permission --prefix=true app readwrite /project/",
-            "role grant-permission --prefix=true app readwrite .etcfs/dir//project/",
-            "role grant-permission --prefix=true app readwrite .etcfs/lock//project/",
-            "role grant-permission --prefix=true app readwrite .etcfs/op/",
             "user add joe:joe:s",
             "user grant-role joe app",
-            "auth enable",
+            "role add viewer",
+            "user add eve:eve:s",
+            "user grant-role eve viewer",
         ] {
             guarded.etcdctl(step, "");
         }
+        guarded.etcfs(&["role", "grant-mount", "app", "/project"]);
+        guarded.etcfs(&["role", "grant-mount", "--read-only", "viewer", "/project/part"]);
+        guarded.etcdctl("auth enable", "");
         fs::write(guarded.certs.path("joe"), "username=joe\npassword=joe:s\n").expect("a file of our own");
         guarded
     }
@@ -50,6 +51,13 @@ impl Guarded {
         let script =
             format!("ETCDCTL_API=3 etcdctl --endpoints https://{endpoint} --cacert ca.pem {words} {more}");
         sh(self.certs.dir(), &script).ok()
+    }
+
+    fn etcfs(&self, words: &[&str]) {
+        let mut command = Command::new(binary::etcfs());
+        command.args(["--endpoints", &format!("https://{}", self.server.endpoint())]);
+        command.args(["--cacert", &self.certs.text("ca.pem")]).args(words);
+        command::run(&mut command, b"").ok();
     }
 
     fn source(&self) -> String {
@@ -82,10 +90,23 @@ fn a_user_of_a_file_mounts_over_tls_what_its_role_holds(kind: Kind) {
     assert_eq!(mount.sh("until cat h 2>/dev/null; do sleep 0.1; done"), "remote");
     mount.unmount();
 
+    // Who may only read, mounts only to read.
+    fs::write(guarded.certs.path("eve"), "username=eve\npassword=eve:s\n").expect("a file of our own");
+    let part = format!("{}/part", guarded.source());
+    let viewing = format!("{},ro,credentials={}", guarded.options(), guarded.certs.text("eve"));
+    guarded.etcdctl("put /project/part/p 1 --user root:root's", "");
+    let mount = Mount::with(&part, &viewing);
+    assert_eq!(mount.sh("cat p; ls"), "1p\n");
+    mount.unmount();
+    let complaint = guarded.refused(&guarded.source(), &viewing);
+    assert!(complaint.contains("may not read all that begins with `/project/`"), "{complaint}");
+    assert!(complaint.contains("may mount: /project/part\n"), "{complaint}");
+
     // A right that is missing, a wrong password, a server that nobody vouches for.
     let everything = format!("https://{}:/", guarded.server.endpoint());
     let complaint = guarded.refused(&everything, &options);
-    assert!(complaint.contains("has no right"), "{complaint}");
+    assert!(complaint.contains("begins with `/`, `.etcfs/dir//`"), "{complaint}");
+    assert!(complaint.contains("may mount: /project\n"), "{complaint}");
     fs::write(guarded.certs.path("joe"), "username=joe\npassword=wrong\n").expect("a file of our own");
     let complaint = guarded.refused(&guarded.source(), &options);
     assert!(complaint.contains(&guarded.server.endpoint()) && !complaint.contains("wrong"), "{complaint}");

@@ -1,0 +1,64 @@
+//! Which keys a mount's user must be allowed to read and write. Pure.
+
+use bytes::Bytes;
+use etcfs_proto::key::KeyRange;
+
+use super::escape::encode;
+use super::{DIR_RECORDS, KeyMap};
+
+/// What a mount must be allowed, in the order of what goes without it: the keys, empty directories, locks, changes.
+/// A read-only mount needs the first two, to read.
+pub fn ranges(prefix: &Bytes, read_only: bool) -> Vec<KeyRange> {
+    let records = |records: &[u8]| Bytes::from([records, prefix].concat());
+    let mut needed = vec![prefix.clone(), records(DIR_RECORDS)];
+    if !read_only {
+        needed.extend([records(b".etcfs/lock/"), Bytes::from_static(b".etcfs/op/-/")]);
+    }
+    needed.iter().map(KeyRange::prefix).collect()
+}
+
+/// A range as the prefix of a mount's source, if it is what a mount shows.
+pub fn spelled(range: &KeyRange) -> Option<String> {
+    let prefix = &range.start;
+    if *range != KeyRange::prefix(prefix) || !(prefix.is_empty() || prefix.ends_with(b"/")) {
+        return None;
+    }
+    let (slash, rest) = match prefix.strip_prefix(b"/") {
+        Some(rest) => ("/", rest),
+        None => ("", prefix.as_ref()),
+    };
+    let rest = rest.strip_suffix(b"/").unwrap_or(rest);
+    let names: Vec<String> =
+        if rest.is_empty() { Vec::new() } else { rest.split(|&byte| byte == b'/').map(encode).collect() };
+    let text = format!("{slash}{}", names.join("/"));
+    // Nothing but what the source takes: no name that is too long, none of the mount's own records.
+    KeyMap::parse_prefix(&text).is_ok_and(|read| read == *prefix).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_spelled_as_a_source_takes_it() {
+        let spelled = |prefix: &'static str| spelled(&KeyRange::prefix(&prefix.into()));
+        assert_eq!(spelled("/a/b c/").as_deref(), Some("/a/b c"));
+        assert_eq!(spelled("/").as_deref(), Some("/"));
+        assert_eq!(spelled("").as_deref(), Some(""));
+        assert_eq!(spelled("/50%/").as_deref(), Some("/50%25"));
+        assert_eq!(spelled("jobs/").as_deref(), Some("jobs"));
+        for none in ["/a", ".etcfs/dir/", "/a//b"] {
+            assert_eq!(spelled(none), None, "{none}");
+        }
+        assert_eq!(super::spelled(&KeyRange { start: "/a/".into(), end: Some("/a/z".into()) }), None);
+    }
+
+    #[test]
+    fn a_mount_needs_its_keys_and_its_own_records_of_them() {
+        let starts = |read_only| -> Vec<Bytes> {
+            ranges(&"/p/".into(), read_only).into_iter().map(|range| range.start).collect()
+        };
+        assert_eq!(starts(false), ["/p/", ".etcfs/dir//p/", ".etcfs/lock//p/", ".etcfs/op/-/"]);
+        assert_eq!(starts(true), ["/p/", ".etcfs/dir//p/"]);
+    }
+}
