@@ -45,7 +45,8 @@ fn the_crate_etcd_client_makes_every_call() {
     let made = answered(server);
     let all = METHODS
         .iter()
-        .filter(|(service, method, _)| !service.starts_with("grpc.") && !LACKING.contains(method));
+        .filter(|(service, ..)| !["grpc.", "etcfs."].iter().any(|other| service.starts_with(other)))
+        .filter(|(_, method, _)| !LACKING.contains(method));
     let missing: Vec<_> = all.filter(|(_, method, _)| !made.contains(*method)).collect();
     assert!(missing.is_empty(), "not made, or never with success: {missing:?}");
 }

@@ -84,7 +84,8 @@ impl View<'_> {
                 let rest = &entry.key[walk.prefix.len()..];
                 let Some(length) = rest.iter().position(|&byte| byte == SEPARATOR) else {
                     let facts = entry.history.facts(self.at()).expect("it is visible");
-                    walk.key(rest, stamp, facts);
+                    let row = if facts.leased { inner.recent.get(facts.revision).cloned() } else { None };
+                    walk.key(rest, stamp, facts, row);
                     continue;
                 };
                 walk.below(&rest[..length]);
@@ -99,7 +100,8 @@ impl View<'_> {
 }
 
 impl Walk<'_> {
-    fn key(&mut self, name: &[u8], stamp: Stamp, facts: Facts) {
+    /// `row`: of a key on a lease, where it is in memory.
+    fn key(&mut self, name: &[u8], stamp: Stamp, facts: Facts, row: Option<Bytes>) {
         let mut key = KeyFacts {
             size: 0,
             create_revision: facts.created,
@@ -109,7 +111,7 @@ impl Walk<'_> {
         };
         if facts.leased {
             let place = self.found.children.len();
-            self.leased.push((place, Found { facts, key: Bytes::new(), row: None }));
+            self.leased.push((place, Found { facts, key: Bytes::new(), row }));
         } else {
             let pair = KeyValue {
                 key: [self.prefix, name].concat().into(),
@@ -165,7 +167,7 @@ mod tests {
             scrubbed_revision: NEVER_COMPACTED,
             ..record::Meta::default()
         };
-        let (store, mut writer, _) = Store::open(engine.clone(), &meta, &StoreOptions::default()).unwrap();
+        let (store, mut writer, _) = Store::open(engine, &meta, &StoreOptions::default()).unwrap();
         let mut batch = Batch::default();
         for (key, length) in changes {
             let mut txn = writer.begin(&mut batch);
@@ -176,7 +178,6 @@ mod tests {
             txn.finish();
             writer.publish(writer.revision());
         }
-        engine.write(&batch).unwrap();
         (store, writer)
     }
 
