@@ -125,7 +125,7 @@ impl From<&RemoteError> for Errno {
             RemoteError::Corrupt => libc::EIO,
             RemoteError::OutcomeLost => libc::EIO,
             RemoteError::Protocol(_) => libc::EPROTO,
-            RemoteError::Unsupported(_) => libc::EOPNOTSUPP,
+            RemoteError::Unsupported(_) | RemoteError::UnknownCall(_) => libc::EOPNOTSUPP,
             // Only where nothing can have been changed: what waits for an answer goes on waiting.
             RemoteError::NotSent => libc::EROFS,
             RemoteError::Closed => libc::ESHUTDOWN,

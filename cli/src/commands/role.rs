@@ -55,6 +55,7 @@ enum RoleCommand {
         reach: Reach,
     },
     /// Lets a role mount the keys below a prefix, as in a mount's SOURCE: ROLE PREFIX
+    #[command(after_help = "Example: etcfs role grant-mount dev /project")]
     GrantMount {
         #[arg(value_name = "ARGUMENT")]
         args: Vec<String>,

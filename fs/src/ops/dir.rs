@@ -261,19 +261,26 @@ impl Fs {
             let request = ChildrenRequest { prefix: prefix.clone(), from, how };
             let Some(At { revision, found }) = self.remote.children(request).await? else { return Ok(false) };
             at.get_or_insert(revision);
+            let mut keys: Vec<Vec<u8>> = Vec::with_capacity(found.children.len());
             for child in &found.children {
                 let key = [prefix.as_ref(), &child.name].concat();
-                if child.is_key && next <= key {
-                    next = see(&key);
+                if child.below {
+                    // Nothing that `see` tells apart depends on what follows the slash.
+                    keys.push([key.as_slice(), b"/"].concat());
                 }
-                // Nothing that `see` tells apart depends on what follows the slash.
-                let inside = [&key[..], b"/"].concat();
-                if child.below && next <= inside {
-                    next = see(&inside);
+                if child.is_key {
+                    keys.push(key);
+                }
+            }
+            // A name comes as all that it is at once, but `a-b` has its place between `a` and `a/`.
+            keys.sort_unstable();
+            for key in &keys {
+                if *next <= **key {
+                    next = see(key);
                 }
             }
             match found.next {
-                Some(on) => from = on,
+                Some(on) => from = on.max(next.clone()),
                 None => return Ok(true),
             }
         }
@@ -338,5 +345,83 @@ impl Fs {
     /// A record of a directory was deleted by this mount.
     pub(super) fn record_gone(&self, record: &Key, rev: i64) {
         self.nodes.with(|table| table.own_event(&record.bytes(), rev, None, None));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::View;
+    use crate::map::{DIR_RECORDS, Rel};
+    use crate::node::ROOT;
+    use crate::ops::test_mount::mount_with;
+    use crate::remote::memory::Memory;
+
+    /// All that a new mount shows, by path.
+    async fn shown(memory: &Memory, prefix: &'static str, rel: Rel) -> Vec<(Vec<OsString>, Kind, u64)> {
+        let fs = mount_with(memory, prefix, rel, View::default()).await;
+        let mut all = Vec::new();
+        let mut open = vec![(ROOT, Vec::new())];
+        while let Some((node, path)) = open.pop() {
+            let handle = fs.open_dir(node).unwrap();
+            for ListingEntry { name, kind, ino } in &fs.listing(handle, 0).await.unwrap().entries {
+                let path = [path.as_slice(), std::slice::from_ref(name)].concat();
+                if *kind == Kind::Dir {
+                    let dir = fs.lookup(node, name).await.unwrap_or_else(|error| panic!("{path:?}: {error}"));
+                    open.push((dir.node, path.clone()));
+                }
+                all.push((path, *kind, *ino));
+            }
+            fs.release_dir(handle);
+        }
+        all
+    }
+
+    fn component() -> impl Strategy<Value = String> {
+        prop_oneof![
+            4 => "[ab./-]{1,2}",
+            2 => prop::sample::select(vec!["", ".", "..", "%", "%41", "\u{1}", "\u{e9}", ".etcfs", "0"]).prop_map(str::to_owned),
+            // Cut into two names, and into three.
+            1 => (prop::sample::select(vec![250usize, 256, 520]), "[ab]?").prop_map(|(n, end)| "l".repeat(n) + &end),
+        ]
+    }
+
+    fn key() -> impl Strategy<Value = String> {
+        (prop::sample::select(vec!["/", "/", "/d/", "", "/d"]), prop::collection::vec(component(), 1..4))
+            .prop_map(|(start, components)| start.to_owned() + &components.join("/"))
+            .prop_filter("the mount's own records, and what is no key", |key| {
+                !key.is_empty() && !key.starts_with(".etcfs/")
+            })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        /// A name that is a key and a directory once hid the names that sort between the two, `a-b` between `a` and
+        /// `a/x`.
+        #[test]
+        fn a_listing_by_children_is_one_by_ranges(
+            keys in prop::collection::vec(key(), 1..40),
+            records in prop::collection::vec(key(), 0..6),
+            prefix in prop::sample::select(vec!["/", "", "/d/"]),
+            rel in prop::sample::select(vec![Rel::Links, Rel::Dir, Rel::Off]),
+        ) {
+            let memory = Memory::new();
+            for key in &keys {
+                memory.put(key, "1");
+            }
+            for dir in &records {
+                memory.put(&format!("{}{dir}/", String::from_utf8_lossy(DIR_RECORDS)), "");
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let by_children = shown(&memory, prefix, rel).await;
+                memory.be_plain();
+                prop_assert_eq!(by_children, shown(&memory, prefix, rel).await);
+                Ok(())
+            })?;
+        }
     }
 }

@@ -308,9 +308,9 @@ impl Fs {
         }
         let Committed { revision, succeeded, .. } = match self.commit(change).await {
             // It has no such call after all, or finds it to be too much.
-            Err(OpError::Remote(RemoteError::Unsupported(_) | RemoteError::TooLarge)) if by_server => {
-                return Err(OpError::NotInOneStep);
-            }
+            Err(OpError::Remote(
+                RemoteError::UnknownCall(_) | RemoteError::Unsupported(_) | RemoteError::TooLarge,
+            )) if by_server => return Err(OpError::NotInOneStep),
             committed => committed?,
         };
         if !succeeded {

@@ -72,7 +72,7 @@ pub enum Op {
     },
     Delete(Key),
     DeleteRange(KeyRange),
-    /// Only where [`super::Remote::moves`]: [`super::RemoteError::Unsupported`] elsewhere.
+    /// Only where [`super::Remote::moves`]: [`super::RemoteError::UnknownCall`] elsewhere.
     Move(Move),
     Get(Key),
     /// The first keys of a range, without values.

@@ -222,20 +222,22 @@ impl Remote for Server {
             if self.reach.is_plain() {
                 return Ok(None);
             }
-            let At { revision, found } = self
-                .read(request.how, |how| {
-                    let request = wire::children(&request, how);
-                    async move {
-                        let ask = || async {
-                            self.reach.extended(self.client.tree().children(request.clone()).await)
-                        };
-                        let Some(answer) = self.reach.ask(ask).await? else { return Ok((None, None)) };
-                        let header = answer.header;
-                        Ok((header, Some(wire::children_of(answer))))
-                    }
-                })
-                .await?;
-            Ok(found.map(|found| At { revision, found }))
+            let asked = self.read(request.how, |how| {
+                let request = wire::children(&request, how);
+                async move {
+                    let ask = || async { self.client.tree().children(request.clone()).await };
+                    let mut answer = self.reach.ask(ask).await?;
+                    Ok((answer.header.take(), wire::children_of(answer)))
+                }
+            });
+            match asked.await {
+                Ok(found) => Ok(Some(found)),
+                Err(error @ RemoteError::UnknownCall(_)) => {
+                    self.reach.learn(&error);
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            }
         })
     }
 

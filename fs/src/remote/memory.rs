@@ -275,7 +275,7 @@ impl State {
     fn admit_move(&self, one: &Move) -> Result<(), RemoteError> {
         let below = |prefix| -> Vec<&KeyValue> { self.range(&KeyRange::prefix(prefix), self.head).collect() };
         if self.plain {
-            return Err(RemoteError::Unsupported("moves".to_owned()));
+            return Err(RemoteError::UnknownCall("moves".to_owned()));
         }
         if !one.replace && !below(&one.to).is_empty() {
             return Err(RemoteError::Unsupported("keys lie below the new prefix".to_owned()));
@@ -465,7 +465,12 @@ impl Remote for Memory {
                     None => etcfs_proto::key::successor(&key),
                     Some(_) => [prefix, &name, &b"0"[..]].concat().into(),
                 };
-                found.children.push(Child { name, is_key: slash.is_none(), below: slash.is_some() });
+                match found.children.iter_mut().find(|child| child.name == name) {
+                    Some(child) => child.below = true,
+                    None => {
+                        found.children.push(Child { name, is_key: slash.is_none(), below: slash.is_some() });
+                    }
+                }
             }
             Ok(Some(At { revision: Revision(revision), found }))
         })

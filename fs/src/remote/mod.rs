@@ -334,6 +334,9 @@ pub enum RemoteError {
     Protocol(&'static str),
     #[error("the server can't: {0}")]
     Unsupported(String),
+    /// As etcd, to a call of etcfs's extension.
+    #[error("the server has no such call: {0}")]
+    UnknownCall(String),
     #[error("the server can't be reached, and nothing was sent to it")]
     NotSent,
     #[error("the mount is going down")]

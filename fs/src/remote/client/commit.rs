@@ -69,18 +69,13 @@ impl Server {
             let request = wire::txn(change, slot, session.lease, sent_before);
             let moves = wire::moves(&change.then);
             let sent = if moves.is_empty() {
-                self.client.kv().txn(request).await.map(Some)
+                self.client.kv().txn(request).await
             } else {
                 let request = RenameRequest { txn: Some(request), moves };
-                let answer = self.reach.extended(self.client.tree().rename(request).await);
-                answer.map(|answer| answer.map(wire::renamed))
+                self.client.tree().rename(request).await.map(wire::renamed)
             };
             let judged = match sent {
-                Ok(None) => {
-                    let error = RemoteError::Unsupported("it has no Tree service".to_owned());
-                    return self.refused(slot, change, sent_before, error).await;
-                }
-                Ok(Some(answer)) => {
+                Ok(answer) => {
                     self.reach.answered();
                     return self.conclude(slot, change, answer, sent_before).await;
                 }
@@ -94,7 +89,10 @@ impl Server {
                     }
                     return self.refused(slot, change, sent_before, RemoteError::NoSuchLease).await;
                 }
-                Judged::Final(error) => return self.refused(slot, change, sent_before, error).await,
+                Judged::Final(error) => {
+                    self.reach.learn(&error);
+                    return self.refused(slot, change, sent_before, error).await;
+                }
                 Judged::Away { maybe_done: false, .. } if !sent_before && self.reach.fails_unsent() => {
                     return Err(RemoteError::NotSent);
                 }

@@ -63,17 +63,10 @@ impl Reach {
         self.plain.load(Ordering::Relaxed)
     }
 
-    /// The answer to a call of the extension; `None` where there is none.
-    pub(super) fn extended<T>(&self, answer: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
-        match answer {
-            Ok(answer) => Ok(Some(answer)),
-            Err(ClientError::Status { code: Code::Unimplemented, .. }) => {
-                if !self.plain.swap(true, Ordering::Relaxed) {
-                    tracing::debug!("the server has etcd's API and no more");
-                }
-                Ok(None)
-            }
-            Err(error) => Err(error),
+    /// Takes note of what an error tells about the server.
+    pub(super) fn learn(&self, error: &RemoteError) {
+        if matches!(error, RemoteError::UnknownCall(_)) && !self.plain.swap(true, Ordering::Relaxed) {
+            tracing::debug!("the server has etcd's API and no more");
         }
     }
 
@@ -205,9 +198,8 @@ pub(super) fn judge(error: ClientError) -> Judged {
         Code::NotFound => RemoteError::NoSuchLease,
         Code::PermissionDenied => RemoteError::PermissionDenied,
         Code::Unauthenticated => RemoteError::Unauthenticated,
-        Code::FailedPrecondition | Code::AlreadyExists | Code::Unimplemented => {
-            RemoteError::Unsupported(text())
-        }
+        Code::FailedPrecondition | Code::AlreadyExists => RemoteError::Unsupported(text()),
+        Code::Unimplemented => RemoteError::UnknownCall(text()),
         Code::DataLoss => RemoteError::Corrupt,
         Code::Unavailable | Code::DeadlineExceeded | Code::Aborted | Code::Cancelled => {
             return Judged::Away { maybe_done, why: error };
