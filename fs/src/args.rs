@@ -4,6 +4,7 @@
 //! its name. Those that mount(8) and fstab(5) pass for themselves are taken and mean nothing here.
 
 use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -155,6 +156,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Config, 
         verbose: cli.verbose,
         allow_other: options.allow_other,
         no_exec: options.no_exec,
+        metrics: options.metrics,
     })
 }
 
@@ -172,6 +174,7 @@ struct Options {
     background: bool,
     allow_other: bool,
     no_exec: bool,
+    metrics: Option<SocketAddr>,
     credentials: Option<PathBuf>,
     ca: Option<PathBuf>,
     cert: Option<PathBuf>,
@@ -215,6 +218,7 @@ impl Default for Options {
             background: false,
             allow_other: false,
             no_exec: false,
+            metrics: None,
             credentials: None,
             ca: None,
             cert: None,
@@ -295,6 +299,9 @@ impl Options {
             ("hard", None) => self.wait = Wait::Hard,
             ("soft", None) => self.wait = Wait::Soft,
             ("stale", None) => self.wait = Wait::Stale,
+            ("metrics", Some(text)) => {
+                self.metrics = Some(metrics_address(text).ok_or_else(|| bad(ADDRESS))?);
+            }
             ("strict", None) => self.view.strict = true,
             ("timeo", Some(time)) => self.timeo = seconds(time).ok_or_else(|| bad(SECONDS))?,
             ("retry", Some(time)) => self.retry = seconds(time).ok_or_else(|| bad(SECONDS))?,
@@ -315,12 +322,22 @@ impl Options {
 const OCTAL: &str = "permission bits in octal are needed, such as 022";
 const SIZE: &str = "a number of bytes is needed, such as 1048576, 512K or 64M";
 const SECONDS: &str = "a number of seconds is needed";
+const ADDRESS: &str =
+    "a port of this host, or an IP address and a port, are needed, such as 9379 or 0.0.0.0:9379";
 const FILE: &str = "the name of a file is needed";
 const PASSWORD: &str = "everybody can read a command line; use credentials=FILE, or the variable ETCFS_USER";
 
 /// Absolute: the daemon leaves the directory that it was started in.
 fn path(name: &str) -> Option<PathBuf> {
     std::path::absolute(name).ok()
+}
+
+/// A port alone is one that only this host reaches.
+fn metrics_address(text: &str) -> Option<SocketAddr> {
+    match text.parse() {
+        Ok(port) => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        Err(_) => text.parse().ok(),
+    }
 }
 
 fn octal(text: &str) -> Option<u16> {

@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub allow_other: bool,
     /// No program in the mount can be run.
     pub no_exec: bool,
+    /// Where the mount's figures may be asked for.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Who the mount is towards its servers, and whom it trusts there.

@@ -10,6 +10,41 @@ use crate::remote::RemoteError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Errno(pub i32);
 
+impl Errno {
+    /// As errno(3) spells it.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            libc::EACCES => "EACCES",
+            libc::EAGAIN => "EAGAIN",
+            libc::EBADF => "EBADF",
+            libc::EEXIST => "EEXIST",
+            libc::EFBIG => "EFBIG",
+            libc::EINTR => "EINTR",
+            libc::EINVAL => "EINVAL",
+            libc::EIO => "EIO",
+            libc::EISDIR => "EISDIR",
+            libc::ENAMETOOLONG => "ENAMETOOLONG",
+            libc::ENODATA => "ENODATA",
+            libc::ENOENT => "ENOENT",
+            libc::ENOLCK => "ENOLCK",
+            libc::ENOMEM => "ENOMEM",
+            libc::ENOSPC => "ENOSPC",
+            libc::ENOTDIR => "ENOTDIR",
+            libc::ENOTEMPTY => "ENOTEMPTY",
+            libc::EOPNOTSUPP => "EOPNOTSUPP",
+            libc::EPERM => "EPERM",
+            libc::EPROTO => "EPROTO",
+            libc::ERANGE => "ERANGE",
+            libc::EROFS => "EROFS",
+            libc::ESHUTDOWN => "ESHUTDOWN",
+            libc::ESTALE => "ESTALE",
+            libc::ETIMEDOUT => "ETIMEDOUT",
+            libc::EXDEV => "EXDEV",
+            _ => "other",
+        }
+    }
+}
+
 /// Why a file operation was not done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpError {

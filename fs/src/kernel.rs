@@ -4,51 +4,42 @@
 //! What is known is answered on the thread that read the request; the rest runs as a
 //! task with the reply moved into it, and ends early if its caller has a signal.
 
+mod reply;
+
 use std::ffi::OsStr;
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, FileType, Filesystem, FopenFlags, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use self::reply::{
+    FORGET, GENERATION, attr_ttl, errno, file_attr, file_type, lock_mode, reply_attr, reply_empty,
+    reply_entry, reply_xattr, set_time,
+};
 use crate::config::LockScope;
-use crate::errno::{Errno, OpError};
+use crate::errno::OpError;
 use crate::lock::{Mode, Span};
-use crate::node::{Attr, Entry, Fh, Kind, Moment, NodeId};
+use crate::metrics::Operation;
+use crate::node::{Fh, Moment, NodeId};
 use crate::ops::{
-    BLOCK, Created, Fs, HELPER_FH, LockSeen, Owner, RenameHow, SetAttr, SetLock, SetTime, interruptible,
-    is_virtual,
+    BLOCK, Created, Fs, HELPER_FH, LockSeen, Owner, RenameHow, SetAttr, SetLock, interruptible,
 };
-
-/// How long the kernel may believe what it is told to keep; the notifier corrects it
-/// long before.
-const KEEP: Duration = Duration::from_secs(60);
-
-/// A directory's attributes: its time moves with every change below it, and nothing is
-/// decided by it.
-const KEEP_DIR: Duration = Duration::from_secs(1);
-
-const FORGET: Duration = Duration::ZERO;
-
-const GENERATION: Generation = Generation(0);
 
 /// Every file's bytes come from here, one read one revision, never from the page cache.
 const OPEN: FopenFlags = FopenFlags::FOPEN_DIRECT_IO;
 
 /// The helper's: nothing is to be flushed.
 const HELPER_OPEN: FopenFlags = OPEN.union(FopenFlags::FOPEN_NOFLUSH);
-
-/// What is no key can't be written.
-const READ_ONLY: u16 = 0o555;
 
 /// Largest extended attribute value that the kernel takes.
 const XATTR_BYTES_MAX: usize = 65_536;
@@ -73,117 +64,20 @@ impl Kernel {
     fn task<T: Send + 'static>(
         &self,
         req: &Request,
+        word: Operation,
         operation: impl Future<Output = Result<T, OpError>> + Send + 'static,
         reply: impl FnOnce(Result<T, OpError>) + Send + 'static,
     ) {
         let pid = req.pid();
-        let fs = self.fs.clone();
+        let (fs, since) = (self.fs.clone(), self.fs.clock());
         self.fs.runtime.spawn(async move {
             let done = interruptible(pid, operation).await;
+            fs.count(word, since, &done);
             if let Err(error) = &done {
                 fs.note_error(error);
             }
             reply(done);
         });
-    }
-}
-
-fn errno(error: &OpError) -> fuser::Errno {
-    let Errno(number) = Errno::from(error);
-    fuser::Errno::from_i32(number)
-}
-
-fn file_attr(fs: &Fs, node: NodeId, attr: &Attr) -> FileAttr {
-    let time = attr.unsaved.unwrap_or_else(|| fs.time_of(attr.rev));
-    let (kind, perm) = match attr.kind {
-        Kind::File => (FileType::RegularFile, fs.view.file_mode),
-        Kind::Dir => (FileType::Directory, fs.view.dir_mode),
-        Kind::Link => (FileType::Symlink, 0o777),
-    };
-    let perm = if is_virtual(NodeId(attr.ino)) { perm & READ_ONLY } else { perm };
-    FileAttr {
-        ino: INodeNo(node.0),
-        size: attr.size,
-        blocks: attr.size.div_ceil(512),
-        atime: time,
-        mtime: time,
-        ctime: time,
-        crtime: time,
-        kind,
-        perm,
-        nlink: attr.nlink,
-        uid: fs.view.uid,
-        gid: fs.view.gid,
-        rdev: 0,
-        blksize: 4096,
-        flags: 0,
-    }
-}
-
-fn attr_ttl(attr: &Attr) -> Duration {
-    match attr.kind {
-        Kind::Dir | Kind::Link => KEEP_DIR,
-        Kind::File if attr.keep => KEEP,
-        Kind::File => FORGET,
-    }
-}
-
-fn reply_entry(fs: &Fs, reply: ReplyEntry, found: Result<Entry, OpError>) {
-    match found {
-        Ok(entry) => {
-            let keep = if entry.keep && !fs.view.strict { KEEP } else { FORGET };
-            // The number in an entry is the node's; stat shows the key's, by getattr.
-            let attr = file_attr(fs, entry.node, &entry.attr);
-            reply.entry_with_ttls(&attr_ttl(&entry.attr), &keep, &attr, GENERATION);
-        }
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-fn reply_attr(fs: &Fs, reply: ReplyAttr, found: Result<Attr, OpError>) {
-    match found {
-        Ok(attr) => reply.attr(&attr_ttl(&attr), &file_attr(fs, NodeId(attr.ino), &attr)),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-fn reply_empty(reply: ReplyEmpty, done: Result<(), OpError>) {
-    match done {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-fn reply_xattr(reply: ReplyXattr, size: u32, found: Result<Vec<u8>, OpError>) {
-    match found {
-        Ok(value) if size == 0 => reply.size(value.len() as u32),
-        Ok(value) if value.len() > size as usize => reply.error(errno(&OpError::ShortBuffer)),
-        Ok(value) => reply.data(&value),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-fn file_type(kind: Kind) -> FileType {
-    match kind {
-        Kind::File => FileType::RegularFile,
-        Kind::Dir => FileType::Directory,
-        Kind::Link => FileType::Symlink,
-    }
-}
-
-/// `None` unlocks.
-fn lock_mode(typ: i32) -> Option<Mode> {
-    match typ {
-        libc::F_RDLCK => Some(Mode::Shared),
-        libc::F_WRLCK => Some(Mode::Exclusive),
-        _ => None,
-    }
-}
-
-fn set_time(time: TimeOrNow) -> SetTime {
-    match time {
-        TimeOrNow::Now => SetTime::Now,
-        TimeOrNow::SpecificTime(time) => SetTime::To(time),
     }
 }
 
@@ -217,14 +111,23 @@ impl Filesystem for Kernel {
         {
             return reply_entry(&self.fs, reply, found);
         }
+        let since = self.fs.clock();
         match self.fs.lookup_now(parent, name) {
-            Some(found) => reply_entry(&self.fs, reply, found),
+            Some(found) => {
+                self.fs.count(Operation::Lookup, since, &found);
+                reply_entry(&self.fs, reply, found);
+            }
             None => {
                 let (fs, name) = (self.fs.clone(), name.to_owned());
                 let done = self.fs.clone();
-                self.task(req, async move { fs.lookup_later(parent, &name).await }, move |found| {
-                    reply_entry(&done, reply, found);
-                });
+                self.task(
+                    req,
+                    Operation::Lookup,
+                    async move { fs.lookup_later(parent, &name).await },
+                    move |found| {
+                        reply_entry(&done, reply, found);
+                    },
+                );
             }
         }
     }
@@ -234,7 +137,9 @@ impl Filesystem for Kernel {
     }
 
     fn getattr(&self, req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        let since = self.fs.clock();
         let found = self.fs.getattr(NodeId(ino.0), req.pid(), fh.map(|fh| Fh(fh.0)));
+        self.fs.count(Operation::GetAttr, since, &found);
         reply_attr(&self.fs, reply, found);
     }
 
@@ -262,7 +167,7 @@ impl Filesystem for Kernel {
         let set = SetAttr { mode, uid, gid, size, atime: atime.map(set_time), mtime: mtime.map(set_time) };
         let (fs, done, pid) = (self.fs.clone(), self.fs.clone(), req.pid());
         let operation = async move { fs.setattr(NodeId(ino.0), pid, fh.map(|fh| Fh(fh.0)), set).await };
-        self.task(req, operation, move |found| reply_attr(&done, reply, found));
+        self.task(req, Operation::SetAttr, operation, move |found| reply_attr(&done, reply, found));
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -287,7 +192,7 @@ impl Filesystem for Kernel {
         }
         let (fs, done, name) = (self.fs.clone(), self.fs.clone(), name.to_owned());
         let operation = async move { fs.make_node(NodeId(parent.0), &name).await };
-        self.task(req, operation, move |found| reply_entry(&done, reply, found));
+        self.task(req, Operation::MakeNode, operation, move |found| reply_entry(&done, reply, found));
     }
 
     fn mkdir(
@@ -304,7 +209,7 @@ impl Filesystem for Kernel {
         }
         let (fs, done, name) = (self.fs.clone(), self.fs.clone(), name.to_owned());
         let operation = async move { fs.make_dir(NodeId(parent.0), &name).await };
-        self.task(req, operation, move |found| reply_entry(&done, reply, found));
+        self.task(req, Operation::MakeDir, operation, move |found| reply_entry(&done, reply, found));
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -313,7 +218,7 @@ impl Filesystem for Kernel {
         }
         let (fs, name) = (self.fs.clone(), name.to_owned());
         let operation = async move { fs.unlink(NodeId(parent.0), &name).await };
-        self.task(req, operation, move |done| reply_empty(reply, done));
+        self.task(req, Operation::Unlink, operation, move |done| reply_empty(reply, done));
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -322,7 +227,7 @@ impl Filesystem for Kernel {
         }
         let (fs, name) = (self.fs.clone(), name.to_owned());
         let operation = async move { fs.remove_dir(NodeId(parent.0), &name).await };
-        self.task(req, operation, move |done| reply_empty(reply, done));
+        self.task(req, Operation::RemoveDir, operation, move |done| reply_empty(reply, done));
     }
 
     fn rename(
@@ -351,7 +256,7 @@ impl Filesystem for Kernel {
         let (fs, name, newname) = (self.fs.clone(), name.to_owned(), newname.to_owned());
         let operation =
             async move { fs.rename((NodeId(parent.0), &name), (NodeId(newparent.0), &newname), how).await };
-        self.task(req, operation, move |done| reply_empty(reply, done));
+        self.task(req, Operation::Rename, operation, move |done| reply_empty(reply, done));
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -366,12 +271,16 @@ impl Filesystem for Kernel {
             Ok(fh) => reply.opened(FileHandle(fh.0), OPEN),
             Err(error) => reply.error(errno(&error)),
         };
+        let since = self.fs.clock();
         match self.fs.open_now(id, req.pid(), how) {
-            Some(opened) => answer(opened),
+            Some(opened) => {
+                self.fs.count(Operation::Open, since, &opened);
+                answer(opened);
+            }
             None => {
                 let fs = self.fs.clone();
                 let pid = req.pid();
-                self.task(req, async move { fs.open_later(id, pid, how).await }, answer);
+                self.task(req, Operation::Open, async move { fs.open_later(id, pid, how).await }, answer);
             }
         }
     }
@@ -387,7 +296,10 @@ impl Filesystem for Kernel {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self.fs.read(Fh(fh.0), req.pid(), offset, size) {
+        let since = self.fs.clock();
+        let read = self.fs.read(Fh(fh.0), req.pid(), offset, size);
+        self.fs.count(Operation::Read, since, &read);
+        match read {
             Ok(bytes) => reply.data(&bytes),
             Err(error) => reply.error(errno(&error)),
         }
@@ -410,23 +322,36 @@ impl Filesystem for Kernel {
             Ok(()) => reply.written(len),
             Err(error) => reply.error(errno(&error)),
         };
+        let since = self.fs.clock();
         match self.fs.write_now(fh, pid, offset, data) {
-            Some(done) => answer(done),
+            Some(done) => {
+                self.fs.count(Operation::Write, since, &done);
+                answer(done);
+            }
             None => {
                 let (fs, data) = (self.fs.clone(), Bytes::copy_from_slice(data));
-                self.task(req, async move { fs.write(fh, pid, offset, data).await }, answer);
+                self.task(
+                    req,
+                    Operation::Write,
+                    async move { fs.write(fh, pid, offset, data).await },
+                    answer,
+                );
             }
         }
     }
 
     fn flush(&self, req: &Request, ino: INodeNo, fh: FileHandle, lock_owner: LockOwner, reply: ReplyEmpty) {
         let (fh, owner, pid) = (Fh(fh.0), Owner(lock_owner.0), req.pid());
+        let since = self.fs.clock();
         match self.fs.flush_now(fh) {
-            Some(done) if !self.fs.has_locks(owner) => reply_empty(reply, done),
+            Some(done) if !self.fs.has_locks(owner) => {
+                self.fs.count(Operation::Flush, since, &done);
+                reply_empty(reply, done);
+            }
             _ => {
                 let fs = self.fs.clone();
                 let operation = async move { fs.close(NodeId(ino.0), fh, owner, pid).await };
-                self.task(req, operation, move |done| reply_empty(reply, done));
+                self.task(req, Operation::Flush, operation, move |done| reply_empty(reply, done));
             }
         }
     }
@@ -464,7 +389,7 @@ impl Filesystem for Kernel {
     fn fsync(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         let fs = self.fs.clone();
         let operation = async move { fs.flush(Fh(fh.0), Moment::Fsync).await };
-        self.task(req, operation, move |done| reply_empty(reply, done));
+        self.task(req, Operation::Fsync, operation, move |done| reply_empty(reply, done));
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -491,17 +416,21 @@ impl Filesystem for Kernel {
                 }
             }
         };
+        let since = self.fs.clock();
         if let Some(listing) = self.fs.listing_now(fh, offset) {
             fill(&listing, &mut reply);
+            self.fs.count(Operation::ReadDir, since, &Ok(()));
             return reply.ok();
         }
         let fs = self.fs.clone();
-        self.task(req, async move { fs.listing(fh, offset).await }, move |listing| match listing {
-            Ok(listing) => {
-                fill(&listing, &mut reply);
-                reply.ok();
+        self.task(req, Operation::ReadDir, async move { fs.listing(fh, offset).await }, move |listing| {
+            match listing {
+                Ok(listing) => {
+                    fill(&listing, &mut reply);
+                    reply.ok();
+                }
+                Err(error) => reply.error(errno(&error)),
             }
-            Err(error) => reply.error(errno(&error)),
         });
     }
 
@@ -535,7 +464,7 @@ impl Filesystem for Kernel {
 
     fn statfs(&self, req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         let fs = self.fs.clone();
-        self.task(req, async move { fs.space().await }, move |space| match space {
+        self.task(req, Operation::StatFs, async move { fs.space().await }, move |space| match space {
             Ok(space) => {
                 let files = space.keys.saturating_add(space.free);
                 let block = BLOCK as u32;
@@ -558,33 +487,39 @@ impl Filesystem for Kernel {
         let (fs, name, value) = (self.fs.clone(), name.to_owned(), value.to_vec());
         debug_assert!(value.len() <= XATTR_BYTES_MAX, "the kernel bounds attributes");
         let operation = async move { fs.set_xattr(NodeId(ino.0), &name, &value).await };
-        self.task(req, operation, move |done| reply_empty(reply, done));
+        self.task(req, Operation::SetXattr, operation, move |done| reply_empty(reply, done));
     }
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let id = NodeId(ino.0);
+        let since = self.fs.clock();
         match self.fs.get_xattr_now(id, name) {
-            Some(found) => reply_xattr(reply, size, found),
+            Some(found) => {
+                self.fs.count(Operation::GetXattr, since, &found);
+                reply_xattr(reply, size, found);
+            }
             None => {
                 let (fs, name) = (self.fs.clone(), name.to_owned());
                 let operation = async move { fs.get_xattr(id, &name).await };
-                self.task(req, operation, move |found| reply_xattr(reply, size, found));
+                self.task(req, Operation::GetXattr, operation, move |found| reply_xattr(reply, size, found));
             }
         }
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let since = self.fs.clock();
         let names = self
             .fs
             .list_xattr(NodeId(ino.0))
             .map(|names| names.into_iter().flat_map(|name| name.bytes().chain([0])).collect::<Vec<u8>>());
+        self.fs.count(Operation::ListXattr, since, &names);
         reply_xattr(reply, size, names);
     }
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (fs, name) = (self.fs.clone(), name.to_owned());
         let operation = async move { fs.remove_xattr(NodeId(ino.0), &name).await };
-        self.task(req, operation, move |done| reply_empty(reply, done));
+        self.task(req, Operation::RemoveXattr, operation, move |done| reply_empty(reply, done));
     }
 
     fn getlk(
@@ -602,7 +537,7 @@ impl Filesystem for Kernel {
         let Some(mode) = lock_mode(typ) else { return reply.locked(start, end, libc::F_UNLCK, 0) };
         let (fs, id, owner) = (self.fs.clone(), NodeId(ino.0), Owner(lock_owner.0));
         let operation = async move { fs.get_lock(id, owner, Span { start, end }, mode).await };
-        self.task(req, operation, move |seen| match seen {
+        self.task(req, Operation::GetLock, operation, move |seen| match seen {
             Ok(Some(LockSeen { span, mode, pid })) => {
                 let typ = if mode == Mode::Shared { libc::F_RDLCK } else { libc::F_WRLCK };
                 reply.locked(span.start, span.end, typ, pid);
@@ -629,7 +564,9 @@ impl Filesystem for Kernel {
         let seen = req.pid() != 0;
         let set = SetLock { owner, pid, seen, span, mode: lock_mode(typ), wait };
         let (fs, id) = (self.fs.clone(), NodeId(ino.0));
-        self.task(req, async move { fs.set_lock(id, set).await }, move |done| reply_empty(reply, done));
+        self.task(req, Operation::SetLock, async move { fs.set_lock(id, set).await }, move |done| {
+            reply_empty(reply, done);
+        });
     }
 
     fn ioctl(
@@ -727,7 +664,7 @@ impl Filesystem for Kernel {
         }
         let (fs, done, name, pid) = (self.fs.clone(), self.fs.clone(), name.to_owned(), req.pid());
         let operation = async move { fs.create(NodeId(parent.0), &name, pid, flags).await };
-        self.task(req, operation, move |created| match created {
+        self.task(req, Operation::Create, operation, move |created| match created {
             Ok(Created { entry, fh }) => {
                 // One time for name and attributes: the shorter of the two.
                 let keep = if entry.keep { attr_ttl(&entry.attr) } else { FORGET };

@@ -31,7 +31,7 @@ use crate::mount::{mounts, point};
 use crate::ops::Fs;
 use crate::remote::client::{Login, Server};
 use crate::remote::{Remote, RemoteError};
-use crate::{echo, notify, sync, telemetry};
+use crate::{echo, notify, scrape, sync, telemetry};
 
 /// mount(8)'s exit codes for a wrong command line and for a mount that failed.
 const EXIT_USAGE: u8 = 1;
@@ -118,6 +118,9 @@ async fn mounted(config: &Config, before: Vec<OsString>, report: &mut Report) ->
     let server = Arc::new(Server::new(&config.source.endpoints, login, config.view.patience)?);
     let map = KeyMap::new(config.source.prefix.clone(), config.percent, config.rel);
     let fs = Fs::new(map, server.clone(), config.view.clone(), Handle::current());
+    if let Some(address) = config.metrics {
+        scrape::start(&fs, address).await.with_context(|| format!("metrics={address}"))?;
+    }
     tokio::select! {
         begun = begin(config, &server, &fs, report) => begun?,
         () = ends.signal() => bail!("interrupted"),

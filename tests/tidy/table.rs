@@ -71,8 +71,9 @@ pub(crate) const FS: &[Module] = &[
     module("mount", &["args", "config", "kernel", "telemetry"]),
     // Replies are made of the nodes' own words: attributes, kinds, numbers.
     // Locks are asked for in the words of `lock`.
-    module("kernel", &["ops", "node", "errno", "lock", "config"]),
-    module("notify", &["node", "ops::Fs", "metrics"]),
+    module("kernel", &["ops", "node", "errno", "lock", "config", "metrics"]),
+    module("notify", &["node", "ops::Fs"]),
+    module("scrape", &["metrics", "ops::Fs"]),
     module("lock", &["map", "remote"]),
     // Like the watch and the notifier, it shares the mounted tree and begins no operation on it.
     module("echo", &["node", "ops::Fs", "map", "config"]),

@@ -39,6 +39,11 @@ impl Edits {
         self.cut == Some(0)
     }
 
+    /// Bytes that it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        self.ranges.values().map(Vec::len).sum::<usize>() + self.tail.len()
+    }
+
     /// Forgets everything; the base is now what the handle shows.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();

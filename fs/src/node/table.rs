@@ -69,6 +69,15 @@ pub(super) enum Handle {
     Dir(DirHandle),
 }
 
+impl Handle {
+    fn unsaved_bytes(&self) -> usize {
+        match self {
+            Self::Writer(writer) if writer.is_unsaved() => writer.edits.bytes(),
+            Self::Writer(_) | Self::Reader(_) | Self::Dir(_) => 0,
+        }
+    }
+}
+
 /// An open directory: its listing is read once and served from here.
 #[derive(Debug)]
 pub(super) struct DirHandle {
@@ -108,6 +117,8 @@ pub(crate) struct Stats {
     pub(crate) dirs: usize,
     pub(crate) inodes: usize,
     pub(crate) open: usize,
+    /// Written by programs, and still to be put.
+    pub(crate) unsaved_bytes: usize,
     pub(crate) seen: i64,
 }
 
@@ -435,6 +446,7 @@ impl Table {
             dirs: self.dirs.len(),
             inodes: self.nodes.len(),
             open: self.handles.len(),
+            unsaved_bytes: self.handles.values().map(Handle::unsaved_bytes).sum(),
             seen: self.seen,
         }
     }

@@ -95,8 +95,10 @@ impl Fs {
             && !self.view.strict
             && let Some(listing) = self.nodes.with(|table| table.listing(prefix))
         {
+            self.counts.listings_known.add(1);
             return Ok(listing);
         }
+        self.counts.listings_asked.add(1);
         if let Some(prefix) = &prefix {
             self.nodes.with(|table| table.begin_dir_load(prefix));
         }

@@ -62,7 +62,10 @@ impl Fs {
         if self.view.strict || !self.is_trusted() || self.is_virtual_name(parent, name) {
             return None;
         }
-        self.nodes.with(|table| self.lookup_in(table, parent, name)).transpose()
+        let known = self.nodes.with(|table| self.lookup_in(table, parent, name)).transpose();
+        let count = if known.is_some() { &self.counts.names_known } else { &self.counts.names_asked };
+        count.add(1);
+        known
     }
 
     /// Looks a name up for the kernel, as the mount's options and the watch's state ask for.

@@ -12,6 +12,7 @@ mod echo;
 mod interrupt;
 mod lock;
 mod lookup;
+mod measure;
 mod openers;
 mod put;
 mod read;
@@ -29,8 +30,9 @@ mod write;
 mod xattr;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -42,6 +44,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::View;
 use crate::errno::OpError;
 use crate::map::{Dir, Key, KeyMap};
+use crate::metrics::{Counts, Metrics};
 use crate::node::{Kind, NodeId, Shared, Value};
 use crate::remote::{LeaseId, Remote, Renewal, Revision};
 
@@ -79,6 +82,9 @@ pub struct Fs {
     helper: AtomicU32,
     /// How many files a lookup reads ahead, by how large they were last.
     ahead: AtomicUsize,
+    counts: Counts,
+    /// Where they are asked for, if they are.
+    metrics: OnceLock<(SocketAddr, Metrics)>,
 }
 
 impl Fs {
@@ -105,6 +111,8 @@ impl Fs {
             stopped: CancellationToken::new(),
             helper: AtomicU32::new(0),
             ahead: AtomicUsize::new(lookup::AHEAD_MIN),
+            counts: Counts::default(),
+            metrics: OnceLock::new(),
             view,
         })
     }

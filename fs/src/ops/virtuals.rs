@@ -181,6 +181,7 @@ impl Fs {
 
     /// Takes what the watch has brought into the log.
     pub(crate) fn journal(&self, changed: &Changed) {
+        self.counts.changes.add(changed.events.len() as u64);
         let time = self.time_of(changed.revision.0);
         for event in &changed.events {
             let key = match event {
@@ -196,6 +197,7 @@ impl Fs {
 
     /// Changes before `revision` never came.
     pub(crate) fn journal_gap(&self, revision: Revision) {
+        self.counts.resyncs.add(1);
         let line = gap(revision, self.time_of(revision.0));
         self.virtuals.journal.push(None, revision, line);
     }

@@ -335,6 +335,10 @@ impl Remote for Server {
         })
     }
 
+    fn heard(&self) -> Revision {
+        self.times.newest()
+    }
+
     fn endpoints(&self) -> Vec<String> {
         self.client.endpoints().iter().map(ToString::to_string).collect()
     }

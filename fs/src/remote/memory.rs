@@ -582,6 +582,10 @@ impl Remote for Memory {
         })
     }
 
+    fn heard(&self) -> Revision {
+        Revision(self.state.lock().head)
+    }
+
     fn endpoints(&self) -> Vec<String> {
         vec!["memory".to_owned()]
     }

@@ -285,6 +285,9 @@ pub trait Remote: fmt::Debug + Send + Sync + 'static {
     /// What the server says of itself, for people.
     fn server(&self) -> Call<'_, ServerFacts>;
 
+    /// The newest revision that any answer has told of.
+    fn heard(&self) -> Revision;
+
     /// Where it is looked for.
     fn endpoints(&self) -> Vec<String>;
 

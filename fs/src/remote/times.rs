@@ -69,6 +69,11 @@ impl Times {
         }
     }
 
+    /// The newest revision heard of.
+    pub fn newest(&self) -> Revision {
+        Revision(self.heard.lock().head)
+    }
+
     /// When a revision was made, were the next one made at `now`.
     pub fn time_of_next(&self, now: SystemTime) -> SystemTime {
         let nanos = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);

@@ -1,6 +1,7 @@
 //! `%status`: the mount in words, a line each, for people and for scripts that cut at the colon.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use super::line::utc;
@@ -34,6 +35,8 @@ pub(crate) struct Status {
     /// What this kernel does not offer.
     pub(crate) lacks: Option<String>,
     pub(crate) last_error: Option<(SystemTime, String)>,
+    /// Where the mount's figures are asked for.
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) up: Duration,
 }
 
@@ -82,6 +85,10 @@ impl fmt::Display for Status {
         writeln!(f, "inodes: {}, {} open", self.inodes, self.open_files)?;
         writeln!(f, "locks: {} held, {} lost", self.locks, self.locks_lost)?;
         writeln!(f, "kernel lacks: {}", self.lacks.as_deref().unwrap_or("nothing"))?;
+        match self.metrics {
+            None => writeln!(f, "metrics: none")?,
+            Some(address) => writeln!(f, "metrics: http://{address}/metrics")?,
+        }
         match &self.last_error {
             None => writeln!(f, "last error: none"),
             Some((time, error)) => writeln!(f, "last error: {} {error}", utc(*time)),

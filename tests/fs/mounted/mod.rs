@@ -11,6 +11,7 @@ mod drills;
 mod follow;
 mod inotify;
 mod lock;
+mod metrics;
 mod posix;
 mod programs;
 mod restart;

@@ -95,6 +95,7 @@ impl Fs {
             locks_lost,
             lacks,
             last_error,
+            metrics: self.metrics.get().map(|(address, _)| *address),
             up: self.started.elapsed().unwrap_or_default(),
         };
         status.to_string().into()
@@ -119,6 +120,13 @@ impl Fs {
 
     /// Remembers whether the watch has a server.
     pub(crate) fn note_lost(&self, lost: bool) {
+        let count = if lost { &self.counts.lost } else { &self.counts.reconnected };
+        count.add(1);
         self.virtuals.facts.lock().lost = lost.then(SystemTime::now);
+    }
+
+    /// True while the watch has no server.
+    pub(in crate::ops) fn is_lost(&self) -> bool {
+        self.virtuals.facts.lock().lost.is_some()
     }
 }
