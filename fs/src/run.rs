@@ -209,7 +209,7 @@ async fn begin(config: &Config, server: &Server, fs: &Arc<Fs>, report: &mut Repo
 async fn denied(config: &Config, server: &Server) -> Option<String> {
     let rights = server.rights().await.ok().flatten()?;
     let (prefix, read_only) = (&config.source.prefix, config.view.read_only);
-    let needed = rights::ranges(prefix, read_only);
+    let needed = rights::ranges(prefix, read_only, &server.changes());
     let words = if read_only { "read" } else { "read and write" };
     let named = |range: &KeyRange| format!("`{}`", range.start.escape_ascii());
     let lacking: Vec<String> =

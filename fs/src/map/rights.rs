@@ -6,13 +6,19 @@ use etcfs_proto::key::KeyRange;
 use super::escape::encode;
 use super::{DIR_RECORDS, KeyMap};
 
+/// Where a user's mounts keep what they remember of their changes; without authentication there is one user, `-`.
+pub fn changes_of(user: Option<&str>) -> String {
+    let user = user.map_or_else(|| "-".to_owned(), |user| encode(user.as_bytes()).replace('/', "%2F"));
+    format!(".etcfs/op/{user}/")
+}
+
 /// What a mount must be allowed, in the order of what goes without it: the keys, empty directories, locks, changes.
-/// A read-only mount needs the first two, to read.
-pub fn ranges(prefix: &Bytes, read_only: bool) -> Vec<KeyRange> {
+/// A read-only mount needs the first two, to read. `changes` is where its user's mounts remember theirs.
+pub fn ranges(prefix: &Bytes, read_only: bool, changes: &str) -> Vec<KeyRange> {
     let records = |records: &[u8]| Bytes::from([records, prefix].concat());
     let mut needed = vec![prefix.clone(), records(DIR_RECORDS)];
     if !read_only {
-        needed.extend([records(b".etcfs/lock/"), Bytes::from_static(b".etcfs/op/-/")]);
+        needed.extend([records(b".etcfs/lock/"), Bytes::copy_from_slice(changes.as_bytes())]);
     }
     needed.iter().map(KeyRange::prefix).collect()
 }
@@ -56,9 +62,11 @@ mod tests {
     #[test]
     fn a_mount_needs_its_keys_and_its_own_records_of_them() {
         let starts = |read_only| -> Vec<Bytes> {
-            ranges(&"/p/".into(), read_only).into_iter().map(|range| range.start).collect()
+            let changes = changes_of(Some("joe/%"));
+            ranges(&"/p/".into(), read_only, &changes).into_iter().map(|range| range.start).collect()
         };
-        assert_eq!(starts(false), ["/p/", ".etcfs/dir//p/", ".etcfs/lock//p/", ".etcfs/op/-/"]);
+        assert_eq!(starts(false), ["/p/", ".etcfs/dir//p/", ".etcfs/lock//p/", ".etcfs/op/joe%2F%25/"]);
         assert_eq!(starts(true), ["/p/", ".etcfs/dir//p/"]);
+        assert_eq!(changes_of(None), ".etcfs/op/-/");
     }
 }

@@ -31,7 +31,7 @@ use super::{
     At, Call, Change, Children, ChildrenRequest, Committed, Freshness, KeyValue, LeaseFacts, LeaseId, Lookup,
     Page, PageRequest, Patience, Probe, Remote, RemoteError, Renewal, Revision, ServerFacts, Usage, Watch,
 };
-use crate::map::Key;
+use crate::map::{Key, rights as needed};
 
 pub use self::rights::Rights;
 
@@ -333,6 +333,10 @@ impl Remote for Server {
                 revision: Revision(header.revision),
             })
         })
+    }
+
+    fn changes(&self) -> String {
+        needed::changes_of(self.user.as_deref())
     }
 
     fn heard(&self) -> Revision {

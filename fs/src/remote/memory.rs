@@ -582,6 +582,10 @@ impl Remote for Memory {
         })
     }
 
+    fn changes(&self) -> String {
+        crate::map::rights::changes_of(None)
+    }
+
     fn heard(&self) -> Revision {
         Revision(self.state.lock().head)
     }

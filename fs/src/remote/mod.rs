@@ -285,6 +285,9 @@ pub trait Remote: fmt::Debug + Send + Sync + 'static {
     /// What the server says of itself, for people.
     fn server(&self) -> Call<'_, ServerFacts>;
 
+    /// Where this mount's user keeps what its mounts remember of their changes; ends in a slash.
+    fn changes(&self) -> String;
+
     /// The newest revision that any answer has told of.
     fn heard(&self) -> Revision;
 

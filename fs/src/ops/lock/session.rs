@@ -20,9 +20,6 @@ use crate::remote::{
     Answer, Change, Changed, Committed, Compare, Event, Lease, LeaseId, Op, RemoteError, Renewal, Revision,
 };
 
-/// Where the session's record lies: beside the slots of the same user's mounts.
-const SESSIONS: &str = ".etcfs/op/-";
-
 /// A lease for locks.
 #[derive(Debug)]
 pub(super) struct LockSession {
@@ -78,7 +75,8 @@ impl Fs {
             return Ok(session);
         }
         let lease = self.remote.lease_grant(self.view.lock_seconds).await?;
-        let record = Key::from(Bytes::from(format!("{SESSIONS}/{lease}/session")));
+        // Beside what the same user's mounts remember of their changes.
+        let record = Key::from(Bytes::from(format!("{}{lease}/session", self.remote.changes())));
         let value = format!("{} {}\n", std::process::id(), host());
         let change = Change {
             compares: vec![Compare::Absent(record.clone())],

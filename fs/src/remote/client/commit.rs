@@ -194,7 +194,7 @@ impl Server {
         }
         let lease = new_lease();
         self.reach.ask_again(|again| self.grant(lease, SESSION_TTL_SECONDS, again)).await?;
-        let session = Arc::new(Session::new(lease, self.client.lease().keep_alive(lease.0)));
+        let session = Arc::new(Session::new(lease, &self.changes(), self.client.lease().keep_alive(lease.0)));
         *open = Some(session.clone());
         Ok(session)
     }

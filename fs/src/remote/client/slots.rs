@@ -16,9 +16,6 @@ use parking_lot::Mutex;
 use crate::map::Key;
 use crate::remote::{LeaseId, Revision};
 
-/// Where the slots lie. Without authentication there is one user, `-`.
-const SLOTS: &str = ".etcfs/op/-";
-
 /// A mount that is cut off for longer may not know what became of a change that was under way; one that was killed
 /// leaves its slots for so long.
 pub(super) const SESSION_TTL_SECONDS: i64 = 300;
@@ -34,6 +31,8 @@ pub(super) struct Sessions {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) lease: LeaseId,
+    /// Where its slots lie.
+    place: String,
     _renewal: KeepAlive,
     /// As many as there were changes at a time.
     idle: Mutex<Vec<Slot>>,
@@ -51,15 +50,22 @@ pub(super) struct Slot {
 }
 
 impl Session {
-    pub(super) fn new(lease: LeaseId, renewal: KeepAlive) -> Self {
-        Self { lease, _renewal: renewal, idle: Mutex::default(), made: AtomicU64::new(0) }
+    /// `changes` is where the user's mounts have their slots.
+    pub(super) fn new(lease: LeaseId, changes: &str, renewal: KeepAlive) -> Self {
+        Self {
+            lease,
+            place: format!("{changes}{lease}/"),
+            _renewal: renewal,
+            idle: Mutex::default(),
+            made: AtomicU64::new(0),
+        }
     }
 
     /// A slot for a new change.
     pub(super) fn take(&self) -> Slot {
         let mut slot = self.idle.lock().pop().unwrap_or_else(|| {
             let number = self.made.fetch_add(1, Ordering::Relaxed);
-            let key = format!("{SLOTS}/{}/{number}", self.lease);
+            let key = format!("{}{number}", self.place);
             Slot { key: Key::from(Bytes::from(key)), revision: Revision(0), serial: 0 }
         });
         slot.serial += 1;
