@@ -130,6 +130,17 @@ pub(crate) struct Global {
     pub(crate) debug: bool,
 }
 
+impl Security {
+    /// How servers are spoken to that are named without a scheme.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.cacert.is_some() || self.cert.is_some() || !self.insecure_transport {
+            "https"
+        } else {
+            "http"
+        }
+    }
+}
+
 /// Whom to trust, and who we are.
 #[derive(Args, Clone)]
 pub(crate) struct Security {

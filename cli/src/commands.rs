@@ -53,6 +53,7 @@ use crate::{
     args::{self, Global, Settings},
     connect, contexts,
     error::{self, CliError},
+    mounted::{self, Mounted},
 };
 
 /// The command line of etcfs: an etcd-compatible cluster and its file system.
@@ -125,12 +126,44 @@ impl Arguments {
             let parsed = args::parse::<Self>(line.clone(), |name| env::var_os(name), context);
             parsed.map_err(Unread::Refused)
         };
-        let (arguments, named) = parse(&Settings::default())?;
+        let (mut arguments, named) = parse(&Settings::default())?;
         if !arguments.command.asks_servers() {
             return Ok(arguments);
         }
+        let mounted = arguments.take_paths().map_err(Unread::Failed)?;
+        if let Some(endpoints) = mounted
+            && !named.servers
+            && !named.context
+        {
+            arguments.global.endpoints = endpoints;
+            return Ok(arguments);
+        }
         let context = contexts::chosen(&arguments.global, named).map_err(Unread::Failed)?;
-        if context.values.is_empty() { Ok(arguments) } else { Ok(parse(&context)?.0) }
+        if context.values.is_empty() {
+            return Ok(arguments);
+        }
+        let (mut arguments, _) = parse(&context)?;
+        arguments.take_paths().map_err(Unread::Failed)?;
+        Ok(arguments)
+    }
+
+    /// Takes paths in a mount for the keys that they show; says which servers that mount has.
+    fn take_paths(&mut self) -> Result<Option<Vec<String>>, CliError> {
+        let keys = match &mut self.command {
+            Command::Get(args) => args.keys_mut(),
+            Command::History(args) => args.keys_mut(),
+            Command::Watch(args) => args.keys_mut(),
+            _ => return Ok(None),
+        };
+        let scheme = self.global.security.scheme();
+        let mut servers = None;
+        for key in keys {
+            if let Some(Mounted { key: shown, endpoints }) = mounted::resolve(key, scheme)? {
+                *key = shown;
+                servers = Some(endpoints);
+            }
+        }
+        Ok(servers)
     }
 }
 

@@ -8,7 +8,7 @@
 //! Flags, output and exit codes are etcdctl's (3.6's where it is known to
 //! differ), so that scripts written for it go on working. It must not know
 //! the insides of server and mount: only `commands/up.rs`, `mount.rs`, `umount.rs` and `doctor/here.rs`
-//! call them; `export.rs` and `import.rs` use the mount's map of keys to paths.
+//! call them; `export.rs`, `import.rs`, `role.rs` and [`mounted`] use the mount's map of keys to paths.
 
 mod args;
 mod bench;
@@ -17,6 +17,7 @@ mod connect;
 mod contexts;
 mod error;
 mod files;
+mod mounted;
 mod output;
 mod pages;
 mod requests;

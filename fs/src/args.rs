@@ -108,7 +108,7 @@ pub(crate) enum ArgsError {
 
 /// What is wrong with a SOURCE.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum SourceError {
+pub enum SourceError {
     #[error("an endpoint has no host")]
     NoHost,
     #[error("`{0}` is no port")]
@@ -359,7 +359,10 @@ fn seconds(text: &str) -> Option<Duration> {
 }
 
 /// Reads `ENDPOINT[,ENDPOINT]...[:PREFIX]`.
-fn source(text: &str, default_scheme: &str) -> Result<Source, SourceError> {
+///
+/// # Errors
+/// What is wrong with it.
+pub fn source(text: &str, default_scheme: &str) -> Result<Source, SourceError> {
     let mut endpoints = Vec::new();
     let mut rest = text;
     let prefix = loop {

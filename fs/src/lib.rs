@@ -25,5 +25,6 @@ pub mod sync;
 mod telemetry;
 mod r#virtual;
 
+pub use args::{SourceError, source};
 pub use mount::mounts;
 pub use run::{AS_COMMAND, main_with};

@@ -29,6 +29,7 @@ mod keys;
 mod migrate;
 mod mirror;
 mod package;
+mod paths;
 mod run;
 mod script;
 mod terminal;

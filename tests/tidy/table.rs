@@ -97,6 +97,7 @@ pub(crate) const CLI: &[Module] = &[
     module("error", &[]),
     module("words", &[]),
     module("files", &["error"]),
+    module("mounted", &["error"]),
     module("pages", &["error"]),
     module("requests", &[]),
     module("save", &["error", "requests"]),
@@ -173,6 +174,7 @@ pub(crate) const DOORS: &[Door] = &[
             "commands::export",
             "commands::import",
             "commands::role",
+            "mounted",
         ],
     ),
 ];

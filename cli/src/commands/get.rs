@@ -20,7 +20,7 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Example: etcfs get --prefix /project/jobs/")]
 pub(crate) struct GetArgs {
-    /// KEY [RANGE_END]: one key, or all from KEY up to but without RANGE_END
+    /// KEY [RANGE_END]: one key, or all from KEY up to but without RANGE_END; a path in a mount, with ./ before it
     #[arg(value_name = "KEY")]
     args: Vec<OsString>,
     #[command(flatten)]
@@ -64,6 +64,10 @@ pub(crate) struct GetArgs {
 }
 
 impl GetArgs {
+    pub(super) fn keys_mut(&mut self) -> &mut [OsString] {
+        &mut self.args
+    }
+
     pub(super) fn into_request(self) -> Result<RangeRequest, CliError> {
         if self.keys_only && self.count_only {
             return Err(CliError::arguments(

@@ -33,7 +33,14 @@ const CATCH_UP: Duration = Duration::from_millis(300);
 #[derive(Args, Debug)]
 #[command(after_help = "Example: etcfs history /project/jobs/job1")]
 pub(crate) struct HistoryArgs {
+    /// A key, or a path in a mount, with ./ before it
     key: OsString,
+}
+
+impl HistoryArgs {
+    pub(super) fn keys_mut(&mut self) -> &mut [OsString] {
+        std::slice::from_mut(&mut self.key)
+    }
 }
 
 pub(crate) async fn run(global: &Global, args: HistoryArgs) -> Result<(), CliError> {

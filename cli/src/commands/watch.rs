@@ -28,7 +28,8 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Example: etcfs watch --prefix /project/ -- env")]
 pub(crate) struct WatchArgs {
-    /// KEY [RANGE_END]; without, ETCFS_WATCH_KEY and ETCFS_WATCH_RANGE_END (or ETCDCTL_...)
+    /// KEY [RANGE_END], or a path in a mount, with ./ before it; without, ETCFS_WATCH_KEY and ETCFS_WATCH_RANGE_END
+    /// (or ETCDCTL_...)
     #[arg(value_name = "KEY")]
     args: Vec<OsString>,
     /// Command to run for each event
@@ -39,6 +40,12 @@ pub(crate) struct WatchArgs {
     interactive: bool,
     #[command(flatten)]
     what: What,
+}
+
+impl WatchArgs {
+    pub(super) fn keys_mut(&mut self) -> &mut [OsString] {
+        &mut self.args
+    }
 }
 
 /// What a watch is about.
