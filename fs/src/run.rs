@@ -19,17 +19,18 @@ use sd_notify::NotifyState;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::args::{self, ArgsError};
-use crate::config::{Config, Inotify, access};
+use crate::config::{Config, Inotify, LockScope, access};
 use crate::errno::OpError;
 use crate::kernel::Kernel;
-use crate::map::{KeyMap, rights};
+use crate::map::{KeyMap, Rel, rights};
 use crate::mount::fork::{Half, Report, fork};
 use crate::mount::{mounts, point};
 use crate::ops::Fs;
 use crate::remote::client::{Login, Server};
+use crate::remote::unrecorded::Unrecorded;
 use crate::remote::{Remote, RemoteError};
 use crate::{echo, notify, scrape, sync, telemetry};
 
@@ -117,12 +118,32 @@ async fn mounted(config: &Config, before: Vec<OsString>, report: &mut Report) ->
     let login = Login { tls, credentials };
     let server = Arc::new(Server::new(&config.source.endpoints, login, config.view.patience)?);
     let map = KeyMap::new(config.source.prefix.clone(), config.percent, config.rel);
-    let fs = Fs::new(map, server.clone(), config.view.clone(), Handle::current());
+    let asked = Instant::now();
+    let missing = tokio::select! {
+        missing = missing(config, &server) => missing,
+        () = ends.signal() => bail!("interrupted"),
+    };
+    let waited = Duration::from_secs(asked.elapsed().as_secs());
+    let mut view = config.view.clone();
+    if missing.locks {
+        view.locks = LockScope::Off;
+    }
+    let remote: Arc<dyn Remote> = if missing.directories && map.rel() == Rel::Off {
+        Arc::new(Unrecorded::new(server.clone(), KeyRange::prefix(map.prefix())))
+    } else {
+        server.clone()
+    };
+    let fs = Fs::new(map, remote, view, Handle::current());
+    if !missing.told.is_empty() {
+        let lacking = missing.told.join("; ");
+        tracing::warn!(lacking, "the mount's user has not all rights that a mount needs");
+        fs.note_rights(lacking);
+    }
     if let Some(address) = config.metrics {
         scrape::start(&fs, address).await.with_context(|| format!("metrics={address}"))?;
     }
     tokio::select! {
-        begun = begin(config, &server, &fs, report) => begun?,
+        begun = begin(config, &server, &fs, waited, report) => begun?,
         () = ends.signal() => bail!("interrupted"),
     }
 
@@ -172,8 +193,14 @@ async fn mounted(config: &Config, before: Vec<OsString>, report: &mut Report) ->
 
 /// Reads the tree's first revision, or says which server does not answer; with `bg` it goes on trying instead, and
 /// who asked for the mount is let go.
-async fn begin(config: &Config, server: &Server, fs: &Arc<Fs>, report: &mut Report) -> anyhow::Result<()> {
-    let limit = config.retry.max(ATTEMPT);
+async fn begin(
+    config: &Config,
+    server: &Server,
+    fs: &Arc<Fs>,
+    waited: Duration,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let limit = config.retry.saturating_sub(waited).max(ATTEMPT);
     let is_late = |error: &OpError| matches!(error, OpError::Remote(RemoteError::TimedOut(_)));
     let failed = |error: OpError| anyhow!("{}: {error}", config.source.text);
     match timeout(limit, sync::start(fs)).await {
@@ -188,7 +215,7 @@ async fn begin(config: &Config, server: &Server, fs: &Arc<Fs>, report: &mut Repo
             bail!(
                 "no etcd server at {} within {} s: {trouble}",
                 config.source.endpoints.join(", "),
-                limit.as_secs_f32()
+                (limit + waited).as_secs_f32()
             )
         }
         Ok(Err(_)) | Err(_) => {
@@ -203,6 +230,41 @@ async fn begin(config: &Config, server: &Server, fs: &Arc<Fs>, report: &mut Repo
             }
         }
     }
+}
+
+/// What the mount's user may not do, beside reading its keys, and the mount does without.
+#[derive(Default)]
+struct Missing {
+    directories: bool,
+    locks: bool,
+    /// In words.
+    told: Vec<String>,
+}
+
+/// Asks for the user's rights, as long as a mount waits for its server: `begin` says what is wrong with that.
+async fn missing(config: &Config, server: &Server) -> Missing {
+    let read_only = config.view.read_only;
+    let asked = async {
+        if !server.has_user() {
+            return None;
+        }
+        // Until it answers at all, whatever it is.
+        let _answer = server.server().await;
+        server.rights().await.ok().flatten()
+    };
+    let rights = timeout(config.retry.max(ATTEMPT), asked).await.ok().flatten();
+    let Some(rights) = rights else { return Missing::default() };
+    let needed = rights::ranges(&config.source.prefix, read_only, &server.changes());
+    let mut missing = Missing::default();
+    let mut lacks = |at: usize, without: &str| {
+        let range = needed.get(at).filter(|range| !rights.cover(range, !read_only));
+        missing.told.extend(range.map(|range| format!("`{}`: {without}", range.start.escape_ascii())));
+        range.is_some()
+    };
+    let directories = lacks(rights::DIRECTORIES, "empty directories are kept in memory");
+    let locks = lacks(rights::LOCKS, "there are no locks");
+    lacks(rights::CHANGES, "nothing can be changed");
+    Missing { directories, locks, ..missing }
 }
 
 /// Why the user may not mount this, and what he may.

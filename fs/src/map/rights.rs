@@ -6,6 +6,11 @@ use etcfs_proto::key::KeyRange;
 use super::escape::encode;
 use super::{DIR_RECORDS, KeyMap};
 
+/// Where each stands in [`ranges`], after the keys.
+pub const DIRECTORIES: usize = 1;
+pub const LOCKS: usize = 2;
+pub const CHANGES: usize = 3;
+
 /// Where a user's mounts keep what they remember of their changes; without authentication there is one user, `-`.
 pub fn changes_of(user: Option<&str>) -> String {
     let user = user.map_or_else(|| "-".to_owned(), |user| encode(user.as_bytes()).replace('/', "%2F"));

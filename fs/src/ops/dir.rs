@@ -15,7 +15,7 @@ use super::Fs;
 use super::lookup::Named;
 use super::virtuals::is_virtual;
 use crate::errno::OpError;
-use crate::map::{Child, Dir, Key, Listing as Collected, Shown};
+use crate::map::{Child, Dir, Key, Listing as Collected, Rel, Shown};
 use crate::node::{DirView, Entry, Fh, Kind, Listing, ListingEntry, NodeId, Value, file_ino, link_ino};
 use crate::remote::{
     At, Change, ChildrenRequest, Committed, Compare, Freshness, Op, Page, PageRequest, RemoteError, Revision,
@@ -160,6 +160,9 @@ impl Fs {
         {
             let names = self.bare_names(&rel, revision).await?;
             collected.rel(&names, LINKS_MAX);
+            if at.is_none() && self.map.rel() == Rel::Links {
+                self.note_links(names.len() > LINKS_MAX);
+            }
         }
         let entries = collected.finish();
         let entries = self.nodes.with(|table| {
@@ -356,7 +359,7 @@ mod tests {
 
     use super::*;
     use crate::config::View;
-    use crate::map::{DIR_RECORDS, Rel};
+    use crate::map::DIR_RECORDS;
     use crate::node::ROOT;
     use crate::ops::test_mount::mount_with;
     use crate::remote::memory::Memory;

@@ -1,14 +1,15 @@
 //! The server as the mount needs it: keys, whole revisions, and changes whose outcome is always known.
 //!
 //! Two implementations: [`client`] speaks to a server, [`memory`] is a store in this process with the same rules,
-//! for tests. Nothing here knows paths. A call waits for the server as the mount's [`Patience`] says; dropping its
-//! future gives up waiting. What a dropped [`Remote::commit`] did stays unknown to the caller, but happens at most
-//! once.
+//! for tests. [`unrecorded`] keeps from a server what the mount's user may not keep there. Nothing here knows paths.
+//! A call waits for the server as the mount's [`Patience`] says; dropping its future gives up waiting. What a
+//! dropped [`Remote::commit`] did stays unknown to the caller, but happens at most once.
 
 pub mod change;
 pub mod client;
 pub mod memory;
 pub mod times;
+pub mod unrecorded;
 
 use std::fmt;
 use std::time::{Duration, SystemTime};

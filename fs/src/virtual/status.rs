@@ -34,6 +34,10 @@ pub(crate) struct Status {
     pub(crate) locks_lost: usize,
     /// What this kernel does not offer.
     pub(crate) lacks: Option<String>,
+    /// What the mount's user may not do.
+    pub(crate) rights: Option<String>,
+    /// The root shows no links to keys without a leading slash.
+    pub(crate) too_many_links: bool,
     pub(crate) last_error: Option<(SystemTime, String)>,
     /// Where the mount's figures are asked for.
     pub(crate) metrics: Option<SocketAddr>,
@@ -85,6 +89,10 @@ impl fmt::Display for Status {
         writeln!(f, "inodes: {}, {} open", self.inodes, self.open_files)?;
         writeln!(f, "locks: {} held, {} lost", self.locks, self.locks_lost)?;
         writeln!(f, "kernel lacks: {}", self.lacks.as_deref().unwrap_or("nothing"))?;
+        writeln!(f, "rights lacking: {}", self.rights.as_deref().unwrap_or("none"))?;
+        if self.too_many_links {
+            writeln!(f, "links in the root: none, since they would be too many")?;
+        }
         match self.metrics {
             None => writeln!(f, "metrics: none")?,
             Some(address) => writeln!(f, "metrics: http://{address}/metrics")?,

@@ -34,6 +34,11 @@ impl Guarded {
             "role add viewer",
             "user add eve:eve:s",
             "user grant-role eve viewer",
+            "role add narrow",
+            "role grant-permission --prefix=true narrow readwrite /project/",
+            "role grant-permission --prefix=true narrow readwrite .etcfs/op/kim/",
+            "user add kim:kim:s",
+            "user grant-role kim narrow",
         ] {
             guarded.etcdctl(step, "");
         }
@@ -88,6 +93,27 @@ fn a_user_of_a_file_mounts_over_tls_what_its_role_holds(kind: Kind) {
     assert_eq!(guarded.etcdctl("get --prefix /project --user root:root's", ""), "/project/g\nx\n\n");
     guarded.etcdctl("put /project/h remote --user root:root's", "");
     assert_eq!(mount.sh("until cat h 2>/dev/null; do sleep 0.1; done"), "remote");
+    mount.unmount();
+
+    // Without a right to the mount's own records it says so, and does without.
+    fs::write(guarded.certs.path("kim"), "username=kim\npassword=kim:s\n").expect("a file of our own");
+    let narrow = format!("{},credentials={}", guarded.options(), guarded.certs.text("kim"));
+    let records = || guarded.etcdctl("get --prefix .etcfs/dir/ --keys-only --user root:root's", "");
+    let before = records();
+    let mount = Mount::with(&guarded.source(), &narrow);
+    let status = mount.sh("grep '^rights lacking' %status");
+    assert_eq!(
+        status,
+        "rights lacking: `.etcfs/dir//project/`: empty directories are kept in memory; \
+         `.etcfs/lock//project/`: there are no locks\n"
+    );
+    mount.sh("mkdir -p e/inner; mkdir f; echo 1 > f/x; rm f/x; mv e/inner e/other; ! rmdir e");
+    assert_eq!(mount.sh("find e f | sort"), "e\ne/other\nf\n");
+    assert_eq!(mount.sh("rmdir e/other e f; ls -d e f 2>/dev/null || echo gone"), "gone\n");
+    let refused = sh(&mount.path(), "echo 1 > lk; flock -n lk true");
+    assert!(refused.failed().contains("No locks available"));
+    mount.sh("rm lk");
+    assert_eq!(records(), before, "none is kept on the server");
     mount.unmount();
 
     // Who may only read, mounts only to read.

@@ -150,6 +150,20 @@ fn a_mounted_status_is_told_without_a_server() {
     wait::until_true("it says so", || s.sh("cat %status").contains(", connected"));
 }
 
+/// Keys without a leading slash live in %rel
+#[test]
+fn a_mounted_root_without_its_links_says_so() {
+    let s = Stage::new();
+    let put = |name: &str| s.api.set(name, "");
+    for number in 0..1000 {
+        put(&format!("bare{number}"));
+    }
+    let told = "ls; ls | wc -l; grep -c '^links in the root: none' %status || true";
+    assert!(s.sh(told).ends_with("bare999\n1001\n0\n"), "each has its link, beside %rel");
+    put("one more");
+    s.comes_to_print("ls; grep -c '^links in the root: none' %status", "%rel\n1\n");
+}
+
 /// Reserved names are found by lookup only, and nothing is made of them
 #[test]
 fn no_program_meets_a_mounted_virtual_file_by_itself() {

@@ -25,11 +25,15 @@ pub(in crate::ops) struct Virtuals {
 }
 
 /// What `%status` has to say and nobody else keeps.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Facts {
     pub(super) lacks: Option<String>,
     pub(super) last_error: Option<(SystemTime, String)>,
     pub(super) lost: Option<SystemTime>,
+    /// What the mount's user may not do, and what comes of it.
+    pub(super) rights: Option<String>,
+    /// The root shows no links, since they would be too many.
+    pub(super) too_many_links: bool,
 }
 
 #[derive(Debug, Default)]

@@ -72,10 +72,7 @@ impl Fs {
         let stats: Stats = self.nodes.with(|table| table.stats());
         let (locks, locks_lost) = self.locks.counts();
         let log_bytes = self.virtuals.journal.bytes();
-        let (lacks, last_error, lost) = {
-            let Facts { lacks, last_error, lost } = &*self.virtuals.facts.lock();
-            (lacks.clone(), last_error.clone(), *lost)
-        };
+        let Facts { lacks, last_error, lost, rights, too_many_links } = self.virtuals.facts.lock().clone();
         let status = Status {
             endpoints: self.remote.endpoints(),
             server,
@@ -94,6 +91,8 @@ impl Fs {
             locks,
             locks_lost,
             lacks,
+            rights,
+            too_many_links,
             last_error,
             metrics: self.metrics.get().map(|(address, _)| *address),
             up: self.started.elapsed().unwrap_or_default(),
@@ -116,6 +115,16 @@ impl Fs {
     /// Remembers what the kernel does not offer.
     pub(crate) fn note_lacks(&self, features: String) {
         self.virtuals.facts.lock().lacks = Some(features);
+    }
+
+    /// Remembers which rights the mount goes without.
+    pub(crate) fn note_rights(&self, lacking: String) {
+        self.virtuals.facts.lock().rights = Some(lacking);
+    }
+
+    /// Remembers whether the root leaves its links out.
+    pub(in crate::ops) fn note_links(&self, too_many: bool) {
+        self.virtuals.facts.lock().too_many_links = too_many;
     }
 
     /// Remembers whether the watch has a server.

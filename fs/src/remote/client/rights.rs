@@ -32,6 +32,11 @@ impl Rights {
 }
 
 impl Server {
+    /// False for a mount that logs in as nobody.
+    pub fn has_user(&self) -> bool {
+        self.user.is_some()
+    }
+
     /// The user's rights by all of its roles; `None` for a mount that is nobody, or root.
     pub async fn rights(&self) -> Result<Option<Rights>, ClientError> {
         let Some(user) = &self.user else { return Ok(None) };
