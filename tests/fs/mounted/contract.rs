@@ -7,8 +7,11 @@ use std::{
     path::Path,
 };
 
-use etcfs_tests::api::delete;
-use rustix::io::Errno;
+use etcfs_tests::api::{delete, grant, put_on_lease};
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with as rename},
+    io::Errno,
+};
 
 use super::Stage;
 
@@ -113,6 +116,34 @@ fn directories_are_made_and_removed_as_posix_says() {
     fs::remove_dir(s.mount.at("d")).expect("it is empty");
     assert_eq!(s.sh("ls"), "");
     assert!(s.api.all("").iter().all(|kv| kv.key.starts_with(b".etcfs/op/")), "{:?}", s.api.all(""));
+}
+
+/// The lease of a key survives writes
+#[test]
+fn mounted_files_change_places_in_one_revision_or_not_at_all() {
+    let s = Stage::new();
+    let exchange = |flags| {
+        let (one, two) = (s.mount.at("one"), s.mount.at("two"));
+        rename(CWD, &one, CWD, &two, flags).map_err(io::Error::from)
+    };
+    let lease = s.api.grant(grant(600)).expect("a lease is granted").id;
+    s.api.put(put_on_lease("/one", "first", lease)).expect("a put is accepted");
+    s.api.set("/two", "second");
+    refuses(exchange(RenameFlags::NOREPLACE), Errno::EXIST);
+    exchange(RenameFlags::EXCHANGE).expect("both are there");
+    let (one, two) = (s.api.get("/one").expect("it is there"), s.api.get("/two").expect("it is there"));
+    assert_eq!((one.value.as_ref(), one.lease), (&b"second"[..], 0));
+    assert_eq!((two.value.as_ref(), two.lease), (&b"first"[..], lease), "a lease goes with its value");
+    assert_eq!(one.mod_revision, two.mod_revision);
+    assert_eq!(s.sh("cat one two"), "secondfirst");
+    // Each fits into a request, both together do not.
+    for name in ["/one", "/two"] {
+        s.api.set(name, vec![b'x'; 900_000]);
+    }
+    s.comes_to_print("stat -c %s one two", "900000\n900000\n");
+    let before = s.api.revision();
+    refuses(exchange(RenameFlags::EXCHANGE), Errno::FBIG);
+    assert_eq!(s.api.revision(), before);
 }
 
 /// Unlinked here, an open file goes on without a name
