@@ -17,6 +17,8 @@ const ASK_EVERY: Duration = Duration::from_millis(300);
 pub(crate) struct Change {
     pub(crate) place: usize,
     learner: bool,
+    /// Who was here before: a member that has just started again may list it still.
+    removed: Option<u64>,
     /// How long a removed member is left alone before its data is lost.
     grace: Duration,
     step: Step,
@@ -50,12 +52,12 @@ pub(crate) enum Act {
 impl Change {
     /// A new member at a place that has none.
     pub(crate) fn grow(place: usize, learner: bool) -> Self {
-        Self { place, learner, grace: Duration::ZERO, step: Step::Add, ask_at: Duration::ZERO }
+        Self { place, learner, removed: None, grace: Duration::ZERO, step: Step::Add, ask_at: Duration::ZERO }
     }
 
     /// A new member in place of that with this id.
     pub(crate) fn replace(place: usize, id: u64, learner: bool, grace: Duration) -> Self {
-        Self { grace, step: Step::Remove(id), ..Self::grow(place, learner) }
+        Self { removed: Some(id), grace, step: Step::Remove(id), ..Self::grow(place, learner) }
     }
 
     /// True while a member there may learn that it is removed.
@@ -83,13 +85,15 @@ impl Change {
                 self.step = Step::Add;
                 Act::Clear
             }),
-            Step::Add => match members.iter().find(|member| member.peer_urls == peer_urls) {
-                None => self.ask(MemberChange::Add { peer_urls, learner: self.learner }, now),
-                Some(member) => {
-                    self.step = Step::Raise(member.id);
-                    Some(Act::Start(members.iter().map(|member| self.initial(member)).collect()))
+            Step::Add => {
+                match members.iter().find(|m| m.peer_urls == peer_urls && Some(m.id) != self.removed) {
+                    None => self.ask(MemberChange::Add { peer_urls, learner: self.learner }, now),
+                    Some(member) => {
+                        self.step = Step::Raise(member.id);
+                        Some(Act::Start(members.iter().map(|member| self.initial(member)).collect()))
+                    }
                 }
-            },
+            }
             Step::Raise(id) => match members.iter().find(|member| member.id == id) {
                 Some(member) if member.is_learner => self.ask(MemberChange::Promote { id }, now),
                 _ => is_voter(id).then_some(Act::Done),
