@@ -399,8 +399,6 @@ async fn obey(place: Place, node: Node, members: Members) {
         let order = place.stays.orders.lock().pop_front();
         match order {
             None => {}
-            // As MoveLeader refuses it.
-            Some(Order::Transfer(to)) if !node.is_voter(to) => {}
             Some(Order::Transfer(to)) => {
                 node.transfer_leadership(to, ELECTION).await;
             }

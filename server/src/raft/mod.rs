@@ -420,6 +420,10 @@ impl Node {
 
     /// Has another voter lead, and waits until it does; false if that takes too long.
     pub async fn transfer_leadership(&self, to: u64, timeout: Duration) -> bool {
+        // Who has no vote can't take it, and this member would have stepped down for nobody.
+        if !self.is_voter(to) {
+            return false;
+        }
         let mut status = self.watch();
         if self.inner.raft.trigger().transfer_leader(to).await.is_err() {
             return false;
