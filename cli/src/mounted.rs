@@ -11,6 +11,7 @@ use std::{
 };
 
 use etcfs_fs::{
+    config::Source,
     map::{KeyMap, Percent, Rel, Step},
     mounts, source,
 };
@@ -32,13 +33,8 @@ pub(crate) fn resolve(argument: &OsStr, scheme: &str) -> Result<Option<Mounted>,
     }
     let Some(path) = real(Path::new(argument)) else { return Ok(None) };
     let mount = path.ancestors().find_map(|point| Some((point, mounts::at(point)?)));
-    // Only who mounts by fusermount3 has the longer name.
-    let Some((point, mount)) =
-        mount.filter(|(_, mount)| ["fuse.etcfs", "fuse"].contains(&mount.kind.as_str()))
-    else {
-        return Ok(None);
-    };
-    let Ok(source) = source(&mount.source, scheme) else { return Ok(None) };
+    let Some((point, mount)) = mount else { return Ok(None) };
+    let Some(source) = source_of(&mount, scheme) else { return Ok(None) };
     let shown = argument.display();
     let inside = path.strip_prefix(point).expect("it is an ancestor");
     let mut key = key(&source.prefix, inside)
@@ -48,6 +44,11 @@ pub(crate) fn resolve(argument: &OsStr, scheme: &str) -> Result<Option<Mounted>,
         key.push(b'/');
     }
     Ok(Some(Mounted { key: OsString::from_vec(key), endpoints: source.endpoints }))
+}
+
+/// What a mount shows, if it is one of ours. Only who mounts by fusermount3 has the longer name.
+pub(crate) fn source_of(mount: &mounts::Mounted, scheme: &str) -> Option<Source> {
+    ["fuse.etcfs", "fuse"].contains(&mount.kind.as_str()).then(|| source(&mount.source, scheme).ok())?
 }
 
 /// The path without links, as far as it exists, and without dots; `None` if there are some past that.

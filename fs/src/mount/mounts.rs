@@ -29,18 +29,13 @@ pub struct Mounted {
 /// The topmost mount on exactly this path.
 pub fn at(point: &Path) -> Option<Mounted> {
     let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    table.lines().rev().find_map(|line| mounted(line, point))
+    table.lines().rev().filter_map(parse).find_map(|(path, mounted)| (path == point).then_some(mounted))
 }
 
-/// Where something of this kind is mounted.
-pub fn points(kind: &str) -> Vec<PathBuf> {
+/// Everything that is mounted, with its path.
+pub fn all() -> Vec<(PathBuf, Mounted)> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let point = |line: &str| {
-        let (front, back) = line.split_once(" - ")?;
-        (back.split(' ').next()? == kind)
-            .then(|| front.split(' ').nth(4).map(|point| unescape(point).into()))?
-    };
-    table.lines().filter_map(point).collect()
+    table.lines().filter_map(parse).collect()
 }
 
 /// Takes a mount away from its path; `lazy`, also while somebody uses it: its users go on until they close it.
@@ -80,16 +75,14 @@ fn by_helper(point: &Path, lazy: bool) -> io::Result<()> {
 }
 
 /// `ID PARENT MAJOR:MINOR ROOT POINT OPTIONS... - TYPE SOURCE SUPER-OPTIONS`
-fn mounted(line: &str, point: &Path) -> Option<Mounted> {
+fn parse(line: &str) -> Option<(PathBuf, Mounted)> {
     let (front, back) = line.split_once(" - ")?;
-    if unescape(front.split(' ').nth(4)?) != point.as_os_str() {
-        return None;
-    }
+    let point = unescape(front.split(' ').nth(4)?).into();
     let (major, minor) = front.split(' ').nth(2)?.split_once(':')?;
     let device = (major.parse().ok()?, minor.parse().ok()?);
     let mut back = back.split(' ');
     let (kind, source) = (back.next()?.to_owned(), unescape(back.next()?));
-    Some(Mounted { kind, source: source.to_string_lossy().into_owned(), device })
+    Some((point, Mounted { kind, source: source.to_string_lossy().into_owned(), device }))
 }
 
 /// The table writes blanks and the like as a backslash and three octal digits.
@@ -114,14 +107,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mounts_are_found_by_their_exact_path_as_the_kernel_writes_it() {
+    fn mounts_are_read_as_the_kernel_writes_them() {
         let line =
             r"47 29 0:51 / /tmp/with\040blank rw,nosuid shared:9 - fuse.etcfs 127.0.0.1:2379:/p rw,user_id=0";
-        let found = mounted(line, Path::new("/tmp/with blank"));
         let source = "127.0.0.1:2379:/p".to_owned();
         let wanted = Mounted { kind: "fuse.etcfs".to_owned(), source, device: (0, 51) };
-        assert_eq!(found, Some(wanted));
-        assert_eq!(mounted(line, Path::new("/tmp")), None);
+        assert_eq!(parse(line), Some((PathBuf::from("/tmp/with blank"), wanted)));
+        assert_eq!(parse("no line of the table"), None);
     }
 
     /// A mount made where PATH did not name the helper's directory could not be unmounted there.

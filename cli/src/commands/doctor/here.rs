@@ -3,6 +3,7 @@
 use std::{fs::OpenOptions, io, path::PathBuf, time::Duration};
 
 use super::Findings;
+use crate::mounted;
 
 /// A mount that takes longer to answer about itself does not answer.
 const MOUNT_PATIENCE: Duration = Duration::from_secs(2);
@@ -22,7 +23,8 @@ pub(super) async fn check(findings: &mut Findings) {
         None if root => {}
         None => findings.odd("fusermount3 is missing: only root can mount", "install the package fuse3"),
     }
-    for point in etcfs_fs::mounts::points("fuse.etcfs") {
+    let ours = |(point, mount): (PathBuf, _)| mounted::source_of(&mount, "http").map(|_| point);
+    for point in etcfs_fs::mounts::all().into_iter().filter_map(ours) {
         let shown = point.display().to_string();
         match tokio::time::timeout(MOUNT_PATIENCE, answer(point)).await {
             Ok(Ok(())) => findings.good(format!("the mount {shown} answers")),
