@@ -40,8 +40,8 @@ pub(super) async fn check(findings: &mut Findings) {
     }
 }
 
-/// Asks a mount what it is, on a thread of its own, which a mount that hangs may keep.
+/// Asks a mount what the kernel never keeps, on a thread of its own, which a mount that hangs may keep.
 async fn answer(point: PathBuf) -> io::Result<()> {
-    let asked = tokio::task::spawn_blocking(move || std::fs::metadata(point).map(drop));
+    let asked = tokio::task::spawn_blocking(move || Ok(rustix::fs::statfs(&point).map(drop)?));
     asked.await.unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
 }
