@@ -9,7 +9,7 @@ mod admit;
 mod alarm;
 mod compaction;
 mod error;
-#[cfg(any(test, fuzzing))]
+#[cfg(test)]
 pub mod fuzz;
 mod kv;
 mod lease;

@@ -11,7 +11,7 @@
 
 mod answer;
 mod cut;
-#[cfg(any(test, fuzzing))]
+#[cfg(test)]
 mod fuzz;
 mod json;
 mod long;
@@ -27,7 +27,7 @@ use hyper::body::Incoming;
 use prost_reflect::MessageDescriptor;
 use tonic::Status;
 
-#[cfg(any(test, fuzzing))]
+#[cfg(test)]
 pub use self::fuzz::gateway;
 use self::{
     answer::{answer, error_line, failure, message, refused},

@@ -9,7 +9,7 @@
 mod authority;
 mod body;
 mod door;
-#[cfg(any(test, fuzzing))]
+#[cfg(test)]
 pub mod fuzz;
 mod gateway;
 mod http;

@@ -10,7 +10,7 @@
 //! each head repeats what matters of all before it, so purging is dropping files.
 
 mod error;
-#[cfg(any(test, fuzzing))]
+#[cfg(test)]
 pub mod fuzz;
 mod index;
 mod record;
