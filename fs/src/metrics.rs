@@ -91,14 +91,6 @@ pub(crate) struct Counts {
 /// What is read at the time of asking.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Readings {
-    pub(crate) names_known: u64,
-    pub(crate) names_asked: u64,
-    pub(crate) listings_known: u64,
-    pub(crate) listings_asked: u64,
-    pub(crate) changes: u64,
-    pub(crate) lost: u64,
-    pub(crate) reconnected: u64,
-    pub(crate) resyncs: u64,
     pub(crate) connected: u64,
     pub(crate) trusted: u64,
     pub(crate) watched_revision: u64,
@@ -119,43 +111,53 @@ pub(crate) struct Readings {
 struct Told {
     name: &'static str,
     help: &'static str,
-    of: fn(&Readings) -> u64,
+    of: fn(&Counts, &Readings) -> u64,
 }
 
-const fn told(name: &'static str, help: &'static str, of: fn(&Readings) -> u64) -> Told {
+const fn told(name: &'static str, help: &'static str, of: fn(&Counts, &Readings) -> u64) -> Told {
     Told { name, help, of }
 }
 
 /// By Prometheus' custom, counters are those whose name ends in `_total`.
 const TOLD: &[Told] = &[
-    told("etcfs_mount_names_cached_total", "lookups answered from the cache", |r| r.names_known),
-    told("etcfs_mount_names_asked_total", "lookups that the server was asked for", |r| r.names_asked),
-    told("etcfs_mount_listings_cached_total", "listings answered from the cache", |r| r.listings_known),
-    told("etcfs_mount_listings_asked_total", "listings that the server was asked for", |r| r.listings_asked),
-    told("etcfs_mount_watch_changes_total", "changes that the watch has brought", |r| r.changes),
-    told("etcfs_mount_watch_connected", "1 while the watch has a server", |r| r.connected),
-    told("etcfs_mount_watch_losses_total", "times that the watch lost its server", |r| r.lost),
-    told("etcfs_mount_watch_reconnections_total", "times that it found one again", |r| r.reconnected),
-    told("etcfs_mount_watch_resyncs_total", "gaps after which everything was read again", |r| r.resyncs),
-    told("etcfs_mount_watch_revision", "up to which the watch has brought everything", |r| {
+    told("etcfs_mount_names_cached_total", "lookups answered from the cache", |c, _| c.names_known.get()),
+    told("etcfs_mount_names_asked_total", "lookups that the server was asked for", |c, _| {
+        c.names_asked.get()
+    }),
+    told("etcfs_mount_listings_cached_total", "listings answered from the cache", |c, _| {
+        c.listings_known.get()
+    }),
+    told("etcfs_mount_listings_asked_total", "listings that the server was asked for", |c, _| {
+        c.listings_asked.get()
+    }),
+    told("etcfs_mount_watch_changes_total", "changes that the watch has brought", |c, _| c.changes.get()),
+    told("etcfs_mount_watch_connected", "1 while the watch has a server", |_, r| r.connected),
+    told("etcfs_mount_watch_losses_total", "times that the watch lost its server", |c, _| c.lost.get()),
+    told("etcfs_mount_watch_reconnections_total", "times that it found one again", |c, _| {
+        c.reconnected.get()
+    }),
+    told("etcfs_mount_watch_resyncs_total", "gaps after which everything was read again", |c, _| {
+        c.resyncs.get()
+    }),
+    told("etcfs_mount_watch_revision", "up to which the watch has brought everything", |_, r| {
         r.watched_revision
     }),
-    told("etcfs_mount_watch_lag_revisions", "revisions heard of that the watch has not brought", |r| {
+    told("etcfs_mount_watch_lag_revisions", "revisions heard of that the watch has not brought", |_, r| {
         r.behind_revisions
     }),
-    told("etcfs_mount_cache_trusted", "0 while what is cached waits for the server", |r| r.trusted),
-    told("etcfs_mount_unsaved_bytes", "bytes that programs have written and that are not put yet", |r| {
+    told("etcfs_mount_cache_trusted", "0 while what is cached waits for the server", |_, r| r.trusted),
+    told("etcfs_mount_unsaved_bytes", "bytes that programs have written and that are not put yet", |_, r| {
         r.unsaved_bytes
     }),
-    told("etcfs_mount_cache_bytes", "bytes of the cached values and names", |r| r.cached_bytes),
-    told("etcfs_mount_cache_limit_bytes", "as many as there may be", |r| r.cached_bytes_max),
-    told("etcfs_mount_cached_keys", "keys that something is known of", |r| r.keys),
-    told("etcfs_mount_cached_directories", "directories that something is known of", |r| r.dirs),
-    told("etcfs_mount_inodes", "inodes that the kernel holds or that are known", |r| r.inodes),
-    told("etcfs_mount_open_files", "files and directories that are open", |r| r.open_files),
-    told("etcfs_mount_log_bytes", "bytes of the log of changes", |r| r.log_bytes),
-    told("etcfs_mount_locks", "cluster-wide locks that programs hold", |r| r.locks),
-    told("etcfs_mount_locks_lost", "locks whose lease has ended under their holders", |r| r.locks_lost),
+    told("etcfs_mount_cache_bytes", "bytes of the cached values and names", |_, r| r.cached_bytes),
+    told("etcfs_mount_cache_limit_bytes", "as many as there may be", |_, r| r.cached_bytes_max),
+    told("etcfs_mount_cached_keys", "keys that something is known of", |_, r| r.keys),
+    told("etcfs_mount_cached_directories", "directories that something is known of", |_, r| r.dirs),
+    told("etcfs_mount_inodes", "inodes that the kernel holds or that are known", |_, r| r.inodes),
+    told("etcfs_mount_open_files", "files and directories that are open", |_, r| r.open_files),
+    told("etcfs_mount_log_bytes", "bytes of the log of changes", |_, r| r.log_bytes),
+    told("etcfs_mount_locks", "cluster-wide locks that programs hold", |_, r| r.locks),
+    told("etcfs_mount_locks_lost", "locks whose lease has ended under their holders", |_, r| r.locks_lost),
 ];
 
 enum Series {
@@ -228,9 +230,9 @@ impl Metrics {
     }
 
     /// All of it in Prometheus' text format.
-    pub(crate) fn text(&self, readings: &Readings) -> Vec<u8> {
+    pub(crate) fn text(&self, counts: &Counts, readings: &Readings) -> Vec<u8> {
         for (Told { of, .. }, series) in TOLD.iter().zip(&self.read) {
-            let now = of(readings);
+            let now = of(counts, readings);
             match series {
                 Series::Counter(counter) => counter.inc_by(now.saturating_sub(counter.get())),
                 Series::Gauge(gauge) => gauge.set(i64::try_from(now).unwrap_or(i64::MAX)),
@@ -253,9 +255,11 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         metrics.ended(Operation::Lookup, None, Duration::from_micros(30));
         metrics.ended(Operation::Lookup, Some("ENOENT"), Duration::from_micros(50));
-        let readings = Readings { resyncs: 3, unsaved_bytes: 7, ..Readings::default() };
-        metrics.text(&readings);
-        let text = String::from_utf8(metrics.text(&Readings { resyncs: 4, ..readings })).unwrap();
+        let (counts, readings) = (Counts::default(), Readings { unsaved_bytes: 7, ..Readings::default() });
+        counts.resyncs.add(3);
+        metrics.text(&counts, &readings);
+        counts.resyncs.add(1);
+        let text = String::from_utf8(metrics.text(&counts, &readings)).unwrap();
         for line in [
             "etcfs_mount_operations_total{operation=\"lookup\",result=\"ok\"} 1",
             "etcfs_mount_operations_total{operation=\"lookup\",result=\"ENOENT\"} 1",

@@ -25,7 +25,7 @@ use crate::args::{self, ArgsError};
 use crate::config::{Config, Inotify, LockScope, access};
 use crate::errno::OpError;
 use crate::kernel::Kernel;
-use crate::map::{KeyMap, Rel, rights};
+use crate::map::{KeyMap, Rel, rights, rights::Need};
 use crate::mount::fork::{Half, Report, fork};
 use crate::mount::{mounts, point};
 use crate::ops::Fs;
@@ -256,15 +256,23 @@ async fn missing(config: &Config, server: &Server) -> Missing {
     let Some(rights) = rights else { return Missing::default() };
     let needed = rights::ranges(&config.source.prefix, read_only, &server.changes());
     let mut missing = Missing::default();
-    let mut lacks = |at: usize, without: &str| {
-        let range = needed.get(at).filter(|range| !rights.cover(range, !read_only));
-        missing.told.extend(range.map(|range| format!("`{}`: {without}", range.start.escape_ascii())));
-        range.is_some()
-    };
-    let directories = lacks(rights::DIRECTORIES, "empty directories are kept in memory");
-    let locks = lacks(rights::LOCKS, "there are no locks");
-    lacks(rights::CHANGES, "nothing can be changed");
-    Missing { directories, locks, ..missing }
+    for (need, range) in needed.iter().filter(|(_, range)| !rights.cover(range, !read_only)) {
+        let without = match need {
+            // Without it nothing is mounted.
+            Need::Keys => continue,
+            Need::Directories => {
+                missing.directories = true;
+                "empty directories are kept in memory"
+            }
+            Need::Locks => {
+                missing.locks = true;
+                "there are no locks"
+            }
+            Need::Changes => "nothing can be changed",
+        };
+        missing.told.push(format!("`{}`: {without}", range.start.escape_ascii()));
+    }
+    missing
 }
 
 /// Why the user may not mount this, and what he may.
@@ -274,8 +282,11 @@ async fn denied(config: &Config, server: &Server) -> Option<String> {
     let needed = rights::ranges(prefix, read_only, &server.changes());
     let words = if read_only { "read" } else { "read and write" };
     let named = |range: &KeyRange| format!("`{}`", range.start.escape_ascii());
-    let lacking: Vec<String> =
-        needed.iter().filter(|range| !rights.cover(range, !read_only)).map(named).collect();
+    let lacking: Vec<String> = needed
+        .iter()
+        .filter(|(_, range)| !rights.cover(range, !read_only))
+        .map(|(_, range)| named(range))
+        .collect();
     let mut others = rights.readable().filter_map(|range| rights::spelled(&range)).peekable();
     let mut why = match lacking.as_slice() {
         // Of other keys than those below the prefix.

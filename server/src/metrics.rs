@@ -86,11 +86,6 @@ impl MethodMetrics {
             seconds.observe(time.as_secs_f64());
         }
     }
-
-    /// True if somebody wants to know how long calls take.
-    pub fn is_timed(&self) -> bool {
-        self.seconds.is_some()
-    }
 }
 
 /// All metrics of one server.

@@ -178,7 +178,7 @@ pub(crate) async fn run(global: &Global, args: RoleArgs) -> Result<(), CliError>
                 KeyMap::parse_prefix(&prefix).map_err(|error| CliError::arguments(error.to_string()))?;
             let perm_type = if read_only { Type::Read } else { Type::Readwrite }.into();
             let mut last = None;
-            for range in rights::ranges(&prefix, read_only, CHANGES) {
+            for (_, range) in rights::ranges(&prefix, read_only, CHANGES) {
                 let (key, range_end) = PREFIX.bounds(range.start, None)?;
                 let perm = Some(Permission { perm_type, key, range_end });
                 let request = AuthRoleGrantPermissionRequest { name: name.clone(), perm };

@@ -6,10 +6,14 @@ use etcfs_proto::key::KeyRange;
 use super::escape::encode;
 use super::{DIR_RECORDS, KeyMap};
 
-/// Where each stands in [`ranges`], after the keys.
-pub const DIRECTORIES: usize = 1;
-pub const LOCKS: usize = 2;
-pub const CHANGES: usize = 3;
+/// What a mount keeps in a range of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    Keys,
+    Directories,
+    Locks,
+    Changes,
+}
 
 /// Where a user's mounts keep what they remember of their changes; without authentication there is one user, `-`.
 pub fn changes_of(user: Option<&str>) -> String {
@@ -17,15 +21,16 @@ pub fn changes_of(user: Option<&str>) -> String {
     format!(".etcfs/op/{user}/")
 }
 
-/// What a mount must be allowed, in the order of what goes without it: the keys, empty directories, locks, changes.
-/// A read-only mount needs the first two, to read. `changes` is where its user's mounts remember theirs.
-pub fn ranges(prefix: &Bytes, read_only: bool, changes: &str) -> Vec<KeyRange> {
+/// What a mount must be allowed; a read-only mount needs keys and directories alone, to read.
+/// `changes` is where its user's mounts remember theirs.
+pub fn ranges(prefix: &Bytes, read_only: bool, changes: &str) -> Vec<(Need, KeyRange)> {
     let records = |records: &[u8]| Bytes::from([records, prefix].concat());
-    let mut needed = vec![prefix.clone(), records(DIR_RECORDS)];
+    let mut needed = vec![(Need::Keys, prefix.clone()), (Need::Directories, records(DIR_RECORDS))];
     if !read_only {
-        needed.extend([records(b".etcfs/lock/"), Bytes::copy_from_slice(changes.as_bytes())]);
+        needed.push((Need::Locks, records(b".etcfs/lock/")));
+        needed.push((Need::Changes, Bytes::copy_from_slice(changes.as_bytes())));
     }
-    needed.iter().map(KeyRange::prefix).collect()
+    needed.into_iter().map(|(need, prefix)| (need, KeyRange::prefix(&prefix))).collect()
 }
 
 /// A range as the prefix of a mount's source, if it is what a mount shows.
@@ -68,7 +73,7 @@ mod tests {
     fn a_mount_needs_its_keys_and_its_own_records_of_them() {
         let starts = |read_only| -> Vec<Bytes> {
             let changes = changes_of(Some("joe/%"));
-            ranges(&"/p/".into(), read_only, &changes).into_iter().map(|range| range.start).collect()
+            ranges(&"/p/".into(), read_only, &changes).into_iter().map(|(_, range)| range.start).collect()
         };
         assert_eq!(starts(false), ["/p/", ".etcfs/dir//p/", ".etcfs/lock//p/", ".etcfs/op/joe%2F%25/"]);
         assert_eq!(starts(true), ["/p/", ".etcfs/dir//p/"]);

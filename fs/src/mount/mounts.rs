@@ -50,6 +50,19 @@ pub fn unmount(point: &Path, lazy: bool) -> io::Result<()> {
     }
 }
 
+/// Ends a mount's connection with its daemon: who waits for that gets ENOTCONN.
+///
+/// # Errors
+/// Those of umount(2), or of the file that ends it in the kernel's control file system, where only that may.
+pub(crate) fn abort(point: &Path, mounted: &Mounted) -> io::Result<()> {
+    match rustix::mount::unmount(point, UnmountFlags::FORCE | UnmountFlags::NOFOLLOW) {
+        // It is ended, and in use for a moment more.
+        Ok(()) | Err(Errno::BUSY) => Ok(()),
+        Err(Errno::PERM) => fs::write(format!("/sys/fs/fuse/connections/{}/abort", mounted.device.1), "1"),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The program that mounts and unmounts for users.
 pub fn helper() -> Option<PathBuf> {
     helper_on(&std::env::var_os("PATH").unwrap_or_default())

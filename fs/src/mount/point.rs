@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use fuser::{MountOption, SessionACL};
 
-use super::{MountError, mounts};
+use super::{
+    MountError,
+    mounts::{self, Mounted},
+};
 use crate::config::Config;
 
 const DEVICE: &str = "/dev/fuse";
@@ -20,7 +23,12 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Makes the mount point ready: a directory, with nothing of ours on it, dead or alive. Gives its full path.
 pub(crate) fn prepare(config: &Config) -> Result<PathBuf, MountError> {
     let point = &config.mount_point;
+    let failed = |error| MountError::PointIo { point: point.clone(), error };
     loop {
+        // Before the path is looked at at all: a mount may keep whoever does.
+        if clear_ours(&std::path::absolute(point).map_err(failed)?, config)? {
+            continue;
+        }
         let (metadata, full) = match fs::metadata(point).and_then(|found| Ok((found, point.canonicalize()?)))
         {
             Ok(found) => found,
@@ -28,21 +36,35 @@ pub(crate) fn prepare(config: &Config) -> Result<PathBuf, MountError> {
                 clear_dead(point)?;
                 continue;
             }
-            Err(error) => return Err(MountError::PointIo { point: point.clone(), error }),
+            Err(error) => return Err(failed(error)),
         };
         if !metadata.is_dir() {
             return Err(MountError::Point { point: point.clone(), reason: "is not a directory" });
         }
-        match mounts::at(&full) {
-            Some(mounted) if mounted.kind.starts_with("fuse") && mounted.source == config.source.text => {
-                if is_alive(&full) {
-                    return Err(MountError::Mounted { point: full, source_text: mounted.source });
-                }
-                clear_dead(&full)?;
-            }
-            _ => return Ok(full),
+        if !clear_ours(&full, config)? {
+            return Ok(full);
         }
     }
+}
+
+/// Takes away a mount of the same source whose daemon is gone; true if there was one.
+fn clear_ours(full: &Path, config: &Config) -> Result<bool, MountError> {
+    let ours = |mounted: &Mounted| mounted.kind.starts_with("fuse") && mounted.source == config.source.text;
+    let Some(mounted) = mounts::at(full).filter(ours) else { return Ok(false) };
+    match is_alive(full) {
+        Some(false) => clear_dead(full)?,
+        // What is left of it is looked at anew.
+        None if is_daemon_held() => {
+            mounts::abort(full, &mounted)
+                .map_err(|error| MountError::Dead { point: full.to_path_buf(), error })?;
+            tracing::warn!(point = %full.display(), "ended a mount whose daemon was killed, and is held in the kernel");
+        }
+        // A daemon that hangs is there still.
+        None | Some(true) => {
+            return Err(MountError::Mounted { point: full.to_path_buf(), source_text: mounted.source });
+        }
+    }
+    Ok(true)
 }
 
 fn is_dead(error: &io::Error) -> bool {
@@ -50,9 +72,9 @@ fn is_dead(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::ENOTCONN))
 }
 
-/// Asks a mount of ours for what it answers without a server. What the kernel has kept of the mount point says
-/// nothing: it is shown for a while after the daemon's end. A daemon that hangs is there still.
-fn is_alive(point: &Path) -> bool {
+/// Asks a mount of ours for what it answers without a server; `None` if it does not answer. What the kernel has kept
+/// of the mount point says nothing: it is shown for a while after the daemon's end.
+fn is_alive(point: &Path) -> Option<bool> {
     let status = point.join("%status");
     let (sender, answered) = mpsc::channel();
     std::thread::spawn(move || {
@@ -60,7 +82,28 @@ fn is_alive(point: &Path) -> bool {
         // Whoever asked may have waited long enough.
         sender.send(!dead).ok();
     });
-    answered.recv_timeout(ANSWER_WITHIN).unwrap_or(true)
+    answered.recv_timeout(ANSWER_WITHIN).ok()
+}
+
+/// True if a daemon was killed and the kernel can't end it: one of its threads tells of a name in a directory, whose
+/// lock a program holds that waits for the daemon. The mount would hang for ever.
+fn is_daemon_held() -> bool {
+    let Ok(own_name) = fs::read_to_string("/proc/self/comm") else { return false };
+    let Ok(processes) = fs::read_dir("/proc") else { return false };
+    processes.flatten().map(|process| process.path()).any(|process| {
+        let has_name = fs::read_to_string(process.join("comm")).is_ok_and(|name| name == own_name);
+        has_name && state(&process) == Some('Z') && {
+            let mut threads = fs::read_dir(process.join("task")).into_iter().flatten().flatten();
+            threads.any(|thread| state(&thread.path()) == Some('D'))
+        }
+    })
+}
+
+/// Of a process or a thread, as proc(5) spells it.
+fn state(task: &Path) -> Option<char> {
+    let stat = fs::read_to_string(task.join("stat")).ok()?;
+    // Behind the name, which may hold anything, and its parenthesis.
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 /// Sees that this process may mount before anything else is tried, so that the message can say what to do.

@@ -30,22 +30,16 @@ impl Fs {
 
     /// All figures, in Prometheus' text format.
     pub(crate) fn metrics_text(&self) -> Vec<u8> {
-        self.metrics.get().map(|(_, metrics)| metrics.text(&self.readings())).unwrap_or_default()
+        self.metrics
+            .get()
+            .map(|(_, metrics)| metrics.text(&self.counts, &self.readings()))
+            .unwrap_or_default()
     }
 
     fn readings(&self) -> Readings {
-        let counts = &self.counts;
         let stats = self.nodes.with(|table| table.stats());
         let (locks, locks_lost) = self.locks.counts();
         Readings {
-            names_known: counts.names_known.get(),
-            names_asked: counts.names_asked.get(),
-            listings_known: counts.listings_known.get(),
-            listings_asked: counts.listings_asked.get(),
-            changes: counts.changes.get(),
-            lost: counts.lost.get(),
-            reconnected: counts.reconnected.get(),
-            resyncs: counts.resyncs.get(),
             connected: u64::from(!self.is_lost()),
             trusted: u64::from(self.is_trusted()),
             watched_revision: stats.seen.max(0).unsigned_abs(),

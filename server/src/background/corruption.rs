@@ -16,14 +16,12 @@ use futures_util::future;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
+use super::NOBODY;
 use crate::{
     maintain::Hash,
     mvcc::{KvHash, ReadError},
     propose::{Alarms, Errands, Members, Proposer},
 };
-
-/// etcd's number for "somebody, and nobody knows who".
-const NOBODY: u64 = 0;
 
 #[derive(Debug)]
 pub struct CorruptionCheck {

@@ -11,3 +11,6 @@ pub use corruption::{CorruptionCheck, Inconsistent};
 pub use room::RoomKeeper;
 pub use strays::Strays;
 pub use versions::Versions;
+
+/// etcd's number for "somebody, and nobody knows who", where an alarm names a member.
+const NOBODY: u64 = 0;

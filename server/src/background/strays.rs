@@ -10,12 +10,11 @@ use etcfs_proto::{
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
+use super::NOBODY;
 use crate::propose::{Alarms, Members, Proposer};
 
 /// How often the leader looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// etcd's number for "somebody, and nobody knows who".
-const NOBODY: u64 = 0;
 
 #[derive(Debug)]
 pub struct Strays {

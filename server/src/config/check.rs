@@ -140,6 +140,7 @@ pub(super) fn config(args: Args, given: &Given) -> Result<Config, ConfigError> {
             max_request_bytes: args.max_request_bytes as usize,
             max_concurrent_streams: args.max_concurrent_streams,
             max_client_connections: args.max_client_connections as usize,
+            drain: super::request_timeout(millis(election)),
             keepalive_interval: args.grpc_keepalive_interval,
             keepalive_timeout: args.grpc_keepalive_timeout,
         },

@@ -106,6 +106,8 @@ pub struct Limits {
     pub max_request_bytes: usize,
     pub max_concurrent_streams: u32,
     pub max_client_connections: usize,
+    /// How long calls in flight may take to finish once the server is to end: as long as any may.
+    pub drain: Duration,
     /// The server pings a silent client after this long ...
     pub keepalive_interval: Duration,
     /// ... and drops it when no answer came within this.
@@ -207,8 +209,13 @@ impl Config {
 
     /// How long a request may wait inside the server.
     pub fn request_timeout(&self) -> Duration {
-        Duration::from_secs(5) + 2 * self.election_timeout
+        request_timeout(self.election_timeout)
     }
+}
+
+/// etcd's: time for two elections and a slow disk.
+fn request_timeout(election: Duration) -> Duration {
+    Duration::from_secs(5) + 2 * election
 }
 
 /// Why the settings were refused; each message says what to do.

@@ -24,18 +24,13 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{
-    Door, authority::BareAuthority, gateway::socket, linger::Lingering, place::Place, rpc::CommonName,
-};
+use super::{Door, gateway::socket, place::Place, rpc::CommonName, wire::Wire};
 use crate::{
     config::{Limits, ListenUrl},
     metrics::Metrics,
     tls::Acceptor,
 };
 
-/// How long calls in flight may take to finish once the server is to end: a write may
-/// wait for another leader first, and for a slow disk.
-const DRAIN_MAX: Duration = Duration::from_secs(7);
 /// Pause when the system has no file descriptor left for a connection.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// A handshake that failed is in the log once in this time.
@@ -101,11 +96,11 @@ pub async fn serve(
             let place = Place::take(slot, door.is_for_clients(), metrics.clone(), awaited, shutdown.clone());
             let place = Arc::new(place);
             match tls {
-                None => connection(stream, None, &builder, door, place).await,
+                None => connection(stream, None, &builder, door, place, limits.drain).await,
                 Some(tls) => match shutdown.run_until_cancelled(tls.accept(stream)).await {
                     Some(Ok((stream, name))) => {
                         let name = name.map(|name| CommonName(name.into()));
-                        connection(stream, name, &builder, door, place).await;
+                        connection(stream, name, &builder, door, place, limits.drain).await;
                     }
                     Some(Err(error)) => {
                         metrics.connections_refused.inc();
@@ -173,6 +168,7 @@ async fn connection<S>(
     builder: &auto::Builder<TokioExecutor>,
     door: Door,
     place: Arc<Place>,
+    drain: Duration,
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -187,13 +183,13 @@ async fn connection<S>(
         }
         async move { Ok::<_, Infallible>(door.serve(request).await) }
     });
-    let stream = TokioIo::new(BareAuthority::new(Lingering::new(stream)));
+    let stream = TokioIo::new(Wire::new(stream));
     let mut connection = pin!(builder.serve_connection_with_upgrades(stream, service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            match time::timeout(DRAIN_MAX, connection).await {
+            match time::timeout(drain, connection).await {
                 Ok(ended) => ended,
                 Err(_) => return,
             }

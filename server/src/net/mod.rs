@@ -1,7 +1,7 @@
 //! Sockets: one port for gRPC and for plain HTTP, and one for other members.
 //!
-//! `listener` accepts within limits and drains at the end; `linger` closes so that the
-//! last answer arrives; `authority` mends what old clients call their host; `door` sends
+//! `listener` accepts within limits and drains at the end; `wire` closes so that the
+//! last answer arrives, and `authority` mends what old clients call their host; `door` sends
 //! each request to `rpc` (gRPC, told by its content type) or `web`, which keeps foreign
 //! pages out and has `gateway` (JSON) and `http` (/health, /metrics and so on).
 //! Only here are hyper and tonic's transport known.
@@ -14,7 +14,6 @@ pub mod fuzz;
 mod gateway;
 mod http;
 mod input;
-mod linger;
 mod listener;
 mod long;
 mod methods;
@@ -22,6 +21,7 @@ mod place;
 mod rpc;
 mod unary;
 mod web;
+mod wire;
 
 pub use door::Door;
 pub use gateway::Gateway;

@@ -127,16 +127,12 @@ const BUSY: [&str; 5] = [
     "while read -r x < f; do :; done",
     "while echo line > g; do :; done",
     "while echo line >> log; do :; done",
-    // These two in a directory of their own, whose names come and go.
     "while : > d/$(((n = n + 1) % 50)); do :; done",
     "while set -- d/*; [ -e \"$1\" ]; do :; done",
 ];
 
-fn busy(mount: &Mount, scripts: &[&str]) -> Vec<Followed> {
-    scripts
-        .iter()
-        .map(|script| Followed::sh(&mount.path(), &format!("sh -c '{script}' 2> /dev/null")))
-        .collect()
+fn busy(mount: &Mount) -> Vec<Followed> {
+    BUSY.iter().map(|script| Followed::sh(&mount.path(), &format!("sh -c '{script}' 2> /dev/null"))).collect()
 }
 
 /// They end by themselves, with the mount, and none of them is held in the kernel.
@@ -164,8 +160,7 @@ fn is_in_use(s: &Stage) {
 fn a_busy_daemon_that_is_killed_is_mounted_over_at_once() {
     let mut s = stage();
     for _ in 0..5 {
-        // Without those whose names come and go: see "killed" in SEMANTICS.md.
-        let mut programs = busy(&s.mount, &BUSY[..3]);
+        let mut programs = busy(&s.mount);
         is_in_use(&s);
         // Not waited for: the kernel still shows the mount point as it was.
         s.mount.process().signal(Signal::KILL);
@@ -180,7 +175,7 @@ fn a_busy_daemon_that_is_killed_is_mounted_over_at_once() {
 #[test]
 fn a_busy_mount_is_not_unmounted_by_the_way_and_ends_with_its_daemon() {
     let mut s = stage();
-    let mut programs = busy(&s.mount, &BUSY);
+    let mut programs = busy(&s.mount);
     is_in_use(&s);
     let path = s.mount.path();
     let refused = sh(path.parent().expect("a directory of ours"), "umount mnt").failed();

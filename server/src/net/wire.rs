@@ -1,4 +1,5 @@
-//! Closes a connection so that its last answers arrive.
+//! A connection's bytes: what comes in as [`BareAuthority`] passes it on, and an end after which
+//! the last answers arrive.
 //!
 //! A socket that is closed while its client still sends answers with a reset. The client
 //! then may meet the reset as it writes, before it has read what came earlier: an
@@ -19,41 +20,49 @@ use tokio::{
     time::{self, Sleep},
 };
 
+use super::authority::BareAuthority;
+
 /// A client that takes longer to close its side has had the time to read the answers.
 const LINGER_MAX: Duration = Duration::from_secs(1);
 const SCRAP_BYTES: usize = 4 * 1024;
 
-/// A stream that lingers when it is shut down.
 #[derive(Debug)]
-pub(super) struct Lingering<S> {
-    stream: S,
+pub(super) struct Wire<S> {
+    input: BareAuthority<S>,
     /// Set once the stream's own end has been sent.
     patience: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Lingering<S> {
+impl<S> Wire<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, patience: None }
+        Self { input: BareAuthority::new(stream), patience: None }
+    }
+
+    fn stream(&mut self) -> Pin<&mut S>
+    where
+        S: Unpin,
+    {
+        Pin::new(self.input.stream_mut())
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Lingering<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        Pin::new(&mut self.input).poll_read(context, buffer)
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, buffer)
+        self.stream().poll_write(context, buffer)
     }
 
     fn poll_write_vectored(
@@ -61,19 +70,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
+        self.stream().poll_write_vectored(context, buffers)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.input.stream().is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        self.stream().poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, patience } = self.get_mut();
+        let Self { input, patience } = self.get_mut();
+        let stream = input.stream_mut();
         let patience = match patience {
             Some(patience) => patience,
             None => {
@@ -105,10 +115,10 @@ mod tests {
 
     use super::*;
 
-    async fn pair() -> (TcpStream, Lingering<TcpStream>) {
+    async fn pair() -> (TcpStream, Wire<TcpStream>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (client, Lingering::new(listener.accept().await.unwrap().0))
+        (client, Wire::new(listener.accept().await.unwrap().0))
     }
 
     #[tokio::test]
@@ -132,7 +142,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_never_closes_is_left_after_a_while() {
         let (client, mut server) = tokio::io::duplex(64);
-        let mut server = Lingering::new(&mut server);
+        let mut server = Wire::new(&mut server);
         let began = time::Instant::now();
         server.shutdown().await.unwrap();
         assert!(began.elapsed() >= LINGER_MAX, "the client had its time");
