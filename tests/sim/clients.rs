@@ -109,6 +109,10 @@ pub(crate) async fn keys(client: Client) {
 pub(crate) async fn leases(client: Client) {
     while !client.run.is_quiet() {
         pause(100).await;
+        // Nobody waits for the end of a lease that begins when all is quiet.
+        if client.run.is_quiet() {
+            return;
+        }
         let (ttl, id) = (rand::random_range(1..=TTL_MAX), rand::random_range(1..i64::MAX));
         let Outcome::Answered(granted) = client.grant(LeaseGrantRequest { ttl, id }).await else { continue };
         let ttl_ms = 1000 * granted.ttl.unsigned_abs();
