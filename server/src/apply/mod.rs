@@ -9,7 +9,7 @@ mod admit;
 mod alarm;
 mod compaction;
 mod error;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod kv;
 mod lease;

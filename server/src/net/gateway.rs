@@ -11,7 +11,7 @@
 
 mod answer;
 mod cut;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod fuzz;
 mod json;
 mod long;
@@ -27,7 +27,7 @@ use hyper::body::Incoming;
 use prost_reflect::MessageDescriptor;
 use tonic::Status;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub use self::fuzz::gateway;
 use self::{
     answer::{answer, error_line, failure, message, refused},

@@ -9,7 +9,7 @@
 mod authority;
 mod body;
 mod door;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod gateway;
 mod http;

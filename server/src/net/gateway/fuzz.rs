@@ -1,20 +1,23 @@
 //! Arbitrary text at the gateway.
 
+use std::sync::LazyLock;
+
 use prost::Message as _;
 
 use super::{
-    Cutter,
+    Cutter, Route,
     json::{self, Json},
 };
 
 const TEXT_BYTES_MAX: usize = 64 << 10;
 
+/// Reading the descriptors takes longer than all else here.
+static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| Json::new().all().into_iter().cloned().collect());
+
 /// Cuts and reads a stream of JSON for one of the paths: what was read can be written and read again.
 pub fn gateway(data: &[u8]) {
     let Some((choice, text)) = data.split_first() else { return };
-    let json = Json::new();
-    let routes = json.all();
-    let route = routes[usize::from(*choice) % routes.len()];
+    let route = &ROUTES[usize::from(*choice) % ROUTES.len()];
     let mut cutter = Cutter::new(TEXT_BYTES_MAX);
     for part in text.chunks(1 + usize::from(*choice)) {
         cutter.feed(part.to_vec().into());

@@ -52,7 +52,7 @@ impl Json {
     }
 
     /// Each route, in the order of their paths.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn all(&self) -> Vec<&Route> {
         let mut paths: Vec<_> = self.routes.keys().collect();
         paths.sort_unstable();

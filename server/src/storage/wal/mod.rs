@@ -10,7 +10,7 @@
 //! each head repeats what matters of all before it, so purging is dropping files.
 
 mod error;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod index;
 mod record;

@@ -1,0 +1,5 @@
+//! Messages as clients may send them, of arbitrary bytes.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| etcfs_server::net::fuzz::decode(data));
