@@ -19,7 +19,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags, StatxFla
 use rustix::io::Errno;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
-use super::wire::{LENGTH_BYTES, Order, Path, Reply};
+use super::wire::{IN_DIRECTORY, LENGTH_BYTES, Order, Path, Reply};
 
 /// What one path of a system call may be long; longer ones are walked in parts.
 const PATH_BYTES_MAX: usize = 4000;
@@ -126,7 +126,9 @@ impl Helper {
                 rustix::fs::renameat_with(old, name(from), new, name(to), RenameFlags::empty())?;
             }
             Order::Touch { node, len } => {
-                rustix::fs::ftruncate(self.open_node(&root, *node, OFlags::WRONLY)?, *len)?;
+                let file = self.open_node(&root, *node, OFlags::WRONLY)?;
+                rustix::fs::ftruncate(&file, *len)?;
+                return Ok(if has_name(&file)? { IN_DIRECTORY } else { 0 });
             }
             Order::Look { node } => {
                 rustix::fs::fstat(self.open_node(&root, *node, OFlags::RDONLY)?)?;
@@ -156,7 +158,7 @@ impl Helper {
 
     fn open_node(&self, root: &OwnedFd, node: u64, how: OFlags) -> Result<OwnedFd, Errno> {
         if let Some(held) = self.held.get(&node) {
-            return rustix::fs::open(format!("/proc/self/fd/{}", held.as_raw_fd()), how, Mode::empty());
+            return rustix::fs::open(descriptor(held), how, Mode::empty());
         }
         match open_by_handle(root, node, how) {
             // Before Linux 6.13 or so the mount must be named by a descriptor that is open for more than its path.
@@ -212,6 +214,17 @@ fn open_by_handle(mount: &OwnedFd, node: u64, how: OFlags) -> Result<OwnedFd, Er
     }
     // SAFETY: the call has just opened it for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(opened) })
+}
+
+/// True for a file that the kernel knows by a name in a directory, if only by one that was given up: one that is
+/// known by its number alone shows as the root. An open file keeps what it is known by.
+fn has_name(file: &OwnedFd) -> Result<bool, Errno> {
+    let shown = rustix::fs::readlink(descriptor(file), Vec::new())?;
+    Ok(shown.as_bytes() != b"/")
+}
+
+fn descriptor(file: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
 /// The number of the inode behind a descriptor: any user may ask for the handle.

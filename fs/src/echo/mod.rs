@@ -16,6 +16,7 @@ mod watches;
 mod wire;
 
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -44,7 +45,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Starts telling listeners. The thread ends when the mount does.
 pub fn start(fs: Arc<Fs>, site: Site) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("echo".to_owned()).spawn(move || {
-        let mut teller = Teller { fs, site, helper: None, looked: None };
+        let mut teller = Teller { fs, site, helper: None, looked: None, seen: None };
         // At once: the first change shall not wait for a process to start.
         if teller.ready() && teller.try_handles().is_ok() {
             teller.run();
@@ -59,6 +60,8 @@ struct Teller {
     site: Site,
     helper: Option<Process>,
     looked: Option<(Instant, Watched)>,
+    /// What is watched, seen since the jobs at hand were taken: who watched before these changes is in it.
+    seen: Option<Rc<Watched>>,
 }
 
 /// An order that was carried out, as far as the kernel let it.
@@ -84,6 +87,7 @@ impl Teller {
                 jobs.retain(|job| tell::is_watched(&self.fs, job, &watched));
                 self.looked = Some((Instant::now(), watched));
             }
+            self.seen = None;
             let Ok(()) = self.prepare(&jobs) else { return };
             for job in jobs {
                 let Ok(()) = self.tell(job) else { return };
@@ -124,6 +128,11 @@ impl Teller {
             Some((at, watched)) if at.elapsed() < age => watched,
             _ => Watched::look(self.site.device),
         }
+    }
+
+    /// A look at everybody's watches that counts for the jobs at hand.
+    fn seen(&mut self) -> Rc<Watched> {
+        self.seen.get_or_insert_with(|| Rc::new(Watched::look(self.site.device))).clone()
     }
 
     /// Finds out whether the helper may open inodes by their handles. If not, it holds those that are open.

@@ -1,8 +1,9 @@
 //! One job: what the kernel holds of it decides by which calls its listeners hear.
 //!
 //! Listeners of a directory and of the file's current inode hear a call by path. An inode that the name has left,
-//! because somebody reads its older value, is reached by its handle alone; where its directory's listeners would
-//! hear that as well, only one of the two calls is made, as far as can be seen who listens.
+//! because somebody reads its older value, is reached by its handle alone, and only where somebody watches it: as long
+//! as a program has anything to do with such an inode, its directory's listeners hear that call as well. Where those
+//! who listen can all be reached by the handle, that is tried first, and may be the one call that is made.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +12,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::watches::Watched;
-use super::wire::{Order, Path};
+use super::wire::{IN_DIRECTORY, Order, Path};
 use super::{Over, Teller};
 use crate::config::Inotify;
 use crate::map::{Dir, KeyMap};
@@ -34,7 +35,7 @@ pub(super) fn is_watched(fs: &Fs, job: &Job, watched: &Watched) -> bool {
     };
     match job {
         Job::File { key, .. } => {
-            let nodes = fs.nodes.with(|table| table.nodes_of(key));
+            let nodes = fs.nodes.with(|table| table.nodes_of(key, Instant::now()));
             nodes.iter().any(|node| watched.holds(node.id))
                 || spot_of_file(fs, key).is_some_and(|spot| holds(&spot.place.dir))
         }
@@ -80,6 +81,15 @@ fn spot_of_dir(fs: &Fs, prefix: &Bytes) -> Option<Spot> {
     Some(Spot { place: Place { dir, name }, path: path_of(&names) })
 }
 
+/// The watched inodes that the name leads to no more, if all who listen may hear by their handles: the directory's
+/// listeners, as long as a program has to do with such an inode, and nobody else who watches the name's own.
+fn left_to_all(nodes: &[HeldNode], watched: &Watched) -> Vec<NodeId> {
+    if *watched == Watched::All || nodes.iter().any(|node| node.named && watched.holds(node.id)) {
+        return Vec::new();
+    }
+    nodes.iter().filter(|node| !node.named && watched.holds(node.id)).map(|node| node.id).collect()
+}
+
 impl Teller {
     pub(super) fn tell(&mut self, job: Job) -> Result<(), Over> {
         match job {
@@ -114,11 +124,9 @@ impl Teller {
             FileStep::Modified => self.modified(key, spot),
             FileStep::Deleted => self.deleted(key, spot),
             FileStep::Own(through) => {
-                let nodes = self.fs.nodes.with(|table| table.nodes_of(key));
-                let others: Vec<HeldNode> =
-                    nodes.into_iter().filter(|node| Some(node.id) != through).collect();
-                let ids = self.wanted(&others).0;
-                self.touch(key, ids)
+                let nodes = self.nodes_of(key);
+                let others = nodes.iter().map(|node| node.id).filter(|&id| Some(id) != through);
+                self.touch(key, others.collect()).map(drop)
             }
         }
     }
@@ -132,7 +140,7 @@ impl Teller {
         if !self.may_listen(&spot.place.dir) {
             return Ok(());
         }
-        let held = !self.fs.nodes.with(|table| table.nodes_of(key)).is_empty();
+        let held = !self.nodes_of(key).is_empty();
         let order = Order::Create { at: spot.path, len: self.len_of(key) };
         let repeat = Repeat::Create { at: spot.place.clone(), key: key.clone() };
         self.carry_out(&repeat, &order)?;
@@ -143,70 +151,67 @@ impl Teller {
     }
 
     fn modified(&mut self, key: &Bytes, spot: Spot) -> Result<(), Over> {
-        let nodes = self.fs.nodes.with(|table| table.nodes_of(key));
         let (waiting, after) =
             self.fs.nodes.with(|table| (table.echo_waiting(), table.moves_after(key, Instant::now())));
         if let Some(after) = after.filter(|_| waiting < PATIENT_UP_TO) {
             std::thread::sleep(after);
         }
-        let (wanted, alone) = self.wanted(&nodes);
-        let mut reached = Vec::new();
-        if self.may_listen(&spot.place.dir) && !alone {
+        let nodes = self.nodes_of(key);
+        let left = nodes.iter().any(|node| !node.named);
+        let mut reached = if left { left_to_all(&nodes, &self.seen()) } else { Vec::new() };
+        let told = self.touch(key, reached.clone())?;
+        if self.may_listen(&spot.place.dir) && !told {
             let order = Order::Modify { at: spot.path, len: self.len_of(key) };
-            reached = self.carry_out(&Repeat::Modify { at: spot.place.clone() }, &order)?.opened;
+            reached.extend(self.carry_out(&Repeat::Modify { at: spot.place.clone() }, &order)?.opened);
             if nodes.is_empty() {
                 self.forget(&spot.place);
             }
         }
-        self.touch(key, wanted.into_iter().filter(|id| !reached.contains(id)).collect())
+        let others = nodes.iter().map(|node| node.id).filter(|id| !reached.contains(id));
+        self.touch(key, others.collect()).map(drop)
     }
 
     fn deleted(&mut self, key: &Bytes, spot: Spot) -> Result<(), Over> {
-        let nodes = self.fs.nodes.with(|table| table.nodes_of(key));
+        let nodes = self.nodes_of(key);
         let mut named = None;
         if self.may_listen(&spot.place.dir) {
-            named = nodes.iter().find(|node| node.named).or(nodes.first()).map(|node| node.id);
+            named = nodes.iter().find(|node| node.current).or(nodes.first()).map(|node| node.id);
             let repeat = Repeat::Delete { at: spot.place, key: key.clone() };
             self.carry_out(&repeat, &Order::Remove { at: spot.path })?;
         }
-        let others: Vec<HeldNode> = nodes.into_iter().filter(|node| Some(node.id) != named).collect();
-        for id in self.wanted(&others).0 {
+        let others = nodes.iter().map(|node| node.id).filter(|&id| Some(id) != named);
+        for id in self.watched_of(key, others.collect()) {
             self.carry_out(&Repeat::Inode, &Order::Look { node: id.0 })?;
         }
         Ok(())
     }
 
-    /// The inodes that a handle shall reach if the call by path does not; and whether it is to be left out, since
-    /// all who listen hear the call by handle.
-    ///
-    /// An open inode's name is still known to its directory, whose listeners hear a call by handle too: so it is
-    /// reached only if somebody watches it.
-    fn wanted(&mut self, nodes: &[HeldNode]) -> (Vec<NodeId>, bool) {
-        let left = |node: &&HeldNode| node.open && !node.named;
-        if !nodes.iter().any(|node| left(&node)) {
-            return (nodes.iter().map(|node| node.id).collect(), false);
+    /// Reaches inodes by their handles, for those who watch them. True if the listeners of their directory have heard
+    /// it too.
+    fn touch(&mut self, key: &Bytes, ids: Vec<NodeId>) -> Result<bool, Over> {
+        let mut dir_heard = false;
+        for id in self.watched_of(key, ids) {
+            let order = Order::Touch { node: id.0, len: self.len_of(key) };
+            dir_heard |= self.carry_out(&Repeat::Inode, &order)?.reply.node == IN_DIRECTORY;
         }
-        let watched = Watched::look(self.site.device);
-        let wanted: Vec<HeldNode> =
-            nodes.iter().filter(|node| !left(node) || watched.holds(node.id)).copied().collect();
-        let named_is_watched = nodes.iter().any(|node| node.named && watched.holds(node.id));
-        let alone = watched != Watched::All && !named_is_watched && wanted.iter().any(|node| left(&node));
-        (wanted.into_iter().map(|node| node.id).collect(), alone)
+        Ok(dir_heard)
     }
 
-    /// Reaches inodes by their handles. One that the name has left since they were counted, because somebody opened
-    /// it, is reached only if it is watched itself: its directory's listeners would hear twice.
-    fn touch(&mut self, key: &Bytes, ids: Vec<NodeId>) -> Result<(), Over> {
-        for id in ids {
-            let nodes = self.fs.nodes.with(|table| table.nodes_of(key));
-            let left = nodes.iter().any(|node| node.id == id && node.open && !node.named);
-            if left && !Watched::look(self.site.device).holds(id) {
-                continue;
-            }
-            let order = Order::Touch { node: id.0, len: self.len_of(key) };
-            self.carry_out(&Repeat::Inode, &order)?;
+    /// Those of a key's inodes that the kernel still holds and that somebody watches. The others are left alone:
+    /// while a program is about to open such an inode, has it open or has just closed it, which is not to be seen
+    /// from here, a call by its handle is heard in its directory, whose listeners have heard the call by path.
+    fn watched_of(&mut self, key: &Bytes, mut ids: Vec<NodeId>) -> Vec<NodeId> {
+        let held = self.nodes_of(key);
+        ids.retain(|id| held.iter().any(|node| node.id == *id));
+        if !ids.is_empty() {
+            let watched = self.seen();
+            ids.retain(|&id| watched.holds(id));
         }
-        Ok(())
+        ids
+    }
+
+    fn nodes_of(&self, key: &[u8]) -> Vec<HeldNode> {
+        self.fs.nodes.with(|table| table.nodes_of(key, Instant::now()))
     }
 
     fn len_of(&self, key: &Bytes) -> u64 {
@@ -319,14 +324,13 @@ impl Teller {
         if !same || !self.may_listen(&old.place.dir) || !self.may_listen(&new.place.dir) {
             return self.apart(from, to);
         }
-        let others = self.fs.nodes.with(|table| table.nodes_of(to));
+        let others = self.nodes_of(to);
         let repeat =
             Repeat::Move { from: old.place, from_key: from.clone(), to: new.place, to_key: to.clone() };
         self.carry_out(&repeat, &Order::Move { from: old.path, to: new.path })?;
         // The name's own has heard that it was replaced.
-        let others: Vec<HeldNode> = others.into_iter().filter(|node| !node.named).collect();
-        let ids = self.wanted(&others).0;
-        self.touch(to, ids)
+        let others = others.iter().filter(|node| !node.current).map(|node| node.id);
+        self.touch(to, others.collect()).map(drop)
     }
 
     /// No rename after all.

@@ -62,9 +62,12 @@ pub(super) struct Path {
 pub(super) struct Reply {
     /// 0 or an errno.
     pub(super) errno: i32,
-    /// The inode that is held.
+    /// Of [`Order::Hold`], the inode that is held; of [`Order::Touch`], [`IN_DIRECTORY`] or 0.
     pub(super) node: u64,
 }
+
+/// The inode had a name, used or given up, whose directory's listeners have heard the touch too.
+pub(super) const IN_DIRECTORY: u64 = 1;
 
 /// A message is its length, and so many bytes.
 pub(super) const LENGTH_BYTES: usize = 4;

@@ -279,21 +279,30 @@ impl Table {
     /// The inode that shall carry `value` for this key: home, else the current one,
     /// where nobody reads it, else a fresh one.
     fn choose(&mut self, key: &Bytes, cur: Option<NodeId>, value: &Value, seq: u64, now: Instant) -> NodeId {
-        let home = home_of(key, Kind::File);
-        let ours = |table: &Self, id: NodeId| match table.nodes.get(&id) {
+        let id = self.free_node_of(key, cur, now).unwrap_or_else(|| self.fresh());
+        self.carry(id, key, value, seq);
+        id
+    }
+
+    fn free_node_of(&self, key: &[u8], cur: Option<NodeId>, now: Instant) -> Option<NodeId> {
+        let ours = |id: &NodeId| match self.nodes.get(id) {
             None => true,
             Some(Node::File(node)) => node.key == *key,
             Some(_) => false,
         };
-        let id = if ours(self, home) && self.may_move(home, now) {
-            home
-        } else if let Some(cur) = cur.filter(|&cur| ours(self, cur) && self.may_move(cur, now)) {
-            cur
-        } else {
-            self.fresh()
-        };
-        self.carry(id, key, value, seq);
-        id
+        let known = [Some(home_of(key, Kind::File)), cur];
+        known.into_iter().flatten().find(|id| ours(id) && self.may_move(*id, now))
+    }
+
+    /// The inode that a lookup of the key's name leads to; none if to a fresh one.
+    pub(super) fn next_node_of(&self, key: &[u8], now: Instant) -> Option<NodeId> {
+        let state = self.keys.get(key)?;
+        let seq = if state.overdue { state.seq } else { state.pub_seq };
+        match state.cur.map(|cur| (cur, self.nodes.get(&cur))) {
+            Some((cur, Some(Node::File(node)))) if node.base_seq == seq => Some(cur),
+            _ if state.overdue => None,
+            _ => self.free_node_of(key, state.cur, now),
+        }
     }
 
     /// From now on the inode is the key's, and carries this value.

@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsString;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -283,17 +283,12 @@ impl Table {
     }
 
     /// The inodes of a key that the kernel holds.
-    pub(crate) fn nodes_of(&self, key: &[u8]) -> Vec<HeldNode> {
+    pub(crate) fn nodes_of(&self, key: &[u8], now: Instant) -> Vec<HeldNode> {
         let Some(state) = self.keys.get(key) else { return Vec::new() };
-        let held = |&id: &NodeId| match self.nodes.get(&id) {
-            Some(Node::File(node)) if node.nlookup > 0 => Some(HeldNode {
-                id,
-                open: !node.handles.is_empty(),
-                named: state.cur == Some(id) && (node.base_seq == state.pub_seq || node.readers == 0),
-            }),
-            _ => None,
-        };
-        state.nodes.iter().filter_map(held).collect()
+        let next = self.next_node_of(key, now);
+        let held = |&&id: &&NodeId| matches!(self.nodes.get(&id), Some(Node::File(node)) if node.nlookup > 0);
+        let facts = |&id: &NodeId| HeldNode { id, current: state.cur == Some(id), named: next == Some(id) };
+        state.nodes.iter().filter(held).map(facts).collect()
     }
 
     /// The kernel keeps a name that it was told for a listener's sake alone: it shall drop it.
@@ -461,9 +456,9 @@ impl Table {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HeldNode {
     pub(crate) id: NodeId,
-    /// Somebody has it open.
-    pub(crate) open: bool,
-    /// The key's name leads to it, or will with the next lookup.
+    /// The key's name led to it last.
+    pub(crate) current: bool,
+    /// The next lookup of the key's name leads to it.
     pub(crate) named: bool,
 }
 

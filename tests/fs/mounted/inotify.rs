@@ -17,7 +17,10 @@ use etcfs_tests::{
     server::{Kind, Server},
     wait,
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    fs::{Mode, OFlags},
+    process::{Pid, Signal, kill_process},
+};
 
 use super::Stage;
 
@@ -134,6 +137,29 @@ fn a_watch_of_the_file_hears_every_change_while_somebody_reads_it() {
     file.expect(&changed);
     s.api.delete(delete("/d/f")).expect("a delete is accepted");
     file.expect(&["DELETE_SELF"]);
+}
+
+/// None is lost and none doubled for a listener that keeps up
+#[test]
+fn a_file_that_was_found_and_is_not_opened_yet_is_heard_to_change_once() {
+    let s = Stage::new();
+    s.sh("mkdir d; echo 0 > d/f");
+    let dir = Listener::to_changes(&s.mount.at("d"));
+    for is_watched in [false, true] {
+        let file = is_watched.then(|| Listener::to_changes(&s.mount.at("d/f")));
+        for number in 0..50 {
+            // The kernel was told of this inode just now, so that the change gives the name another one.
+            let found =
+                rustix::fs::open(s.mount.at("d/f"), OFlags::PATH, Mode::empty()).expect("it is there");
+            s.api.set("/d/f", number.to_string());
+            dir.expect(&["MODIFY f", "CLOSE_WRITE f"]);
+            if let Some(file) = &file {
+                file.expect(&["MODIFY", "CLOSE_WRITE"]);
+            }
+            drop(found);
+        }
+        dir.expect_silence(QUIET);
+    }
 }
 
 #[test]
