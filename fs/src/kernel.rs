@@ -561,8 +561,7 @@ impl Filesystem for Kernel {
         reply: ReplyEmpty,
     ) {
         let (span, owner) = (Span { start, end }, Owner(lock_owner.0));
-        let seen = req.pid() != 0;
-        let set = SetLock { owner, pid, seen, span, mode: lock_mode(typ), wait };
+        let set = SetLock { owner, pid, span, mode: lock_mode(typ), wait };
         let (fs, id) = (self.fs.clone(), NodeId(ino.0));
         self.task(req, Operation::SetLock, async move { fs.set_lock(id, set).await }, move |done| {
             reply_empty(reply, done);

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use self::session::LockSession;
@@ -34,9 +34,6 @@ use crate::remote::{
 /// Records of one file's locks that are read; more are an error, not a guess.
 const RECORDS_MAX: u32 = 10_000;
 
-/// A caller in another pid namespace can't be seen to have a signal: its wait ends by itself.
-const UNSEEN_WAIT_MAX: Duration = Duration::from_secs(30);
-
 /// Before a waiting request begins again whose watch has failed.
 const BEGIN_AGAIN: Duration = Duration::from_millis(200);
 
@@ -50,8 +47,6 @@ pub(crate) struct SetLock {
     pub(crate) owner: Owner,
     /// The process.
     pub(crate) pid: u32,
-    /// False for a caller in another pid namespace, whose signals nobody here sees.
-    pub(crate) seen: bool,
     pub(crate) span: Span,
     /// `None` unlocks.
     pub(crate) mode: Option<Mode>,
@@ -118,11 +113,7 @@ impl Fs {
         if !set.wait {
             return self.acquire(request, &CancellationToken::new()).await;
         }
-        let waiting = Waiting::begin(self, request);
-        if set.seen {
-            return waiting.end().await;
-        }
-        timeout(UNSEEN_WAIT_MAX, waiting.end()).await.unwrap_or(Err(OpError::Interrupted))
+        Waiting::begin(self, request).end().await
     }
 
     /// The lock that would keep a program from having its own.

@@ -20,7 +20,7 @@ async fn node(fs: &Fs, name: &str) -> NodeId {
 }
 
 fn set(owner: u64, span: Span, mode: Option<Mode>, wait: bool) -> SetLock {
-    SetLock { owner: Owner(owner), pid: 7, seen: true, span, mode, wait }
+    SetLock { owner: Owner(owner), pid: 7, span, mode, wait }
 }
 
 fn exclusive(owner: u64, wait: bool) -> SetLock {
