@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::handle::Log;
+use super::table::Notice;
 use super::{Attr, Fh, NodeId, Table, Value};
 
 /// What this mount knows of a key.
@@ -71,6 +72,8 @@ pub(super) struct KeyState {
     /// Open handles of any kind.
     pub(super) handles: u32,
     pub(super) used: bool,
+    /// The kernel was asked to let go of its name, when its value had so many bytes.
+    pub(super) leaving: Option<usize>,
     /// The inode through which this mount changed it last.
     pub(super) wrote: Option<NodeId>,
     /// Puts of this mount on this key go one after another.
@@ -106,6 +109,7 @@ impl KeyState {
             loads: 0,
             handles: 0,
             used: true,
+            leaving: None,
             wrote: None,
             turn: None,
         }
@@ -116,12 +120,16 @@ impl KeyState {
         self.known.value().map_or(&self.last, |value| &value.bytes)
     }
 
+    /// True if it must stay, whatever the kernel lets go of.
     pub(super) fn pinned(&self) -> bool {
-        !self.nodes.is_empty()
-            || self.loads > 0
+        self.loads > 0
             || self.handles > 0
             || self.local.is_some()
             || self.turn.as_ref().is_some_and(|turn| Arc::strong_count(turn) > 1)
+    }
+
+    fn cached_bytes(&self) -> usize {
+        self.known.value().map_or(0, |value| value.bytes.len())
     }
 
     pub(super) fn reached(&self, until: Until) -> bool {
@@ -236,7 +244,8 @@ impl Table {
         self.state(key).loads += 1;
     }
 
-    /// Ends [`Self::begin_load`] with what was read at `revision`, if anything was.
+    /// Ends [`Self::begin_load`] with what was read at `revision`, if anything was. Who has ended all that were read
+    /// together calls [`Self::trim`], once: each outlives that.
     pub(crate) fn end_load(&mut self, key: &Bytes, read: Option<(i64, Option<Value>)>) {
         let state = self.state(key);
         state.loads = state.loads.saturating_sub(1);
@@ -250,7 +259,6 @@ impl Table {
         state.known = value.map_or(Known::Absent, Known::Present);
         state.publish();
         self.cached_bytes += len;
-        self.trim();
     }
 
     /// The key's state, made if there is none.
@@ -262,23 +270,111 @@ impl Table {
         self.keys.get_mut(key).expect("inserted above")
     }
 
-    /// Drops cached keys that nobody needs, oldest unused first, down to the budget.
-    pub(super) fn trim(&mut self) {
+    /// Drops cached keys that nobody needs, oldest unused first, down to the budget. One that the kernel has a name of
+    /// goes when the kernel has let go of it, which it is asked to do; until then it counts no more.
+    pub(crate) fn trim(&mut self) {
         let mut looked = self.clock.len();
-        while (self.keys.len() > self.limits.keys_max || self.cached_bytes > self.limits.bytes_max)
-            && looked > 0
-        {
+        while self.is_over() && looked > 0 {
             looked -= 1;
             let Some(key) = self.clock.pop_front() else { return };
             let Some(state) = self.keys.get_mut(&key) else { continue };
-            if state.pinned() || std::mem::take(&mut state.used) {
+            if std::mem::take(&mut state.used) || state.pinned() {
                 self.clock.push_back(key);
-                continue;
-            }
-            if let Some(state) = self.keys.remove(&key) {
-                let len = state.known.value().map_or(0, |value| value.bytes.len());
+            } else if state.nodes.is_empty() {
+                let len = state.cached_bytes();
                 self.cached_bytes = self.cached_bytes.saturating_sub(len);
+                self.keys.remove(&key);
+            } else if let Some((parent, name)) = state.place.clone() {
+                let len = state.cached_bytes();
+                state.leaving = Some(len);
+                self.leaving_keys += 1;
+                self.leaving_bytes += len;
+                self.notify(Notice::Name { parent, name });
+            } else {
+                self.clock.push_back(key);
             }
         }
+    }
+
+    fn is_over(&self) -> bool {
+        self.keys.len() - self.leaving_keys > self.limits.keys_max
+            || self.cached_bytes.saturating_sub(self.leaving_bytes) > self.limits.bytes_max
+    }
+
+    /// The kernel has let go of a key's name, or uses it again: it is looked at like all others.
+    pub(super) fn stays(&mut self, key: &Bytes) {
+        let Some(state) = self.keys.get_mut(key) else { return };
+        if let Some(len) = state.leaving.take() {
+            self.leaving_keys -= 1;
+            self.leaving_bytes -= len;
+            self.clock.push_front(key.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+    use crate::config::Inotify;
+    use crate::map::{KeyMap, Percent, Rel};
+    use crate::node::table::Limits;
+    use crate::node::{Caller, ROOT};
+
+    const BYTES: usize = 100;
+
+    /// A table with room for two files, each looked up by the kernel.
+    fn table_of(names: &[&str]) -> (Table, Vec<NodeId>) {
+        let root = KeyMap::new(Bytes::from_static(b"/"), Percent::Strict, Rel::Off).root();
+        let bytes_max = BYTES * 2;
+        let limits = Limits { keys_max: 100, bytes_max, follow: true, inotify: Inotify::Off, strict: false };
+        let mut table = Table::new(root, limits);
+        let nodes = names.iter().map(|name| load(&mut table, name)).collect();
+        (table, nodes)
+    }
+
+    fn key_of(name: &str) -> Bytes {
+        Bytes::from(format!("/{name}"))
+    }
+
+    fn load(table: &mut Table, name: &str) -> NodeId {
+        let bytes = Bytes::from(vec![b'v'; BYTES]);
+        table.begin_load(&key_of(name));
+        let value = Value { bytes, create: 2, rev: 2, version: 1, lease: 0 };
+        table.end_load(&key_of(name), Some((2, Some(value))));
+        table.trim();
+        let entry = table.lookup_file(&key_of(name), ROOT, OsStr::new(name), Instant::now());
+        entry.expect("it was loaded just now").node
+    }
+
+    /// The names that the kernel is asked to let go of.
+    fn asked(table: &mut Table) -> Vec<OsString> {
+        std::iter::from_fn(|| table.next_work()).filter_map(|work| Some(work.drop_name?.1)).collect()
+    }
+
+    /// What is cached stays within its bound
+    #[test]
+    fn what_the_kernel_knows_is_let_go_of_where_there_is_no_room() {
+        // Each was used just now, which counts for one round.
+        let (mut table, nodes) = table_of(&["a", "b", "c"]);
+        table.trim();
+        assert_eq!(asked(&mut table), ["a"]);
+        table.trim();
+        assert_eq!(asked(&mut table), Vec::<OsString>::new(), "one is enough, and is not asked for twice");
+        table.forget(nodes[0], 1);
+        assert_eq!((table.known(&key_of("a")), table.stats().cached_bytes), (Known::Unknown, BYTES * 2));
+
+        // One that is open stays; and so does one that is used again before the kernel has let go of it.
+        let open = table.open_reader(nodes[1], Caller { thread: 1, process: None }).expect("it is there");
+        load(&mut table, "d");
+        table.trim();
+        assert_eq!(asked(&mut table), ["c"]);
+        table.lookup_file(&key_of("c"), ROOT, OsStr::new("c"), Instant::now());
+        table.release(open);
+        table.trim();
+        table.trim();
+        assert_eq!(asked(&mut table).len(), 1);
+        assert_eq!(table.stats().keys, 3);
     }
 }

@@ -241,9 +241,10 @@ impl Table {
         name: &OsStr,
         now: Instant,
     ) -> Option<Entry> {
+        self.keys.get(key)?.known.value()?;
+        self.stays(key);
         let state = self.keys.get_mut(key)?;
         state.used = true;
-        state.known.value()?;
         if state.published.is_none() {
             // The kernel has no name for it that could carry an old size.
             state.publish();
@@ -602,6 +603,8 @@ impl Table {
     ) -> Option<NodeId> {
         let moved = self.keys.get(from)?.cur?;
         self.state(to);
+        self.stays(from);
+        self.stays(to);
         let written = self.writers_on(&self.keys.get(from)?.nodes);
         let mut moving: Vec<NodeId> = written.map(|(id, _, _)| id).collect();
         moving.push(moved);
@@ -692,6 +695,7 @@ impl Table {
             state.pend.clear();
             state.publish();
             state.wake();
+            self.stays(key);
             self.trim();
         }
     }

@@ -26,7 +26,7 @@ use crate::map::{Dir, OWN_RECORDS};
 /// Inode numbers that are counted up begin here: above those of other file systems, below the hashes of keys.
 const COUNTED_FROM: u64 = 1 << 60;
 
-/// Cached keys, beside those that the kernel knows or that are open.
+/// Cached keys, beside those that are open or watched.
 const KEYS_MAX: usize = 200_000;
 
 /// What the table is allowed to keep and to do.
@@ -134,6 +134,9 @@ pub(crate) struct Table {
     /// Cached keys in the order in which they are looked at for dropping.
     pub(super) clock: VecDeque<Bytes>,
     pub(super) cached_bytes: usize,
+    /// Of those that the kernel was asked to let go of, and that are in no clock.
+    pub(super) leaving_keys: usize,
+    pub(super) leaving_bytes: usize,
     pub(super) limits: Limits,
     pub(super) seq: u64,
     pub(super) next_fh: u64,
@@ -169,6 +172,8 @@ impl Table {
             handles: HashMap::new(),
             clock: VecDeque::new(),
             cached_bytes: 0,
+            leaving_keys: 0,
+            leaving_bytes: 0,
             limits,
             seq: 0,
             next_fh: 1,
@@ -231,6 +236,8 @@ impl Table {
         self.seen = self.seen.max(rev);
         let keys = &self.keys;
         self.echo.saw(rev, |key| own_step(keys, key));
+        // Values have grown, perhaps.
+        self.trim();
     }
 
     /// A change of these keys is sent by this mount.

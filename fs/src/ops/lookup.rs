@@ -406,6 +406,7 @@ impl<'f> Load<'f> {
             if let Some(prefix) = &self.prefix {
                 table.end_dir_load(prefix, Some((revision, below, records)));
             }
+            table.trim();
         });
     }
 }
@@ -446,6 +447,7 @@ impl<'f> Loads<'f> {
                 let beyond = read_to.as_ref().is_some_and(|last| key > last);
                 table.end_load(key, (!beyond).then(|| (revision, kv.map(Value::from))));
             }
+            table.trim();
         });
     }
 }

@@ -97,6 +97,40 @@ fn a_mounts_figures_are_told_to_who_asks_mounted() {
     assert_eq!(Scraped::of(&mount).get("etcfs_mount_watch_resyncs_total"), 0.0);
 }
 
+/// What is cached stays within its bound
+#[test]
+fn what_is_cached_stays_within_its_bound_mounted() {
+    const FILES: usize = 256;
+    let value = |file: usize| vec![b'a' + (file % 26) as u8; 16 << 10];
+    let server = Server::start(Kind::Etcfs);
+    let api = server.api();
+    for file in 0..FILES {
+        api.set(&format!("/d/{file}"), value(file));
+    }
+    // Less than is read ahead, and a quarter of it all.
+    for cache in ["64K", "1M"] {
+        let mount = Mount::with(&format!("{}:/", server.endpoint()), &format!("metrics=0,cache={cache}"));
+        let open = fs::File::open(mount.at("d/0")).unwrap();
+        for _ in 0..2 {
+            assert_eq!(mount.sh("ls d | wc -l"), format!("{FILES}\n"));
+            for file in 0..FILES {
+                assert!(fs::read(mount.at(format!("d/{file}"))).unwrap() == value(file), "{file}");
+            }
+        }
+        // What is open stays, beside it.
+        wait::until_true("the kernel has let go of what is too much", || {
+            let now = Scraped::of(&mount);
+            let limit = now.get("etcfs_mount_cache_limit_bytes") + value(0).len() as f64;
+            now.get("etcfs_mount_cache_bytes") <= limit && now.get("etcfs_mount_inodes") < FILES as f64
+        });
+        drop(open);
+        // What went is found again, and changes are still seen.
+        api.set("/d/7", "new");
+        wait::until_true("the change shows", || fs::read(mount.at("d/7")).is_ok_and(|found| found == b"new"));
+        api.set("/d/7", value(7));
+    }
+}
+
 #[test]
 fn every_figure_of_a_mount_stands_in_its_document_mounted() {
     let server = Server::start(Kind::Etcd);
