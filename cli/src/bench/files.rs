@@ -6,6 +6,7 @@
 //! over rounds.
 
 mod floor;
+mod heard;
 mod op;
 mod side;
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Stage;
 
-const OPERATIONS: [&str; 12] = [
+const OPERATIONS: [&str; 13] = [
     "stat",
     "stat-first",
     "open-read-close",
@@ -19,6 +19,7 @@ const OPERATIONS: [&str; 12] = [
     "grep-cold",
     "put",
     "remote-visible",
+    "remote-inotify",
     "memory",
 ];
 

@@ -12,6 +12,7 @@ use hdrhistogram::Histogram;
 
 use super::{
     FilesPlan,
+    heard::Listener,
     side::{Filler, Side, file},
 };
 use crate::{bench::tally::latencies, error::CliError};
@@ -37,10 +38,12 @@ pub(super) enum FileOp {
     Put,
     /// From the answer to such a put until a file shows it.
     Visible,
+    /// The same until a listener hears of it.
+    Heard,
 }
 
 impl FileOp {
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::StatCached,
         Self::StatListed,
         Self::OpenReadClose,
@@ -52,6 +55,7 @@ impl FileOp {
         Self::GrepCold,
         Self::Put,
         Self::Visible,
+        Self::Heard,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -67,12 +71,13 @@ impl FileOp {
             Self::GrepCold => "grep-cold",
             Self::Put => "put",
             Self::Visible => "remote-visible",
+            Self::Heard => "remote-inotify",
         }
     }
 
     /// True for what only a mount has.
     pub(super) fn is_remote(self) -> bool {
-        matches!(self, Self::Put | Self::Visible)
+        matches!(self, Self::Put | Self::Visible | Self::Heard)
     }
 
     /// One round; `number` tells it from all others.
@@ -125,7 +130,7 @@ impl FileOp {
                 let dir = side.fill(&format!("grep{number}"), plan.files, &content)?;
                 repeat(1, |_| grep(&dir, plan.files))
             }
-            Self::Put | Self::Visible => return self.remote_round(side, plan, number),
+            Self::Put | Self::Visible | Self::Heard => return self.remote_round(side, plan, number),
         };
         timed
             .map_err(|error| CliError::failed(format!("{} in {}: {error}", self.name(), side.root.display())))
@@ -134,14 +139,23 @@ impl FileOp {
     fn remote_round(self, side: &Side, plan: &FilesPlan, number: usize) -> Result<Histogram<u64>, CliError> {
         let mut latencies = latencies();
         let Filler::Remote(remote) = &side.filler else { return Ok(latencies) };
+        let name = if self == Self::Heard { "heard" } else { "visible" };
+        let listener = (self == Self::Heard).then(|| Listener::to(&side.root, name)).transpose()?;
         for n in 0..plan.calls {
             let mut content = format!("{number} {n} ").into_bytes();
             content.resize(plan.value_size.max(content.len()), b'.');
             let asked = Instant::now();
-            remote.put_one("visible", &content)?;
+            remote.put_one(name, &content)?;
             let answered = Instant::now();
-            side.wait_for("visible", &content)?;
-            let time = if self == Self::Put { answered - asked } else { answered.elapsed() };
+            let told = match &listener {
+                Some(listener) => listener.next()?,
+                None => {
+                    side.wait_for(name, &content)?;
+                    Instant::now()
+                }
+            };
+            // It may be told before it is answered.
+            let time = if self == Self::Put { answered - asked } else { told.duration_since(answered) };
             latencies.saturating_record(nanos(time));
         }
         Ok(latencies)

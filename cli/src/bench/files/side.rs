@@ -26,7 +26,7 @@ const KEY_BYTES_MAX: usize = 65_536;
 /// Puts in a transaction: etcd's default limit.
 const PUTS_A_TXN: usize = 128;
 /// A change by others is given up if a mount does not show it by then.
-const SHOWN_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const SHOWN_WITHIN: Duration = Duration::from_secs(30);
 
 /// One of the things that are compared.
 #[derive(Debug)]
