@@ -1,6 +1,7 @@
 //! TLS on the client port: who is let in, as whom, and with what.
 
 use std::{
+    fs,
     io::Read as _,
     net::TcpStream,
     time::{Duration, Instant},
@@ -99,6 +100,38 @@ fn clients_that_trust_the_server_are_served_over_grpc_and_http() {
 }
 
 #[test]
+fn a_client_goes_on_with_certificates_that_were_replaced() {
+    let certs = Certs::new();
+    certs.sign("joe");
+    let trusted = certs.path("trusted.pem");
+    fs::copy(certs.path("ca.pem"), &trusted).expect("a file of our own");
+    let mut server = secure(&certs, &["--client-cert-auth", "--trusted-ca-file", &certs.text("ca.pem")]);
+    let tls = Tls {
+        ca: Some(trusted.clone()),
+        identity: Some((certs.path("joe.pem"), certs.path("joe.key"))),
+        ..Tls::default()
+    };
+    let client = Client::connect(Config { tls: Some(tls), ..config(&certs, &server) }).unwrap();
+    set(&client, "a", "1").unwrap();
+    let is_served = || value(&client, "a").is_ok_and(|found| found.as_deref() == Some("1"));
+
+    // All of another CA: ours knows neither the server nor the client any more.
+    server.stop();
+    let other = Certs::new();
+    other.sign("joe");
+    ["ca", "server", "joe"].iter().for_each(|name| certs.take(&other, name));
+    fs::copy(certs.path("ca.pem"), &trusted).expect("a file of our own");
+    server.run();
+    wait::until_true("the client is served with the new ones", is_served);
+
+    // What is no certificate, or not yet, takes nothing away.
+    server.stop();
+    fs::write(&trusted, "").expect("a file of our own");
+    server.run();
+    wait::until_true("the client is served with those it had", is_served);
+}
+
+#[test]
 fn a_clients_certificate_is_asked_for_and_names_the_user() {
     let certs = Certs::new();
     ["root", "joe"].iter().for_each(|name| certs.sign(name));
@@ -191,7 +224,7 @@ fn a_new_certificate_is_shown_without_a_restart() {
     assert_eq!(value(&client, "a").unwrap().as_deref(), Some("1"), "connections go on");
     // What can't be used leaves the good one in place.
     let second = serial();
-    std::fs::write(certs.path("server.pem"), "nonsense").unwrap();
+    fs::write(certs.path("server.pem"), "nonsense").unwrap();
     wait::until_true("it is told", || {
         assert_eq!(serial(), second);
         server.log().contains("can't be used")

@@ -11,16 +11,14 @@ use futures_util::{
 };
 use parking_lot::Mutex;
 
-use crate::{
-    ClientError, Config, Endpoint, Unsent, connection::Connection, endpoint::Scheme, tls::Connector,
-};
+use crate::{ClientError, Config, Endpoint, Unsent, connection::Connection, endpoint::Scheme, tls::Renewed};
 
 type Attempt = Shared<BoxFuture<'static, Result<Connection, Unsent>>>;
 
 pub(crate) struct Failover {
     endpoints: Vec<Endpoint>,
     config: Config,
-    tls: Option<Connector>,
+    tls: Option<Renewed>,
     /// Held for a few lines only, never while a connection is being made.
     state: Mutex<State>,
 }
@@ -42,7 +40,7 @@ impl Failover {
         }
         let needs_tls = config.tls.is_some() || endpoints.iter().any(|e| e.scheme() == Scheme::Tls);
         let tls = match needs_tls {
-            true => Some(Connector::new(&config.tls.clone().unwrap_or_default(), b"h2")?),
+            true => Some(Renewed::new(config.tls.clone().unwrap_or_default())?),
             false => None,
         };
         Ok(Self { endpoints, config, tls, state: Mutex::default() })
@@ -120,10 +118,12 @@ impl Failover {
 
     async fn dial(&self, first: usize, number: u64) -> Result<Connection, Unsent> {
         let mut failure = Unsent::Deadline(self.config.connect_timeout);
+        // The first comes right after the client was made.
+        let tls = self.tls.as_ref().map(|tls| if number == 1 { tls.last() } else { tls.renew() });
         for step in 0..self.endpoints.len() {
             let place = (first + step) % self.endpoints.len();
             let endpoint = Arc::new(self.endpoints[place].clone());
-            match Connection::dial(endpoint, place, number, &self.config, self.tls.as_ref()).await {
+            match Connection::dial(endpoint, place, number, &self.config, tls.as_ref()).await {
                 Ok(connection) => {
                     tracing::debug!(endpoint = %connection.endpoint(), "connected");
                     return Ok(connection);

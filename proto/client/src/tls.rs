@@ -1,10 +1,11 @@
 //! TLS towards the servers: whom to trust, and who we are.
 //!
-//! The files are read when a client is made; a client that lives longer than
-//! its certificate is made anew.
+//! The files are read when a client is made, where an error is the caller's, and
+//! again for each later connection: a client outlives its certificates.
 
 use std::{fmt, fs, io, path::PathBuf, sync::Arc};
 
+use parking_lot::Mutex;
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -26,6 +27,36 @@ pub struct Tls {
     /// Trusts whatever server answers.
     pub skip_verify: bool,
 }
+
+/// What the connections of one client are made with, as the files have it by then.
+pub(crate) struct Renewed {
+    tls: Tls,
+    /// As the files were last read: a certificate and its key are two, and not replaced at once.
+    last: Mutex<Connector>,
+}
+
+impl Renewed {
+    pub(crate) fn new(tls: Tls) -> Result<Self, ClientError> {
+        let first = Connector::new(&tls, HTTP2)?;
+        Ok(Self { tls, last: Mutex::new(first) })
+    }
+
+    pub(crate) fn last(&self) -> Connector {
+        self.last.lock().clone()
+    }
+
+    /// Reads the files again; what can't be used changes nothing.
+    pub(crate) fn renew(&self) -> Connector {
+        match Connector::new(&self.tls, HTTP2) {
+            Ok(new) => *self.last.lock() = new,
+            Err(error) => tracing::warn!(%error, "connecting with the certificates that were read before"),
+        }
+        self.last()
+    }
+}
+
+/// gRPC's protocol, for the handshake.
+const HTTP2: &[u8] = b"h2";
 
 /// What connections are made with.
 #[derive(Clone)]

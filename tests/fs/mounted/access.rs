@@ -163,3 +163,37 @@ fn a_user_of_the_environment_mounts_and_is_in_no_command_line() {
     let complaint = guarded.refused(&guarded.source(), "user=joe:secret");
     assert!(complaint.contains("credentials=FILE") && !complaint.contains("secret"), "{complaint}");
 }
+
+fn certificates_are_read_again_for_each_new_connection(kind: Kind) {
+    let certs = Certs::new();
+    certs.sign("mount");
+    let args = ["--cert-file", &certs.text("server.pem"), "--key-file", &certs.text("server.key")];
+    let who = ["--client-cert-auth", "--trusted-ca-file", &certs.text("ca.pem")];
+    let args = args.into_iter().chain(who).map(str::to_owned).collect();
+    let mut server = Server::with(kind, Options { args, secure: true, ..Default::default() });
+    let [ca, cert, key] = ["ca.pem", "mount.pem", "mount.key"].map(|name| certs.text(name));
+    let mut mount = Mount::with(
+        &format!("https://{}:/", server.endpoint()),
+        &format!("cacert={ca},cert={cert},key={key}"),
+    );
+    mount.sh("echo 1 > f");
+    let other = Certs::new();
+    other.sign("mount");
+    server.stop();
+    // Of another CA, on both sides: the old ones would not do.
+    ["ca", "server", "mount"].iter().for_each(|name| certs.take(&other, name));
+    server.run();
+    assert_eq!(mount.sh("echo 2 >> f; cat f"), "1\n2\n");
+    assert!(mount.process().has_ended().is_none());
+}
+
+/// Certificates are read again for each new connection
+#[test]
+fn a_mount_reads_certificates_again_for_each_new_connection_on_etcfsd() {
+    certificates_are_read_again_for_each_new_connection(Kind::Etcfs);
+}
+
+#[test]
+fn a_mount_reads_certificates_again_for_each_new_connection_on_etcd() {
+    certificates_are_read_again_for_each_new_connection(Kind::Etcd);
+}
