@@ -76,6 +76,7 @@ fn config(global: &Global, security: &Security, endpoints: Vec<String>) -> Resul
     Ok(Config {
         tls: tls(security, &endpoints)?,
         credentials: None,
+        password: None,
         endpoints,
         connect_timeout: global.dial_timeout,
         request_timeout: global.command_timeout,

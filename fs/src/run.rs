@@ -115,7 +115,8 @@ async fn mounted(config: &Config, before: Vec<OsString>, report: &mut Report) ->
     let mut ends = Ends::new()?;
     let mount_point = point::prepare(config)?;
     let (tls, credentials) = access::read(&config.access, &config.source.endpoints)?;
-    let login = Login { tls, credentials };
+    let password = credentials.as_ref().and_then(|found| access::password(&config.access, &found.user));
+    let login = Login { tls, credentials, password };
     let server = Arc::new(Server::new(&config.source.endpoints, login, config.view.patience)?);
     let map = KeyMap::new(config.source.prefix.clone(), config.percent, config.rel);
     let asked = Instant::now();

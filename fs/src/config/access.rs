@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
-use etcfs_client::{Credentials, Tls};
+use etcfs_client::{Credentials, PasswordSource, Tls};
 
 use super::Access;
 
@@ -32,10 +32,7 @@ pub(crate) fn read(
     endpoints: &[String],
 ) -> Result<(Option<Tls>, Option<Credentials>), AccessError> {
     let credentials = match (&access.credentials, env::var(USER_VARIABLE)) {
-        (Some(path), _) => {
-            let unreadable = |error| AccessError::Unreadable { path: path.clone(), error };
-            Some(of_file(path, &fs::read_to_string(path).map_err(unreadable)?)?)
-        }
+        (Some(path), _) => Some(at(path)?),
         (None, Ok(user)) => Some(of_variable(&user)?),
         (None, Err(_)) => None,
     };
@@ -46,6 +43,27 @@ pub(crate) fn read(
         skip_verify: false,
     });
     Ok((tls, credentials))
+}
+
+/// The password that the file of `access` has for `user` at the time of a login.
+pub(crate) fn password(access: &Access, user: &str) -> Option<PasswordSource> {
+    let (path, user) = (access.credentials.clone()?, user.to_owned());
+    Some(PasswordSource::new(move || newer(&path, &user)))
+}
+
+fn newer(path: &Path, user: &str) -> Option<String> {
+    let trouble = match at(path) {
+        Ok(found) if found.user == user => return Some(found.password),
+        Ok(_) => "the file of credentials is another user's by now".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    tracing::warn!(trouble, "logging in with the password that the mount began with");
+    None
+}
+
+fn at(path: &Path) -> Result<Credentials, AccessError> {
+    let unreadable = |error| AccessError::Unreadable { path: path.to_owned(), error };
+    of_file(path, &fs::read_to_string(path).map_err(unreadable)?)
 }
 
 /// Two lines, as mount.cifs(8) has them.
@@ -84,6 +102,16 @@ mod tests {
         assert!(matches!(read("password=x\n"), Err(AccessError::Missing { name: "username", .. })));
         let error = read("username=ann\nsecret\n").unwrap_err().to_string();
         assert!(error.contains("line 2") && !error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn the_password_is_the_files_as_long_as_it_is_the_same_users() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("credentials");
+        assert_eq!(newer(&path, "ann"), None);
+        fs::write(&path, "username=ann\npassword=new\n").unwrap();
+        assert_eq!(newer(&path, "ann").as_deref(), Some("new"));
+        assert_eq!(newer(&path, "bob"), None);
     }
 
     #[test]

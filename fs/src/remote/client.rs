@@ -15,7 +15,7 @@ mod wire;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use etcfs_client::{Client, ClientError, Config, Credentials, Tls};
+use etcfs_client::{Client, ClientError, Config, Credentials, PasswordSource, Tls};
 use etcfs_proto::etcdserverpb::{
     LeaseGrantRequest, LeaseTimeToLiveRequest, RangeRequest, RangeResponse, ResponseHeader, TxnRequest,
 };
@@ -51,6 +51,8 @@ const TROUBLE_WITHIN: Duration = Duration::from_millis(500);
 pub struct Login {
     pub tls: Option<Tls>,
     pub credentials: Option<Credentials>,
+    /// Where the password is found later on.
+    pub password: Option<PasswordSource>,
 }
 
 /// A server, or a cluster of them.
@@ -73,6 +75,7 @@ impl Server {
             endpoints: endpoints.to_vec(),
             tls: login.tls,
             credentials: login.credentials,
+            password: login.password,
             keepalive_interval: Duration::from_secs(KEEPALIVE_INTERVAL_SECONDS),
             keepalive_timeout: Duration::from_secs(KEEPALIVE_TIMEOUT_SECONDS),
             ..Config::default()

@@ -25,7 +25,7 @@ use tokio::{
 use tonic::{Code, body::Body};
 
 use crate::{
-    Config, Credentials, Unsent, auth,
+    Config, Credentials, PasswordSource, Unsent, auth,
     endpoint::{Endpoint, Scheme},
     tls::Connector,
 };
@@ -89,7 +89,9 @@ impl Connection {
 
     async fn log_in(&mut self, config: &Config) -> Result<(), Unsent> {
         let Some(Credentials { user, password }) = &config.credentials else { return Ok(()) };
-        let request = AuthenticateRequest { name: user.clone(), password: password.clone() };
+        let newer = config.password.as_ref().and_then(PasswordSource::ask);
+        let password = newer.unwrap_or_else(|| password.clone());
+        let request = AuthenticateRequest { name: user.clone(), password };
         let endpoint = || self.endpoint.to_string();
         match auth::stub(self.clone()).authenticate(request).await {
             Ok(answer) => {

@@ -61,6 +61,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Who to log in as, with each connection that is made.
     pub credentials: Option<Credentials>,
+    /// Asked for the password before each login; without an answer it is that of `credentials`.
+    pub password: Option<PasswordSource>,
     /// How long one attempt to connect to one endpoint may take.
     pub connect_timeout: Duration,
     /// How long a request may take, with all its retries.
@@ -79,6 +81,7 @@ impl Default for Config {
             endpoints: vec!["127.0.0.1:2379".to_owned()],
             tls: None,
             credentials: None,
+            password: None,
             connect_timeout: Duration::from_secs(2),
             request_timeout: Duration::from_secs(5),
             keepalive_interval: Duration::from_secs(10),
@@ -97,6 +100,26 @@ pub struct Credentials {
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// Where a password is found that may change.
+#[derive(Clone)]
+pub struct PasswordSource(Arc<dyn Fn() -> Option<String> + Send + Sync>);
+
+impl PasswordSource {
+    pub fn new(ask: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+
+    fn ask(&self) -> Option<String> {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for PasswordSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PasswordSource")
     }
 }
 

@@ -187,7 +187,7 @@ fn certificates_are_read_again_for_each_new_connection(kind: Kind) {
     assert!(mount.process().has_ended().is_none());
 }
 
-/// Certificates are read again for each new connection
+/// Certificates and passwords are read again for each new connection
 #[test]
 fn a_mount_reads_certificates_again_for_each_new_connection_on_etcfsd() {
     certificates_are_read_again_for_each_new_connection(Kind::Etcfs);
@@ -196,4 +196,29 @@ fn a_mount_reads_certificates_again_for_each_new_connection_on_etcfsd() {
 #[test]
 fn a_mount_reads_certificates_again_for_each_new_connection_on_etcd() {
     certificates_are_read_again_for_each_new_connection(Kind::Etcd);
+}
+
+fn a_password_is_read_again_for_each_login(kind: Kind) {
+    let mut guarded = Guarded::new(kind);
+    let options = format!("{},credentials={}", guarded.options(), guarded.certs.text("joe"));
+    let mount = Mount::with(&guarded.source(), &options);
+    mount.sh("echo 1 > f");
+    fs::write(guarded.certs.path("joe"), "username=joe\npassword=another\n").expect("a file of our own");
+    fs::write(guarded.certs.path("word"), "another\n").expect("a file of our own");
+    guarded.etcdctl("user passwd joe --interactive=false --user root:root's", "<word");
+    mount.sh("echo 2 >> f");
+    guarded.server.stop();
+    guarded.server.run();
+    assert_eq!(mount.sh("echo 3 >> f; cat f"), "1\n2\n3\n");
+}
+
+/// Certificates and passwords are read again for each new connection
+#[test]
+fn a_mount_reads_its_password_again_for_each_login_on_etcfsd() {
+    a_password_is_read_again_for_each_login(Kind::Etcfs);
+}
+
+#[test]
+fn a_mount_reads_its_password_again_for_each_login_on_etcd() {
+    a_password_is_read_again_for_each_login(Kind::Etcd);
 }
