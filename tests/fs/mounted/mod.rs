@@ -14,6 +14,7 @@ mod lock;
 mod metrics;
 mod posix;
 mod programs;
+mod requests;
 mod restart;
 mod revisions;
 mod rolling;

@@ -69,6 +69,7 @@ struct Shared {
 struct State {
     armed: Option<Cut>,
     cuts_done: u64,
+    messages: u64,
     refusing: bool,
 }
 
@@ -111,6 +112,11 @@ impl Proxy {
     /// Cuts made so far.
     pub fn cuts_done(&self) -> u64 {
         self.shared.state().cuts_done
+    }
+
+    /// Messages that clients have sent so far, or parts of them: not what keeps the connection alive.
+    pub fn messages(&self) -> u64 {
+        self.shared.state().messages
     }
 
     /// Waits until `count` cuts were made in all.
@@ -188,6 +194,7 @@ async fn requests(
         while let Some(frame) = frames.next() {
             let moment = {
                 let mut state = shared.state();
+                state.messages += u64::from(frame.is_data());
                 let fits = state.armed.as_ref().is_some_and(|cut| frame.is_data() && frame.holds(&cut.holds));
                 if fits { state.armed.take().map(|cut| cut.moment) } else { None }
             };
