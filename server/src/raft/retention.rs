@@ -20,6 +20,11 @@ const KEEP_BYTES_MAX: u64 = 256 << 20;
 /// Log since the last snapshot at which the next is due even with few entries,
 /// though not before it is as large as what a snapshot must write.
 const SNAPSHOT_BYTES: u64 = 256 << 20;
+/// A snapshot as large as this is taken by the count of entries alone. It has all
+/// rows: a larger one waits until the log has grown by a share of it, or many keys
+/// and small writes would have it written over and over, and every write wait.
+const SMALL_BYTES: u64 = 16 << 20;
+const LOG_SHARE: u64 = 2;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause after a snapshot that could not be built.
 const RETRY_PAUSE: Duration = Duration::from_secs(10);
@@ -30,7 +35,7 @@ const NOTE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) async fn run(node: Node, snapshots: Snapshots, snapshot_count: u64, shutdown: CancellationToken) {
     loop {
         let mut pause = LOOK_INTERVAL;
-        if is_due(&node, snapshot_count)
+        if Progress::of(&node, &snapshots).is_due(snapshot_count)
             && let Err(error) = advance(&node, &snapshots, snapshot_count).await
         {
             tracing::warn!(%error, "no snapshot could be built; the log grows until one can");
@@ -42,18 +47,35 @@ pub(super) async fn run(node: Node, snapshots: Snapshots, snapshot_count: u64, s
     }
 }
 
-fn is_due(node: &Node, snapshot_count: u64) -> bool {
-    let (applied, snapshot) = {
-        let metrics = node.inner.metrics.borrow_watched();
-        (metrics.last_applied.map(|id| id.index), metrics.snapshot.map(|id| id.index))
-    };
-    let Some(applied) = applied else { return false };
-    let entries = applied - snapshot.unwrap_or(0).min(applied);
-    if entries >= snapshot_count {
-        return true;
+/// What there is since the last snapshot, and what that has.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    entries: u64,
+    log_bytes: u64,
+    snapshot_bytes: u64,
+    image_bytes: u64,
+}
+
+impl Progress {
+    fn of(node: &Node, snapshots: &Snapshots) -> Self {
+        let (applied, snapshot) = {
+            let metrics = node.inner.metrics.borrow_watched();
+            (metrics.last_applied.map(|id| id.index), metrics.snapshot.map(|id| id.index))
+        };
+        let applied = applied.unwrap_or(0);
+        Self {
+            entries: applied - snapshot.unwrap_or(0).min(applied),
+            log_bytes: node.inner.wal.bytes_after(snapshot),
+            snapshot_bytes: snapshots.bytes(),
+            image_bytes: node.inner.engine.size_on_disk().unwrap_or(u64::MAX),
+        }
     }
-    let bytes = node.inner.wal.bytes_after(snapshot);
-    bytes >= SNAPSHOT_BYTES && bytes >= node.inner.engine.size_on_disk().unwrap_or(u64::MAX)
+
+    fn is_due(self, snapshot_count: u64) -> bool {
+        let Self { entries, log_bytes, snapshot_bytes, image_bytes } = self;
+        let pays = snapshot_bytes <= SMALL_BYTES || log_bytes >= snapshot_bytes / LOG_SHARE;
+        (entries >= snapshot_count && pays) || (log_bytes >= SNAPSHOT_BYTES && log_bytes >= image_bytes)
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +118,25 @@ fn kept(index: u64, snapshot_count: u64, bytes_after: impl Fn(u64) -> u64) -> u6
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_large_snapshot_waits_until_the_log_has_grown_by_a_share_of_it() {
+        const MIB: u64 = 1 << 20;
+        let progress = |entries, log: u64, snapshot: u64| Progress {
+            entries,
+            log_bytes: log * MIB,
+            snapshot_bytes: snapshot * MIB,
+            image_bytes: 3 * snapshot * MIB,
+        };
+        let is_due = |entries, log, snapshot| progress(entries, log, snapshot).is_due(10_000);
+        assert_eq!([is_due(9_999, 100, 0), is_due(10_000, 0, 0), is_due(10_000, 1, 16)], [false, true, true]);
+        assert_eq!(
+            [is_due(10_000, 4, 80), is_due(90_000, 39, 80), is_due(90_000, 40, 80)],
+            [false, false, true]
+        );
+        assert_eq!([is_due(100, 255, 10), is_due(100, 256, 10)], [false, true], "few large entries");
+        assert_eq!([is_due(100, 256, 500), is_due(100, 1500, 500)], [false, true]);
+    }
 
     #[test]
     fn few_large_entries_are_kept_and_many_small_ones() {

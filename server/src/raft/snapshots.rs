@@ -37,6 +37,12 @@ impl Snapshots {
         newest.map(described).transpose()
     }
 
+    /// Bytes of the newest; 0 where there is none.
+    pub(super) fn bytes(&self) -> u64 {
+        let newest = SnapshotFile::newest(&self.dir).ok().flatten();
+        newest.and_then(|snapshot| snapshot.bytes().ok()).unwrap_or(0)
+    }
+
     /// The same snapshot as this member's own, copied if it lies elsewhere.
     pub(super) fn adopt(&self, snapshot: SnapshotFile) -> Result<SnapshotFile, StorageError> {
         match snapshot.path().parent() == Some(&self.dir) {

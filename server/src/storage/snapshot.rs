@@ -29,6 +29,8 @@ const MAGIC: &[u8; 8] = b"etcfsnp1";
 const FORMAT: u32 = 1;
 const END_OF_ROWS: u32 = u32::MAX;
 const BUFFER_BYTES: usize = 1 << 20;
+/// Brought to the disk each time so much was written: all at the end would hold up the log's own syncs.
+const SYNC_BYTES: usize = 4 << 20;
 const PAGE_ROWS: usize = 1000;
 /// Far above any key or value; a longer length is damage.
 const FIELD_BYTES_MAX: usize = 1 << 30;
@@ -197,6 +199,7 @@ pub struct IncomingSnapshot {
     temporary: PathBuf,
     file: BufWriter<File>,
     hash: Sha256,
+    unsynced_bytes: usize,
 }
 
 impl IncomingSnapshot {
@@ -209,13 +212,20 @@ impl IncomingSnapshot {
         let temporary = dir.join(name);
         let file = File::create(&temporary).map_err(StorageError::io("create", &temporary))?;
         let file = BufWriter::with_capacity(BUFFER_BYTES, file);
-        Ok(Self { dir: dir.to_owned(), temporary, file, hash: Sha256::new() })
+        Ok(Self { dir: dir.to_owned(), temporary, file, hash: Sha256::new(), unsynced_bytes: 0 })
     }
 
     /// Adds the next bytes of the file.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.hash.update(bytes);
-        self.file.write_all(bytes)
+        self.file.write_all(bytes)?;
+        self.unsynced_bytes += bytes.len();
+        if self.unsynced_bytes >= SYNC_BYTES {
+            self.file.flush()?;
+            self.file.get_ref().sync_data()?;
+            self.unsynced_bytes = 0;
+        }
+        Ok(())
     }
 
     /// Checks what came, and takes it as the member's snapshot.
