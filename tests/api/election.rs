@@ -1,7 +1,7 @@
 //! Elections: the first candidate leads, and says something.
 
 use etcfs_proto::{
-    etcdserverpb::LeaseRevokeRequest,
+    etcdserverpb::{LeaseRevokeRequest, LeaseTimeToLiveRequest},
     v3electionpb::{
         CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse, ProclaimRequest,
         ResignRequest,
@@ -21,6 +21,7 @@ on_both! {
     a_campaign_of_the_same_lease_proclaims,
     the_next_leads_when_one_resigns_or_dies,
     only_the_leader_proclaims,
+    a_proclamation_without_a_lease_moves_the_key_to_a_new_one,
     a_leader_must_be_named,
     observers_see_each_leader_and_each_word,
     observers_wait_for_the_first_leader,
@@ -106,6 +107,19 @@ fn only_the_leader_proclaims(s: &Subject) {
     resign(s, &key);
     refused(proclaim(s, &key, "three"), Code::Unknown, "election: not leader");
     assert!(s.all("e/").is_empty());
+}
+
+/// Its word then outlives it by a minute at most.
+fn a_proclamation_without_a_lease_moves_the_key_to_a_new_one(s: &Subject) {
+    let id = lease(s);
+    let key = won(campaign(s, id, "one"));
+    proclaim(s, &LeaderKey { lease: 0, ..key.clone() }, "two").unwrap();
+    let kv = leader(s).unwrap().kv.unwrap();
+    assert_eq!((kv.key, kv.create_revision, kv.value.as_ref()), (key.key.clone(), key.rev, &b"two"[..]));
+    assert!(kv.lease != 0 && kv.lease != id, "{:x}", kv.lease);
+    let request = LeaseTimeToLiveRequest { id: kv.lease, keys: true };
+    let told = s.time_to_live(request).unwrap();
+    assert_eq!((told.granted_ttl, told.keys), (60, vec![key.key]));
 }
 
 fn a_leader_must_be_named(s: &Subject) {

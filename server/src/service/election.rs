@@ -50,6 +50,7 @@ impl Election {
         caller: &Caller,
     ) -> Result<ProclaimResponse, Refusal> {
         let LeaderKey { key, rev, lease, .. } = request.leader.ok_or(Refusal::LeaderNotGiven)?;
+        let lease = self.queues.lease_or_new(lease, caller).await?;
         let answer = self.put_if_led(&key, rev, lease, request.value, caller).await?;
         Ok(ProclaimResponse { header: answer.header })
     }

@@ -66,10 +66,7 @@ impl Queues {
         value: Bytes,
         caller: &Caller,
     ) -> Result<Place, Refusal> {
-        let lease = match lease {
-            0 => self.lease.grant(LeaseGrantRequest { ttl: LEASE_TTL_SECONDS, id: 0 }, caller).await?.id,
-            lease => lease,
-        };
+        let lease = self.lease_or_new(lease, caller).await?;
         let prefix = prefix(name);
         let key: Bytes = [prefix.as_ref(), format!("{lease:x}").as_bytes()].concat().into();
         let put = PutRequest { key: key.clone(), value, lease, ..Default::default() };
@@ -100,6 +97,14 @@ impl Queues {
             place.standing = Some(kv.value);
         }
         Ok(place)
+    }
+
+    /// The lease that a caller brings, or else one that lasts for a while, as etcd's sessions do.
+    pub(super) async fn lease_or_new(&self, lease: i64, caller: &Caller) -> Result<i64, Refusal> {
+        Ok(match lease {
+            0 => self.lease.grant(LeaseGrantRequest { ttl: LEASE_TTL_SECONDS, id: 0 }, caller).await?.id,
+            lease => lease,
+        })
     }
 
     /// The first in the queue.
