@@ -4,13 +4,20 @@
 //! request are resolved once and cost one atomic add; what another part knows
 //! anyway is read when somebody asks ([`Readings`]).
 
-use std::{sync::OnceLock, time::Duration};
+mod applies;
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
 };
 use tonic::Code;
+
+pub use self::applies::Applies;
 
 /// What the other parts know, read at the time of asking.
 #[derive(Clone, Debug, Default)]
@@ -117,6 +124,7 @@ pub struct Metrics {
     pub snapshot_seconds: Histogram,
     /// By member, in hex.
     pub peer_round_trip_seconds: HistogramVec,
+    pub applies: Arc<Applies>,
 }
 
 struct SourceBox(Source);
@@ -221,6 +229,7 @@ impl Metrics {
                 // As etcd's: 0.1 ms doubling up to 3 s.
                 prometheus::exponential_buckets(0.0001, 2.0, 16).expect(VALID),
             ),
+            applies: Arc::new(Applies::new(&make)),
             registry,
         }
     }

@@ -14,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::{Routes, interceptor::InterceptedService};
 
 use crate::{
+    apply::{op, succeeded},
     auth::{Jwt, JwtKeys},
     background::{Compactor, CorruptionCheck, Inconsistent, RoomKeeper, Strays, Versions},
     config::{AuthToken, Config, Founder, Quota},
@@ -527,6 +528,7 @@ fn raft_options(config: &Config, metrics: &Metrics) -> anyhow::Result<raft::Raft
     let fsync = metrics.wal_fsync_seconds.clone();
     let commit = metrics.image_commit_seconds.clone();
     let round_trip = metrics.peer_round_trip_seconds.clone();
+    let applies = metrics.applies.clone();
     let tls = config.peer_tls.as_ref().map(Connector::new).transpose().context("TLS for members")?;
     Ok(raft::RaftOptions {
         host: raft::Host::default(),
@@ -556,6 +558,10 @@ fn raft_options(config: &Config, metrics: &Metrics) -> anyhow::Result<raft::Raft
             round_trip.with_label_values(&[format!("{member:x}")]).observe(time.as_secs_f64());
         }),
         on_image_commit: Box::new(move |time| commit.observe(time.as_secs_f64())),
+        on_apply: Box::new(move |requests, outcomes, took| {
+            let requests = requests.iter().zip(outcomes);
+            applies.applied(requests.map(|(request, outcome)| (op(request), succeeded(outcome))), took);
+        }),
         slow_apply: config.slow_apply,
     })
 }

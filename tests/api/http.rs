@@ -6,9 +6,11 @@ use std::{
     time::Duration,
 };
 
+use etcfs_proto::etcdserverpb::PutRequest;
+use etcfs_tests::api::put;
 use serde_json::{Value, json};
 
-use crate::subject::Subject;
+use crate::subject::{Subject, delete_span};
 
 on_both! {
     health_is_true,
@@ -22,6 +24,7 @@ on_ours! {
     health_follows_3_6,
     probes_answer_ok,
     head_and_post_are_answered_in_order,
+    requests_of_the_log_are_timed_by_what_they_do,
 }
 
 struct Answer {
@@ -161,6 +164,22 @@ fn metrics_follow_what_happens(s: &Subject) {
     assert!(read(watchers) >= watching.min(1.0));
     drop(watch);
     etcfs_tests::wait::until_true("an abandoned stream's watcher is gone", || read(watchers) == 0.0);
+}
+
+fn requests_of_the_log_are_timed_by_what_they_do(s: &Subject) {
+    let count = |op: &str, success: bool| {
+        let labels = format!("{{op=\"{op}\",success=\"{success}\",version=\"v3\"}}");
+        let name = format!("etcd_server_apply_duration_seconds_count{labels}");
+        metric(&get(s, "/metrics").body, &name).unwrap_or_default()
+    };
+    let (puts, failures, deletes) = (count("Put", true), count("Put", false), count("DeleteRange", true));
+    s.set("a", "1");
+    s.set("a", "2");
+    s.put(PutRequest { lease: 404, ..put("a", "3") }).unwrap_err();
+    s.delete(delete_span("a", "b")).unwrap();
+    assert_eq!(count("Put", true), puts + 2.0);
+    assert_eq!(count("Put", false), failures + 1.0);
+    assert_eq!(count("DeleteRange", true), deletes + 1.0);
 }
 
 fn what_is_not_there_is_not_found(s: &Subject) {

@@ -270,6 +270,7 @@ impl Place {
             hub: HubOptions { stream_bytes_max: STREAM_BYTES_MAX, ..HubOptions::default() },
             on_fsync: Box::new(|_| ()),
             on_round_trip: Box::new(|_, _| ()),
+            on_apply: Box::new(|_, _, _| ()),
             slow_apply: Duration::from_millis(100),
             on_image_commit: Box::new(|_| ()),
         }

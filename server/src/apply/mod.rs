@@ -15,6 +15,7 @@ mod kv;
 mod lease;
 mod machine;
 mod member;
+mod op;
 mod outcome;
 mod txn;
 
@@ -25,4 +26,5 @@ pub use alarm::Alarms;
 pub use error::ApplyError;
 pub use machine::{Machine, State};
 pub use member::Cluster;
+pub use op::{op, succeeded};
 pub use outcome::{Applied, Outcome, Response};

@@ -60,6 +60,7 @@ use openraft::{
 pub use peer_service::PeerService;
 pub use restore::{Restore, RestoreError, restore};
 pub use start::{RaftOptions, StartError, start};
+pub use state_machine::ApplyFn;
 pub use status::MemberStatus;
 use tokio::{
     sync::{oneshot, watch},

@@ -25,7 +25,7 @@ use super::{
     outcomes::Outcomes,
     removal, retention,
     snapshots::Snapshots,
-    state_machine::StateMachine,
+    state_machine::{ApplyFn, StateMachine},
     status::{self, MemberStatus},
 };
 use crate::{
@@ -60,6 +60,8 @@ pub struct RaftOptions {
     pub on_fsync: Box<dyn Fn(Duration) + Send + Sync>,
     /// Told how long each answer to a heartbeat took.
     pub on_round_trip: RoundTripFn,
+    /// Told of the requests of each entry that has been applied, what came of them, and how long it took.
+    pub on_apply: ApplyFn,
     /// An entry that takes longer to apply is logged.
     pub slow_apply: Duration,
     /// Told how long each write and flush of the image took.
@@ -204,6 +206,7 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
         slow: slow_applies.clone(),
         slow_from: options.slow_apply,
         scrub: scrub.clone(),
+        on_apply: options.on_apply,
     };
     let log = LogStore::new(wal.clone(), Some(image.clone()));
     let config = config(options.heartbeat_interval, options.election_timeout)?;

@@ -15,7 +15,7 @@
 //! An error here stops the member: the state may not skip an entry.
 
 use std::{
-    io,
+    fmt, io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use etcfs_proto::etcfs::command::{Batch, request::Body};
+use etcfs_proto::etcfs::command::{Batch, Request, request::Body};
 use futures_util::{Stream, StreamExt};
 use openraft::{
     EntryPayload, OptionalSend,
@@ -37,14 +37,16 @@ use super::{
     types::{self, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
 };
 use crate::{
-    apply::Machine,
+    apply::{Machine, Outcome},
     storage::{Engine, Image, SnapshotFile, Wal, failpoint},
     version::{Incompatible, Version},
     watch::Hub,
 };
 
+/// Told of the requests of an entry, what came of each, and how long applying them took.
+pub type ApplyFn = Box<dyn Fn(&[Request], &[Outcome], Duration) + Send + Sync>;
+
 /// The state machine as openraft wants it.
-#[derive(Debug)]
 pub(super) struct StateMachine {
     pub(super) machine: Machine,
     pub(super) engine: Arc<dyn Engine>,
@@ -59,6 +61,13 @@ pub(super) struct StateMachine {
     pub(super) slow_from: Duration,
     /// Told when compacted rows wait to be deleted.
     pub(super) scrub: Arc<tokio::sync::Notify>,
+    pub(super) on_apply: ApplyFn,
+}
+
+impl fmt::Debug for StateMachine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateMachine").field("machine", &self.machine).finish_non_exhaustive()
+    }
 }
 
 impl StateMachine {
@@ -72,7 +81,9 @@ impl StateMachine {
         let applied = match &entry.payload {
             EntryPayload::Normal(command) => {
                 check_version(command.batch()).map_err(io::Error::other)?;
-                self.machine.apply(&id, command.batch()).map_err(io::Error::other)?
+                let applied = self.machine.apply(&id, command.batch()).map_err(io::Error::other)?;
+                (self.on_apply)(&command.batch().requests, &applied.outcomes, began.elapsed());
+                applied
             }
             EntryPayload::Blank => self.machine.apply_blank(&id),
             EntryPayload::Membership(membership) => {

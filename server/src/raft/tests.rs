@@ -62,6 +62,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Files> for Stores {
             slow: Arc::default(),
             slow_from: Duration::MAX,
             scrub: Arc::default(),
+            on_apply: Box::new(|_, _, _| ()),
         };
         Ok((Files { image, wal: wal.clone(), _dir: dir }, LogStore::new(wal, None), state_machine))
     }
@@ -96,6 +97,7 @@ fn options(data_dir: &std::path::Path) -> RaftOptions {
         hub: HubOptions::default(),
         on_fsync: Box::new(|_| ()),
         on_round_trip: Box::new(|_, _| ()),
+        on_apply: Box::new(|_, _, _| ()),
         slow_apply: Duration::from_millis(100),
         on_image_commit: Box::new(|_| ()),
     }
