@@ -11,13 +11,16 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use etcfs_proto::etcfs::peer::{HashKeysRequest, errands_client::ErrandsClient};
 use etcfs_tests::{
+    api::{Answer, Api},
     binary,
-    cluster::Cluster,
+    cluster::{self, Cluster},
     command,
     server::{Kind, Server, http_get},
     wait,
 };
+use tonic::{Code, Request};
 
 /// What the build under test speaks, and a version before it.
 const NEW: &str = "3.6.14";
@@ -142,6 +145,47 @@ fn a_running_member_that_is_too_old_for_its_cluster_ends() {
     cluster.members[2].unset_env("FAILPOINTS");
     cluster.run();
     cluster.agree();
+}
+
+/// Asks something of `member`, as a peer of this version does.
+fn asked_by(version: &str, member: &Server) -> Answer<()> {
+    let own = cluster::status(&member.api()).expect("it serves").header.expect("a header");
+    let mut request = Request::new(HashKeysRequest { revision: 0 });
+    let metadata = request.metadata_mut();
+    for (key, id) in [("etcfs-cluster", own.cluster_id), ("etcfs-from", 1), ("etcfs-to", own.member_id)] {
+        metadata.insert(key, format!("{id:016x}").parse().expect("ASCII"));
+    }
+    metadata.insert("etcfs-version", version.parse().expect("ASCII"));
+    let peers = Api::to(&member.peer_endpoint());
+    peers.wait(ErrandsClient::new(peers.channel()).hash_keys(request)).map(drop)
+}
+
+/// It can't know all that is said among the others, and is believed nothing.
+#[test]
+fn a_peer_below_the_clusters_version_is_refused() {
+    let mut cluster = Cluster::prepared(Kind::Etcfs, 1, &[]);
+    claim(&mut cluster.members[0], OLD);
+    cluster.run();
+    comes_to_tell(&cluster.members[0], OLD, "3.5.0");
+    asked_by("3.5.0", &cluster.members[0]).expect("it is as old as the cluster");
+    assert!(cluster.members[0].stop().success());
+    cluster.members[0].unset_env("FAILPOINTS");
+    cluster.run();
+    let member = &cluster.members[0];
+    comes_to_tell(member, NEW, "3.6.0");
+    for version in ["3.6.0", "3.7.0"] {
+        asked_by(version, member).expect("it knows all that is said");
+    }
+    for (version, reason) in [
+        ("3.5.0", "this server has version 3.5.0, which is lower than the cluster's, 3.6.0"),
+        ("none", "the call does not say which member it is from, of which version"),
+    ] {
+        let refused = asked_by(version, member).expect_err("it is too old");
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+        assert!(refused.message().contains(reason), "{refused}");
+    }
+    let log = member.log();
+    assert!(log.contains("refused a peer whose version is lower than the cluster's"), "{log}");
 }
 
 fn copy(from: &Path, to: &Path) {
