@@ -94,6 +94,9 @@ pub(super) struct Args {
     /// Time to answer that ping in before the connection is dropped.
     #[arg(long, default_value = "20s", value_parser = duration, help_heading = "Limits")]
     pub(super) grpc_keepalive_timeout: Duration,
+    /// Time between two pings of a client; one that pings more often is dropped, and with 0s none is.
+    #[arg(long, default_value = "5s", value_parser = duration, help_heading = "Limits")]
+    pub(super) grpc_keepalive_min_time: Duration,
 
     /// Client URLs that other members and clients are told, comma separated.
     #[arg(long, default_value = "http://localhost:2379", help_heading = "Cluster")]

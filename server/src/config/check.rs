@@ -143,6 +143,7 @@ pub(super) fn config(args: Args, given: &Given) -> Result<Config, ConfigError> {
             drain: super::request_timeout(millis(election)),
             keepalive_interval: args.grpc_keepalive_interval,
             keepalive_timeout: args.grpc_keepalive_timeout,
+            keepalive_min: Some(args.grpc_keepalive_min_time).filter(|time| !time.is_zero()),
         },
         auth,
         web: Web {

@@ -37,7 +37,6 @@ const SETTINGS: &[(&str, Shape, Values)] = &[
     ("enable-distributed-tracing", Switch, Only(&["false"])),
     ("enable-log-rotation", Switch, Only(&["false"])),
     ("enable-pprof", Switch, Only(&["false"])),
-    ("grpc-keepalive-min-time", Value, All),
     ("initial-election-tick-advance", Switch, All),
     ("log-outputs", Value, Only(&["default", "stderr"])),
     ("logger", Value, Only(&["zap"])),

@@ -112,6 +112,8 @@ pub struct Limits {
     pub keepalive_interval: Duration,
     /// ... and drops it when no answer came within this.
     pub keepalive_timeout: Duration,
+    /// A client that pings more often is dropped.
+    pub keepalive_min: Option<Duration>,
 }
 
 impl Limits {
@@ -203,7 +205,8 @@ impl Config {
     /// The limits of the port for peers, which are few and busy.
     pub fn peer_limits(&self) -> Limits {
         let ping = (self.election_timeout / 2).max(Duration::from_millis(100));
-        let keepalive = Limits { keepalive_interval: ping, keepalive_timeout: ping, ..self.limits };
+        let keepalive =
+            Limits { keepalive_interval: ping, keepalive_timeout: ping, keepalive_min: None, ..self.limits };
         Limits { max_client_connections: PEER_CONNECTIONS_MAX, max_concurrent_streams: u32::MAX, ..keepalive }
     }
 

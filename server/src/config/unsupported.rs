@@ -21,7 +21,6 @@ const SETTINGS: &[(&str, &str)] = &[
     ("initial-election-tick-advance", TUNING),
     ("snapshot-catchup-entries", TUNING),
     ("listen-client-http-urls", "gRPC and HTTP share one port"),
-    ("grpc-keepalive-min-time", "client pings are limited by the HTTP/2 library alone"),
     ("max-snapshots", ELSEWHERE),
     ("max-wals", ELSEWHERE),
     ("backend-batch-interval", ELSEWHERE),

@@ -25,13 +25,13 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 mod block;
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const FRAME_HEAD_BYTES: usize = 9;
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const FRAME_HEAD_BYTES: usize = 9;
 /// What a frame may have until a larger size is agreed on (RFC 9113, 4.2).
 const FRAME_BYTES_MAX: usize = 16 * 1024;
 const READ_BYTES: usize = 4 * 1024;
 
-const HEADERS: u8 = 1;
+pub(super) const HEADERS: u8 = 1;
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;

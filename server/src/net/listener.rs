@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Door, gateway::socket, place::Place, rpc::CommonName, wire::Wire};
+use super::{Door, gateway::socket, pings::Pings, place::Place, rpc::CommonName, wire::Wire};
 use crate::{
     config::{Limits, ListenUrl},
     metrics::Metrics,
@@ -96,11 +96,11 @@ pub async fn serve(
             let place = Place::take(slot, door.is_for_clients(), metrics.clone(), awaited, shutdown.clone());
             let place = Arc::new(place);
             match tls {
-                None => connection(stream, None, &builder, door, place, limits.drain).await,
+                None => connection(stream, None, &builder, door, place, &limits).await,
                 Some(tls) => match shutdown.run_until_cancelled(tls.accept(stream)).await {
                     Some(Ok((stream, name))) => {
                         let name = name.map(|name| CommonName(name.into()));
-                        connection(stream, name, &builder, door, place, limits.drain).await;
+                        connection(stream, name, &builder, door, place, &limits).await;
                     }
                     Some(Err(error)) => {
                         metrics.connections_refused.inc();
@@ -168,7 +168,7 @@ async fn connection<S>(
     builder: &auto::Builder<TokioExecutor>,
     door: Door,
     place: Arc<Place>,
-    drain: Duration,
+    limits: &Limits,
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -183,13 +183,13 @@ async fn connection<S>(
         }
         async move { Ok::<_, Infallible>(door.serve(request).await) }
     });
-    let stream = TokioIo::new(Wire::new(stream));
+    let stream = TokioIo::new(Wire::new(stream, limits.keepalive_min.map(Pings::new)));
     let mut connection = pin!(builder.serve_connection_with_upgrades(stream, service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            match time::timeout(drain, connection).await {
+            match time::timeout(limits.drain, connection).await {
                 Ok(ended) => ended,
                 Err(_) => return,
             }

@@ -1,9 +1,10 @@
 //! Sockets: one port for gRPC and for plain HTTP, and one for other members.
 //!
 //! `listener` accepts within limits and drains at the end; `wire` closes so that the
-//! last answer arrives, and `authority` mends what old clients call their host; `door` sends
-//! each request to `rpc` (gRPC, told by its content type) or `web`, which keeps foreign
-//! pages out and has `gateway` (JSON) and `http` (/health, /metrics and so on).
+//! last answer arrives, `authority` mends what old clients call their host, and `pings`
+//! says who pings too often; `door` sends each request to `rpc` (gRPC, told by its content
+//! type) or `web`, which keeps foreign pages out and has `gateway` (JSON) and `http`
+//! (/health, /metrics and so on).
 //! Only here are hyper and tonic's transport known.
 
 mod authority;
@@ -17,6 +18,7 @@ mod input;
 mod listener;
 mod long;
 mod methods;
+mod pings;
 mod place;
 mod rpc;
 mod unary;

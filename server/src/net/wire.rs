@@ -1,5 +1,5 @@
-//! A connection's bytes: what comes in as [`BareAuthority`] passes it on, and an end after which
-//! the last answers arrive.
+//! A connection's bytes: what comes in as [`BareAuthority`] passes it on, an end for who pings
+//! too often, and an end after which the last answers arrive.
 //!
 //! A socket that is closed while its client still sends answers with a reset. The client
 //! then may meet the reset as it writes, before it has read what came earlier: an
@@ -20,7 +20,7 @@ use tokio::{
     time::{self, Sleep},
 };
 
-use super::authority::BareAuthority;
+use super::{authority::BareAuthority, pings::Pings};
 
 /// A client that takes longer to close its side has had the time to read the answers.
 const LINGER_MAX: Duration = Duration::from_secs(1);
@@ -29,13 +29,17 @@ const SCRAP_BYTES: usize = 4 * 1024;
 #[derive(Debug)]
 pub(super) struct Wire<S> {
     input: BareAuthority<S>,
+    /// None where pings are nobody's concern.
+    pings: Option<Pings>,
+    /// Nothing more of the client is taken.
+    is_deaf: bool,
     /// Set once the stream's own end has been sent.
     patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Wire<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { input: BareAuthority::new(stream), patience: None }
+    pub(super) fn new(stream: S, pings: Option<Pings>) -> Self {
+        Self { input: BareAuthority::new(stream), pings, is_deaf: false, patience: None }
     }
 
     fn stream(&mut self) -> Pin<&mut S>
@@ -46,13 +50,30 @@ impl<S> Wire<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.input).poll_read(context, buffer)
+        let Self { input, pings, is_deaf, .. } = self.get_mut();
+        if *is_deaf {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut *input).poll_read(context, buffer))?;
+        if let Some(pings) = pings
+            && let Err(goodbye) = pings.heard(&buffer.filled()[before..])
+        {
+            tracing::debug!("a client pings more often than --grpc-keepalive-min-time allows");
+            buffer.set_filled(before);
+            *is_deaf = true;
+            if let Some(goodbye) = goodbye {
+                // If it does not fit, the client has not read for long.
+                let _told = Pin::new(input.stream_mut()).poll_write(context, &goodbye)?;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -62,7 +83,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         context: &mut Context<'_>,
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write(context, buffer)
+        let written = ready!(self.stream().poll_write(context, buffer))?;
+        if let Some(pings) = &mut self.pings {
+            pings.said(&buffer[..written]);
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -70,7 +95,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write_vectored(context, buffers)
+        let written = ready!(self.stream().poll_write_vectored(context, buffers))?;
+        if let Some(pings) = &mut self.pings {
+            let mut left = written;
+            for buffer in buffers {
+                let said = left.min(buffer.len());
+                pings.said(&buffer[..said]);
+                left -= said;
+            }
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -82,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { input, patience } = self.get_mut();
+        let Self { input, patience, .. } = self.get_mut();
         let stream = input.stream_mut();
         let patience = match patience {
             Some(patience) => patience,
@@ -118,7 +152,7 @@ mod tests {
     async fn pair() -> (TcpStream, Wire<TcpStream>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (client, Wire::new(listener.accept().await.unwrap().0))
+        (client, Wire::new(listener.accept().await.unwrap().0, None))
     }
 
     #[tokio::test]
@@ -142,7 +176,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_never_closes_is_left_after_a_while() {
         let (client, mut server) = tokio::io::duplex(64);
-        let mut server = Wire::new(&mut server);
+        let mut server = Wire::new(&mut server, None);
         let began = time::Instant::now();
         server.shutdown().await.unwrap();
         assert!(began.elapsed() >= LINGER_MAX, "the client had its time");

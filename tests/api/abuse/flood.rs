@@ -7,7 +7,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{
     RESIDENT_BYTES_MAX,
-    frames::{CANCEL, CONTINUATION, Connection, END_HEADERS, End, HEADERS, RST_STREAM, call_headers, frame},
+    frames::{
+        CANCEL, CONTINUATION, Connection, END_HEADERS, End, HEADERS, PING, RST_STREAM, call_headers, frame,
+    },
     lives, server,
 };
 
@@ -60,6 +62,24 @@ fn a_flood_of_continuations_is_ended() {
         _ => piece.clone(),
     });
     assert!(matches!(end, End::GoAway(_) | End::HungUp), "{end:?} after {frames} frames");
+    lives(&server, RESIDENT_BYTES_MAX);
+}
+
+/// CVE-2019-9512. The fourth ping is the last, as with etcd.
+#[test]
+fn a_flood_of_pings_is_ended() {
+    let ping = frame(PING, 0, 0, &[0; 8]);
+    for server in [server(&[]), Server::etcd()] {
+        let mut connection = Connection::open(&server.endpoint());
+        connection.send(&ping.repeat(3)).expect("it reads");
+        wait::until_true("three are answered", || connection.pongs() == 3);
+        connection.send(&ping).expect("it reads");
+        assert_eq!(connection.end(), ENHANCE_YOUR_CALM, "of {:?}", server.kind());
+    }
+    let server = server(&["--grpc-keepalive-min-time=0s"]);
+    let mut connection = Connection::open(&server.endpoint());
+    connection.send(&ping.repeat(1000)).expect("it reads");
+    wait::until_true("all are answered", || connection.pongs() == 1000);
     lives(&server, RESIDENT_BYTES_MAX);
 }
 

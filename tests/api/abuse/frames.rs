@@ -3,7 +3,11 @@
 use std::{
     io::{self, Read, Write},
     net::TcpStream,
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, channel},
+    },
     time::Duration,
 };
 
@@ -12,6 +16,7 @@ use etcfs_tests::wait::PATIENCE;
 pub(super) const HEADERS: u8 = 1;
 pub(super) const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+pub(super) const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 pub(super) const CONTINUATION: u8 = 9;
 /// Flag of HEADERS: the block is whole.
@@ -24,6 +29,8 @@ pub(super) const CANCEL: u32 = 8;
 pub(super) struct Connection {
     stream: TcpStream,
     end: Receiver<End>,
+    /// Pings that the server has answered.
+    pongs: Arc<AtomicUsize>,
 }
 
 /// How the server ended a connection.
@@ -43,10 +50,12 @@ impl Connection {
         stream.write_all(&hello).unwrap();
         let (told, end) = channel();
         let mut reader = stream.try_clone().unwrap();
+        let pongs = Arc::<AtomicUsize>::default();
+        let counted = pongs.clone();
         std::thread::spawn(move || {
-            let _nobody_waits = told.send(read_to_end(&mut reader));
+            let _nobody_waits = told.send(read_to_end(&mut reader, &counted));
         });
-        Self { stream, end }
+        Self { stream, end, pongs }
     }
 
     /// Fails once the server has hung up.
@@ -58,6 +67,10 @@ impl Connection {
         self.end.try_recv().ok()
     }
 
+    pub(super) fn pongs(&self) -> usize {
+        self.pongs.load(Ordering::Relaxed)
+    }
+
     /// Waits for the end.
     #[track_caller]
     pub(super) fn end(&self) -> End {
@@ -66,13 +79,16 @@ impl Connection {
 }
 
 /// Reads frames until the server says goodbye or hangs up.
-fn read_to_end(stream: &mut TcpStream) -> End {
+fn read_to_end(stream: &mut TcpStream, pongs: &AtomicUsize) -> End {
     let mut read = || -> io::Result<Option<u32>> {
         let mut head = [0; 9];
         stream.read_exact(&mut head)?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
         let mut payload = vec![0; length];
         stream.read_exact(&mut payload)?;
+        if head[3] == PING {
+            pongs.fetch_add(1, Ordering::Relaxed);
+        }
         let code = |bytes: &[u8]| u32::from_be_bytes(bytes[4..8].try_into().expect("four bytes"));
         // An orderly end has no error, and is none here.
         Ok((head[3] == GOAWAY).then(|| code(&payload)).filter(|code| *code != 0))
