@@ -4,13 +4,14 @@
 //! So the walk that finds a range's pairs also tells how long the encoded answer
 //! will be; if that is long, the pairs are let go of and met again, a piece at a
 //! time, by further walks at the same revision, which stays pinned until the
-//! [`LongRange`] is dropped. Only answers in the order of keys come like this.
+//! [`LongRange`] is dropped. Of an answer in another order than that of keys the
+//! places of its rows are held; without values it comes whole.
 
 use std::{ops::ControlFlow, sync::Arc};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use etcfs_proto::{
-    etcdserverpb::{RangeRequest, RangeResponse},
+    etcdserverpb::{RangeRequest, RangeResponse, range_request::SortTarget},
     mvccpb::KeyValue,
 };
 use prost::{
@@ -19,7 +20,9 @@ use prost::{
 };
 
 use super::{
-    ReadError, Store, View,
+    ReadError, Revision, Store, View,
+    key_index::Facts,
+    order::Sort,
     pins::OwnPin,
     read::{Bounds, Found, Need, Plan, header},
     row,
@@ -52,10 +55,37 @@ pub struct LongRange {
     epoch: u64,
     plan: Plan,
     keys_only: bool,
-    /// What is still to be read.
-    start: Bytes,
-    end: Option<Bytes>,
+    rest: Rest,
     left: Length,
+}
+
+/// What is still to be read.
+#[derive(Debug)]
+enum Rest {
+    /// In the order of keys.
+    Keys { start: Bytes, end: Option<Bytes> },
+    /// In another.
+    Sorted(std::vec::IntoIter<Place>),
+}
+
+/// Where a pair's row is, and how long.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    revision: Revision,
+    row_bytes: usize,
+}
+
+impl Place {
+    fn of(pair: Found) -> Self {
+        Self { revision: pair.facts.revision, row_bytes: pair.facts.row_bytes }
+    }
+
+    /// The pair, of which only the row can be had.
+    fn found(self) -> Found {
+        let Self { revision, row_bytes } = self;
+        let facts = Facts { revision, created: 0, version: 0, leased: false, row_bytes };
+        Found { facts, key: Bytes::new(), row: None }
+    }
 }
 
 /// Of pairs, encoded as fields.
@@ -68,46 +98,34 @@ struct Length {
 impl Store {
     /// Answers a range, in pieces if it is long; the header holds the revision alone.
     pub fn ranged(self: &Arc<Self>, request: &RangeRequest) -> Result<Ranged, ReadError> {
-        let plan = Plan::of(request);
-        if request.range_end.is_empty() || request.count_only || plan.sort.is_some() {
+        if request.range_end.is_empty() || request.count_only {
             return self.range(request).map(Ranged::Whole);
         }
-        self.ranged_above(request, plan, WHOLE_BYTES_MAX)
+        self.ranged_above(request, WHOLE_BYTES_MAX)
     }
 
     fn ranged_above(
         self: &Arc<Self>,
         request: &RangeRequest,
-        plan: Plan,
         whole_bytes_max: usize,
     ) -> Result<Ranged, ReadError> {
         let view = self.view(request.revision)?;
         let bounds = Bounds::of(&request.key, &request.range_end);
         let keys_only = request.keys_only;
-        let (mut found, mut held, mut pairs) = (Vec::new(), 0, 0);
-        let mut long: Option<Length> = None;
-        let count = view.take(bounds, &plan, |pair| {
-            pairs += 1;
-            if let Some(length) = &mut long {
-                return length.add(&view, pair, &plan, keys_only);
+        let mut plan = Plan::of(request);
+        let looked = match plan.sort {
+            None => view.look(bounds, &plan, keys_only, whole_bytes_max)?,
+            Some(_) if keys_only => Looked::Whole(view.range_here(request)?),
+            Some(sort) => {
+                // Only of those that are in the answer, and later.
+                plan.need.row = sort.0 == SortTarget::Value;
+                view.look_sorted(bounds, &plan, sort, whole_bytes_max)?
             }
-            held += PAIR_BYTES + if keys_only { pair.key.len() } else { pair.facts.row_bytes };
-            found.push(pair);
-            if held > whole_bytes_max {
-                let mut length = Length::default();
-                for pair in std::mem::take(&mut found) {
-                    length.add(&view, pair, &plan, keys_only)?;
-                }
-                long = Some(length);
-            }
-            Ok(())
-        })?;
-        let Some(left) = long else {
-            return view.answer(found, &plan, keys_only, count).map(Ranged::Whole);
         };
-        let more = plan.limit.is_some_and(|limit| pairs > limit);
-        let rest = RangeResponse { header: header(view.current()), kvs: Vec::new(), more, count };
-        let Bounds::Between(start, end) = bounds else { unreachable!("one key has no range_end") };
+        let (rest, left, more, count) = match looked {
+            Looked::Whole(answer) => return Ok(Ranged::Whole(answer)),
+            Looked::Long { rest, left, more, count } => (rest, left, more, count),
+        };
         let pin = view.pin.as_ref().expect("a reader's view is pinned");
         let pairs = LongRange {
             pin: OwnPin::beside(pin, Arc::clone(self)),
@@ -116,11 +134,74 @@ impl Store {
             epoch: view.epoch,
             plan,
             keys_only,
-            start: Bytes::copy_from_slice(start),
-            end: end.map(Bytes::copy_from_slice),
+            rest,
             left,
         };
+        let rest = RangeResponse { header: header(view.current()), kvs: Vec::new(), more, count };
         Ok(Ranged::Long(rest, Box::new(pairs)))
+    }
+}
+
+/// What a first look at a range has found.
+enum Looked {
+    Whole(RangeResponse),
+    Long { rest: Rest, left: Length, more: bool, count: i64 },
+}
+
+impl View<'_> {
+    fn look(
+        &self,
+        bounds: Bounds<'_>,
+        plan: &Plan,
+        keys_only: bool,
+        whole_bytes_max: usize,
+    ) -> Result<Looked, ReadError> {
+        let (mut found, mut held, mut pairs) = (Vec::new(), 0, 0);
+        let mut long: Option<Length> = None;
+        let count = self.take(bounds, plan, |pair| {
+            pairs += 1;
+            if let Some(length) = &mut long {
+                return length.add(self, pair, plan, keys_only);
+            }
+            held += PAIR_BYTES + if keys_only { pair.key.len() } else { pair.facts.row_bytes };
+            found.push(pair);
+            if held > whole_bytes_max {
+                let mut length = Length::default();
+                for pair in std::mem::take(&mut found) {
+                    length.add(self, pair, plan, keys_only)?;
+                }
+                long = Some(length);
+            }
+            Ok(())
+        })?;
+        let Some(left) = long else {
+            return self.answer(found, plan, keys_only, count).map(Looked::Whole);
+        };
+        let more = plan.limit.is_some_and(|limit| pairs > limit);
+        let Bounds::Between(start, end) = bounds else { unreachable!("one key has no range_end") };
+        let rest = Rest::Keys { start: Bytes::copy_from_slice(start), end: end.map(Bytes::copy_from_slice) };
+        Ok(Looked::Long { rest, left, more, count })
+    }
+
+    fn look_sorted(
+        &self,
+        bounds: Bounds<'_>,
+        plan: &Plan,
+        sort: Sort,
+        whole_bytes_max: usize,
+    ) -> Result<Looked, ReadError> {
+        let (mut places, count) = self.sorted(bounds, plan, sort, Place::of)?;
+        let held: usize = places.iter().map(|place| PAIR_BYTES + place.row_bytes).sum();
+        if held <= whole_bytes_max {
+            let mut found: Vec<_> = places.into_iter().map(Place::found).collect();
+            self.recall(&mut found)?;
+            return self.answer(found, plan, false, count).map(Looked::Whole);
+        }
+        let more = plan.limit.is_some_and(|limit| places.len() > limit);
+        places.truncate(plan.limit.unwrap_or(usize::MAX));
+        let mut left = Length::default();
+        places.iter().for_each(|place| left.count(place.row_bytes));
+        Ok(Looked::Long { rest: Rest::Sorted(places.into_iter()), left, more, count })
     }
 }
 
@@ -132,9 +213,13 @@ impl Length {
         }
         let pair_bytes =
             if keys_only { view.without_value(pair)?.encoded_len() } else { pair.facts.row_bytes };
+        self.count(pair_bytes);
+        Ok(())
+    }
+
+    fn count(&mut self, pair_bytes: usize) {
         self.pairs += 1;
         self.bytes += 1 + encoded_len_varint(pair_bytes as u64) + pair_bytes;
-        Ok(())
     }
 }
 
@@ -158,19 +243,32 @@ impl LongRange {
             epoch: self.epoch,
             pin: None,
         };
-        let typical = (self.left.bytes / self.left.pairs).max(1);
-        let need = Need { pairs: PIECE_BYTES / typical + 1, ..self.plan.need };
-        let bounds = Bounds::Between(&self.start, self.end.as_deref());
         let (mut found, mut bytes) = (Vec::new(), 0);
-        view.walk(bounds, self.plan.descending_walk, need, |pair| {
-            if !self.plan.keeps(&pair.facts) {
-                return Ok(ControlFlow::Continue(()));
+        match &mut self.rest {
+            Rest::Keys { start, end } => {
+                let typical = (self.left.bytes / self.left.pairs).max(1);
+                let need = Need { pairs: PIECE_BYTES / typical + 1, ..self.plan.need };
+                let bounds = Bounds::Between(start, end.as_deref());
+                view.walk(bounds, self.plan.descending_walk, need, |pair| {
+                    if !self.plan.keeps(&pair.facts) {
+                        return Ok(ControlFlow::Continue(()));
+                    }
+                    bytes += if self.keys_only { pair.key.len() } else { pair.facts.row_bytes };
+                    found.push(pair);
+                    let is_enough = bytes >= PIECE_BYTES || found.len() == self.left.pairs;
+                    Ok(if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+                })?;
             }
-            bytes += if self.keys_only { pair.key.len() } else { pair.facts.row_bytes };
-            found.push(pair);
-            let is_enough = bytes >= PIECE_BYTES || found.len() == self.left.pairs;
-            Ok(if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
+            Rest::Sorted(places) => {
+                while bytes < PIECE_BYTES
+                    && let Some(place) = places.next()
+                {
+                    bytes += place.row_bytes;
+                    found.push(place.found());
+                }
+                view.recall(&mut found)?;
+            }
+        }
         let pairs = found.len();
         let mut piece = BytesMut::with_capacity(bytes + pairs * 16);
         let mut last = Bytes::new();
@@ -200,10 +298,10 @@ impl LongRange {
             return Err(self.unlike());
         }
         self.left = left;
-        if self.plan.descending_walk {
-            self.end = Some(last);
-        } else {
-            self.start = successor(&last);
+        match &mut self.rest {
+            Rest::Keys { end, .. } if self.plan.descending_walk => *end = Some(last),
+            Rest::Keys { start, .. } => *start = successor(&last),
+            Rest::Sorted(_) => {}
         }
         Ok(Some(piece.freeze()))
     }
@@ -260,7 +358,7 @@ mod tests {
 
     #[track_caller]
     fn ranged(store: &Arc<Store>, request: &RangeRequest, whole_bytes_max: usize) -> Ranged {
-        store.ranged_above(request, Plan::of(request), whole_bytes_max).unwrap()
+        store.ranged_above(request, whole_bytes_max).unwrap()
     }
 
     /// Its pieces are the answer's encoding, byte by byte.
@@ -299,6 +397,26 @@ mod tests {
             RangeRequest { key: [0].as_slice().into(), range_end: [0].as_slice().into(), ..all() },
         ] {
             is_the_same_in_pieces(&store, &request);
+        }
+    }
+
+    #[test]
+    fn so_is_one_in_another_order() {
+        let (store, writer, _) = filled();
+        for target in [SortTarget::Version, SortTarget::Create, SortTarget::Mod, SortTarget::Value] {
+            let sorted = RangeRequest { sort_target: target.into(), ..all() };
+            for request in [
+                RangeRequest { sort_order: SortOrder::Ascend.into(), ..sorted.clone() },
+                RangeRequest { sort_order: SortOrder::Descend.into(), ..sorted.clone() },
+                RangeRequest { limit: 1500, ..sorted.clone() },
+                RangeRequest { limit: 300, sort_order: SortOrder::Descend.into(), ..sorted.clone() },
+                RangeRequest { min_mod_revision: 500, revision: writer.revision() - 100, ..sorted.clone() },
+            ] {
+                is_the_same_in_pieces(&store, &request);
+            }
+            let few = RangeRequest { limit: 10, sort_order: SortOrder::Descend.into(), ..sorted };
+            let answer = ranged(&store, &few, 20_000);
+            assert!(matches!(answer, Ranged::Whole(answer) if answer == store.range(&few).unwrap()));
         }
     }
 

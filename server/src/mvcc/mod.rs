@@ -11,7 +11,7 @@
 //! [`index`] maps each key to its history ([`key_index`]); the rows in memory
 //! are [`values`]. [`store`] holds all of it behind one lock, [`read`] and
 //! [`write`] are its two sides, [`long`] reads what is too much to be held at
-//! once, [`children`] reads it as a tree, [`compact`] forgets history.
+//! once, [`order`] sorts it, [`children`] reads it as a tree, [`compact`] forgets history.
 
 mod children;
 mod compact;
@@ -23,6 +23,7 @@ mod history;
 mod index;
 mod key_index;
 mod long;
+mod order;
 mod pins;
 mod read;
 mod restore;

@@ -21,6 +21,7 @@ use super::{
     ReadError, Revision, Store,
     index::Entry,
     key_index::{Facts, facts},
+    order::Sort,
     pins::Pin,
     row,
     store::Inner,
@@ -197,18 +198,24 @@ impl<'a> View<'a> {
         Ok(Some(Self { engine: Arc::clone(&self.engine), at, pin, ..*self }))
     }
 
-    fn range_here(&self, request: &RangeRequest) -> Result<RangeResponse, ReadError> {
+    pub(super) fn range_here(&self, request: &RangeRequest) -> Result<RangeResponse, ReadError> {
         let bounds = Bounds::of(&request.key, &request.range_end);
         if request.count_only {
             let (header, count) = (header(self.current), self.count(bounds)?);
             return Ok(RangeResponse { header, count, ..RangeResponse::default() });
         }
         let plan = Plan::of(request);
-        let mut found = Vec::new();
-        let count = self.take(bounds, &plan, |pair| {
-            found.push(pair);
-            Ok(())
-        })?;
+        let (found, count) = match plan.sort {
+            Some(sort) => self.sorted(bounds, &plan, sort, |pair| pair)?,
+            None => {
+                let mut found = Vec::new();
+                let count = self.take(bounds, &plan, |pair| {
+                    found.push(pair);
+                    Ok(())
+                })?;
+                (found, count)
+            }
+        };
         self.answer(found, &plan, request.keys_only, count)
     }
 
@@ -238,7 +245,7 @@ impl<'a> View<'a> {
         if cut { self.count(bounds) } else { Ok(visible) }
     }
 
-    /// The answer that what was taken makes.
+    /// The answer that what was taken makes, in its order.
     pub(super) fn answer(
         &self,
         mut found: Vec<Found>,
@@ -246,9 +253,6 @@ impl<'a> View<'a> {
         keys_only: bool,
         count: i64,
     ) -> Result<RangeResponse, ReadError> {
-        if let Some((target, descending)) = plan.sort {
-            self.sort(&mut found, target, descending)?;
-        }
         let more = plan.limit.is_some_and(|limit| found.len() > limit);
         if let Some(limit) = plan.limit {
             found.truncate(limit);
@@ -384,24 +388,6 @@ impl<'a> View<'a> {
         Some(Found { facts, key, row })
     }
 
-    fn sort(&self, found: &mut [Found], target: SortTarget, descending: bool) -> Result<(), ReadError> {
-        match target {
-            // The walk went in key order, in the direction asked for.
-            SortTarget::Key => {}
-            SortTarget::Version => found.sort_by_key(|pair| pair.facts.version),
-            SortTarget::Create => found.sort_by_key(|pair| pair.facts.created),
-            SortTarget::Mod => found.sort_by_key(|pair| pair.facts.revision.main),
-            SortTarget::Value => {
-                self.fill(found)?;
-                found.sort_by_cached_key(|pair| pair.row.as_ref().map(|row| row::decode(row).value));
-            }
-        }
-        if descending && target != SortTarget::Key {
-            found.reverse();
-        }
-        Ok(())
-    }
-
     fn pairs(&self, mut found: Vec<Found>, keys_only: bool) -> Result<Vec<KeyValue>, ReadError> {
         if !keys_only {
             self.fill(&mut found)?;
@@ -428,6 +414,17 @@ impl<'a> View<'a> {
             value: Bytes::new(),
             lease,
         })
+    }
+
+    /// Looks among the recent rows for pairs whose walk has not, as it was to bring no rows along.
+    pub(super) fn recall(&self, found: &mut [Found]) -> Result<(), ReadError> {
+        for chunk in found.chunks_mut(WALK_CHUNK) {
+            let inner = self.lock()?;
+            for pair in chunk {
+                pair.row = inner.recent.get(pair.facts.revision).cloned();
+            }
+        }
+        Ok(())
     }
 
     /// Reads the rows that were not among the recent ones.
@@ -518,8 +515,8 @@ pub(super) struct Plan {
     /// The walk may stop after so many pairs that pass the filters.
     take_max: Option<usize>,
     pub(super) descending_walk: bool,
-    /// Target and whether it descends, where key order is not the answer.
-    pub(super) sort: Option<(SortTarget, bool)>,
+    /// Where key order is not the answer.
+    pub(super) sort: Option<Sort>,
     pub(super) need: Need,
 }
 
@@ -548,6 +545,11 @@ impl Plan {
                 pairs: take_max.unwrap_or(0),
             },
         }
+    }
+
+    /// How many pairs decide the answer: one more than it has tells that there are more.
+    pub(super) fn wanted(&self) -> Option<usize> {
+        self.limit.map(|limit| limit.saturating_add(1))
     }
 
     pub(super) fn keeps(&self, facts: &Facts) -> bool {

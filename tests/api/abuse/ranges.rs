@@ -6,7 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use etcfs_proto::etcdserverpb::{CompactionRequest, RangeRequest};
+use etcfs_proto::etcdserverpb::{
+    CompactionRequest, RangeRequest,
+    range_request::{SortOrder, SortTarget},
+    response_op::Response,
+};
 use etcfs_tests::{
     api::{Api, Op, prefix, put, runtime, txn},
     curl::Curl,
@@ -15,6 +19,7 @@ use etcfs_tests::{
     server::Server,
     wait::{PATIENCE, until_true},
 };
+use prost::Message as _;
 
 use super::{RESIDENT_BYTES_MAX, lives, server};
 
@@ -73,6 +78,26 @@ fn a_range_of_very_many_keys_takes_little_memory() {
         assert_eq!((answer.kvs.len() as u64, answer.more), (keys - 1, true));
     });
     assert!(grown_by_keys < ANSWER_BYTES_MAX, "{} MiB for one answer", grown_by_keys >> 20);
+    let newest = RangeRequest {
+        sort_order: SortOrder::Descend.into(),
+        sort_target: SortTarget::Mod.into(),
+        ..prefix("k/")
+    };
+    let grown_by_sorting = grown(&server, || {
+        let (answer, _) = all(&api, newest.clone());
+        assert_eq!(answer.kvs.len() as u64, keys);
+        for (kv, nth) in answer.kvs.iter().zip((0..keys).rev()) {
+            assert_eq!(kv.key, format!("k/{nth:08}"));
+        }
+    });
+    assert!(grown_by_sorting < ANSWER_BYTES_MAX, "{} MiB for one sorted answer", grown_by_sorting >> 20);
+    let grown_by_values = grown(&server, || {
+        let highest = RangeRequest { sort_target: SortTarget::Value.into(), limit: 10, ..newest };
+        let (answer, _) = all(&api, highest);
+        assert_eq!((answer.kvs.len(), answer.count as u64, answer.more), (10, keys, true));
+        assert_eq!(answer.kvs[0].key, format!("k/{:08}", keys - 1));
+    });
+    assert!(grown_by_values < ANSWER_BYTES_MAX, "{} MiB for the highest values", grown_by_values >> 20);
     let grown_by_json = grown(&server, || {
         let request = r#"{"key":"ay8=","range_end":"azA="}"#;
         let answer = Curl::at(&server.endpoint()).post("/v3/kv/range", request);
@@ -81,6 +106,22 @@ fn a_range_of_very_many_keys_takes_little_memory() {
         assert_eq!((pairs, json["count"].as_str()), (Some(keys as usize), Some(&*keys.to_string())));
     });
     assert!(grown_by_json < ANSWER_BYTES_MAX, "{} MiB for one answer in JSON", grown_by_json >> 20);
+    lives(&server, RESIDENT_BYTES_MAX);
+}
+
+#[test]
+fn a_range_in_a_transaction_takes_three_times_its_answer_at_most() {
+    let (server, keys) = filled();
+    let api = server.api();
+    let mut answer_bytes = 0;
+    let grown = grown(&server, || {
+        let answer = api.txn(txn([Op::Range(prefix("k/"))])).expect("it is answered");
+        answer_bytes = answer.encoded_len() as u64;
+        let Some(Response::ResponseRange(range)) = &answer.responses[0].response else { panic!("a range") };
+        assert_eq!(range.kvs.len() as u64, keys);
+    });
+    show(&format!("{} MiB more for {} MiB", grown >> 20, answer_bytes >> 20));
+    assert!(grown < 3 * answer_bytes + ANSWER_BYTES_MAX, "{} MiB", grown >> 20);
     lives(&server, RESIDENT_BYTES_MAX);
 }
 
