@@ -28,8 +28,11 @@ pub fn gateway(data: &[u8]) {
                 Err(_) => return,
             };
             let Ok(message) = json::read(&route.input, &cut) else { return };
-            let written = json::write(&route.input, message.encode_to_vec().into()).expect("it was read");
-            assert_eq!(json::read(&route.input, &written).expect("we have written it"), message);
+            let encoded = message.encode_to_vec();
+            let written = json::write(&route.input, encoded.clone().into()).expect("it was read");
+            let again = json::read(&route.input, &written).expect("we have written it");
+            // Encoded, a zero that is written out is none.
+            assert_eq!(again.encode_to_vec(), encoded);
         }
     }
 }
@@ -39,6 +42,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Found by libFuzzer: the messages differ, but not in what they say.
+    #[test]
+    fn a_zero_that_is_written_out_is_as_good_as_none() {
+        for choice in 0..=255 {
+            gateway(&[&[choice], &br#"{"ID":0}"#[..]].concat());
+        }
+    }
 
     proptest! {
         #[test]
