@@ -4,7 +4,7 @@ use etcfs_proto::etcdserverpb::PutRequest;
 use etcfs_tests::api::{delete, get, grant, put};
 use tonic::Code;
 
-use crate::subject::{Subject, bytes, numbers, pairs, refused, revision};
+use crate::subject::{Subject, bytes, numbers, pairs, put_many, refused, revision};
 
 on_both! {
     each_put_makes_one_revision_even_of_an_equal_value,
@@ -22,6 +22,7 @@ on_both! {
     ignoring_both_is_a_touch,
     an_unknown_lease_is_refused,
     a_refused_put_makes_no_revision,
+    thousands_of_puts_begin_at_once_on_one_connection,
 }
 on_both_alone! { the_first_put_of_an_empty_store_makes_revision_2 }
 
@@ -157,4 +158,12 @@ fn a_refused_put_makes_no_revision(s: &Subject) {
     s.put(put("", "2")).unwrap_err();
     assert_eq!(s.revision(), before);
     assert_eq!(numbers(&s.get("a").unwrap()), (before, before, 1));
+}
+
+/// The HTTP/2 library's defence against small frames ended such a connection.
+fn thousands_of_puts_begin_at_once_on_one_connection(s: &Subject) {
+    const COUNT: i64 = 10_000;
+    let before = s.revision();
+    put_many(s, "many", COUNT);
+    assert_eq!(s.revision(), before + COUNT);
 }

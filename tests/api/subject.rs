@@ -17,7 +17,7 @@ use etcfs_proto::{
     mvccpb::{Event, KeyValue, event::EventType},
 };
 use etcfs_tests::{
-    api::{Answer, Api},
+    api::{Answer, Api, put},
     process::show,
     server::{Kind, Options, Server},
     shared::Shared,
@@ -213,4 +213,20 @@ pub(crate) fn ranged(responses: &[ResponseOp], index: usize) -> String {
         Response::ResponseRange(range) => pairs(&range.kvs),
         other => panic!("operation {index} is no range: {other:?}"),
     }
+}
+
+/// Puts `count` keys, all at once on one connection.
+pub(crate) fn put_many(s: &Api, key: &str, count: i64) {
+    s.wait(async {
+        let mut calls = tokio::task::JoinSet::new();
+        for n in 0..count {
+            let (mut kv, request) = (s.kv(), put(&format!("{key}{n}"), "v"));
+            calls.spawn(async move { kv.put(request).await });
+        }
+        while let Some(call) = calls.join_next().await {
+            call.expect("a call does not panic")?;
+        }
+        Ok(())
+    })
+    .unwrap();
 }

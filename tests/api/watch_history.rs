@@ -6,7 +6,7 @@ use etcfs_tests::{
     server::{Kind, Server},
 };
 
-use crate::subject::{Subject, events, revision};
+use crate::subject::{Subject, events, put_many, revision};
 
 on_both! {
     a_watch_from_the_past_gives_every_event_since,
@@ -84,22 +84,6 @@ fn a_long_past_comes_in_order_and_complete(s: &Subject) {
     let mut watch = s.watch(watch_prefix("long", first));
     let seen: Vec<i64> = watch.events(COUNT as usize).iter().map(event_revision).collect();
     assert_eq!(seen, (first..first + COUNT).collect::<Vec<_>>());
-}
-
-/// Puts `count` keys with many requests in flight.
-fn put_many(s: &Api, key: &str, count: i64) {
-    s.wait(async {
-        let mut calls = tokio::task::JoinSet::new();
-        for n in 0..count {
-            let (mut kv, request) = (s.kv(), etcfs_tests::api::put(&format!("{key}{n}"), "v"));
-            calls.spawn(async move { kv.put(request).await });
-        }
-        while let Some(call) = calls.join_next().await {
-            call.expect("a call does not panic")?;
-        }
-        Ok(())
-    })
-    .unwrap();
 }
 
 fn the_past_joins_the_present_without_gap_or_double(s: &Subject) {

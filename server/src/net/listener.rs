@@ -40,6 +40,10 @@ const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 /// Calls that a client may have reset before they were accepted; beyond them
 /// the connection is closed, so that a flood of resets costs nothing.
 const PENDING_RESETS_MAX: usize = 100;
+/// What a client may have sent on one connection before it is read: as much as etcd's windows grow
+/// to. The HTTP/2 library ends a connection once half of it is taken by frames below 256 bytes,
+/// each counted as that many; so this bounds how many small calls may begin at once, too: 32,768.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// An open port.
 #[derive(Debug)]
@@ -157,6 +161,7 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .max_concurrent_streams(limits.max_concurrent_streams)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout);
     builder
