@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use etcfs_proto::etcdserverpb::LeaseTimeToLiveRequest;
 use etcfs_tests::{
-    api::{Api, grant, put_on_lease},
+    api::{Api, grant, put_on_lease, runtime},
     cluster::{Cluster, SETTLE},
     wait,
 };
@@ -87,6 +87,34 @@ fn a_leader_that_wakes_ends_no_lease_that_others_renewed() {
     while woken.elapsed() < Duration::from_secs(3) {
         assert_eq!(cluster.api(leader).keep_alive(lease).unwrap().ttl, 2, "through the deposed leader, too");
         assert!(api.get("/l").is_some());
+    }
+}
+
+/// A deposed leader that wakes used to tell, before it knew of its successor, what its own clock said:
+/// nothing left.
+#[test]
+fn a_leader_that_wakes_does_not_tell_by_its_clock_what_is_left() {
+    let cluster = Cluster::etcfs(3);
+    let leader = cluster.leader();
+    let others: Vec<usize> = (0..3).filter(|&nth| nth != leader).collect();
+    let (asleep, awake) = (cluster.api(leader), cluster.api(others[0]));
+    let lease = awake.grant(grant(3)).unwrap().id;
+    assert!(left(&asleep, lease) > 0, "and the connection is open");
+    cluster.members[leader].pause();
+    let asked: Vec<_> = (0..20)
+        .map(|_| {
+            let asleep = asleep.clone();
+            runtime().spawn_blocking(move || left(&asleep, lease))
+        })
+        .collect();
+    cluster.leader_among(&others);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        assert_eq!(awake.keep_alive(lease).unwrap().ttl, 3);
+    }
+    cluster.members[leader].resume();
+    for call in asked {
+        assert!(runtime().block_on(call).unwrap() > 0);
     }
 }
 

@@ -7,8 +7,8 @@
 //! other change, with the term in which it was decided: a leader that was
 //! deposed without noticing ends nothing.
 //!
-//! A renewal is told only once the leader has made sure, after it, that it still
-//! leads: then no other clock began before; and that it has applied what leaders
+//! A renewal, or what is left, is told only once the leader has made sure, after it, that it
+//! still leads: then no other clock began before; and that it has applied what leaders
 //! before it acknowledged: then the lease was not ended by one of them. What is
 //! left of long leases is noted in the log now and then, so that a new leader need
 //! not start all over; a renewal of a noted lease is told only once the note is lifted.
@@ -58,7 +58,13 @@ pub enum KeepAlive {
 pub struct TimeToLive {
     pub granted: i64,
     pub left: i64,
+    /// In which the clock that says so leads.
+    pub term: u64,
 }
+
+/// This member's clock does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotLeader;
 
 /// The lease clock; cheap to clone.
 #[derive(Clone, Debug)]
@@ -100,7 +106,7 @@ impl Lessor {
     }
 
     /// True if this member's clock counts.
-    pub fn leads(&self) -> bool {
+    fn leads(&self) -> bool {
         self.0.clock.lock().leads.is_some()
     }
 
@@ -184,14 +190,23 @@ impl Lessor {
     }
 
     /// What a lease was granted and has left; none for an unknown lease.
-    pub fn time_to_live(&self, id: i64) -> Option<TimeToLive> {
-        let facts = self.0.table.lookup(id)?;
-        let clock = self.0.clock.lock();
-        // A member that does not lead does not know; the whole time is what a
-        // new leader would give.
-        let left = clock.deadlines.left(id, Instant::now()).filter(|_| clock.leads.is_some());
-        let left = left.map_or(facts.ttl, |left| i64::try_from(left.as_secs()).unwrap_or(i64::MAX));
-        Some(TimeToLive { granted: facts.ttl, left })
+    ///
+    /// As with a renewal, this member makes sure afterwards that it still leads: one that was
+    /// deposed without noticing knows nothing of what others have renewed.
+    pub async fn time_to_live(&self, id: i64) -> Result<Option<TimeToLive>, NotLeader> {
+        let (term, left) = {
+            let clock = self.0.clock.lock();
+            (clock.leads.ok_or(NotLeader)?, clock.deadlines.left(id, Instant::now()))
+        };
+        if !self.0.barrier.leads(term).await {
+            return Err(NotLeader);
+        }
+        // Now that all is applied that leaders before have ended.
+        Ok(self.0.table.lookup(id).map(|facts| {
+            // No deadline yet: it was granted this instant.
+            let left = left.map_or(facts.ttl, |left| i64::try_from(left.as_secs()).unwrap_or(i64::MAX));
+            TimeToLive { granted: facts.ttl, left, term }
+        }))
     }
 
     /// Keys that end with a lease, in order.

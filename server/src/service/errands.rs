@@ -7,7 +7,7 @@ use etcfs_proto::etcfs::peer::{
 use tonic::{Request, Response, Status};
 
 use crate::{
-    lease::lessor::{KeepAlive, Lessor},
+    lease::lessor::{KeepAlive, Lessor, NotLeader, TimeToLive},
     maintain::Hash,
     propose::{Members, ReadBarrier},
 };
@@ -41,14 +41,12 @@ impl errands_server::Errands for Errands {
         &self,
         request: Request<TimeLeftRequest>,
     ) -> Result<Response<TimeLeftResponse>, Status> {
-        let id = request.into_inner().id;
-        self.barrier.wait().await.map_err(|error| Status::unavailable(error.to_string()))?;
-        if !self.lessor.leads() {
-            return Err(not_leader());
-        }
-        let answer = match self.lessor.time_to_live(id) {
-            Some(time) => TimeLeftResponse { found: true, granted: time.granted, left: time.left },
-            None => TimeLeftResponse::default(),
+        let answer = match self.lessor.time_to_live(request.into_inner().id).await {
+            Ok(Some(TimeToLive { granted, left, term })) => {
+                TimeLeftResponse { found: true, granted, left, term }
+            }
+            Ok(None) => TimeLeftResponse::default(),
+            Err(NotLeader) => return Err(not_leader()),
         };
         Ok(Response::new(answer))
     }

@@ -115,12 +115,12 @@ impl Lease {
     async fn time_left(&self, id: i64) -> Result<Option<TimeToLive>, Refusal> {
         let began = Instant::now();
         while began.elapsed() < self.timeout {
-            if self.lessor.leads() {
-                return Ok(self.lessor.time_to_live(id));
+            if let Ok(time) = self.lessor.time_to_live(id).await {
+                return Ok(time);
             }
             match self.errands.time_left(id).await {
-                Ok(TimeLeftResponse { found, granted, left }) => {
-                    return Ok(found.then_some(TimeToLive { granted, left }));
+                Ok(TimeLeftResponse { found, granted, left, term }) => {
+                    return Ok(found.then_some(TimeToLive { granted, left, term }));
                 }
                 Err(status) => {
                     tracing::debug!(error = status.message(), "no leader tells a lease's time yet");
@@ -143,11 +143,16 @@ impl Lease {
             false => Ok(()),
         };
         self.access.demand(caller, wants)?;
-        let header = self.headers.at(self.store.revision());
+        let mut header = self.headers.at(self.store.revision());
         let id = request.id;
         let Some(time) = self.time_left(id).await? else {
             return Ok(LeaseTimeToLiveResponse { header, id, ttl: -1, granted_ttl: 0, keys: Vec::new() });
         };
+        if let Some(header) = &mut header {
+            // Of the clock that was asked: a leader that is new begins all leases anew, and this
+            // member may not have heard of it yet.
+            header.raft_term = header.raft_term.max(time.term);
+        }
         let keys = if request.keys { self.lessor.keys(id) } else { Vec::new() };
         // Others may have been hung on it since.
         self.access.demand(caller, wants)?;
