@@ -290,7 +290,8 @@ impl Table {
     /// watch has still to bring.
     pub(crate) fn own_event_now(&mut self, key: &Bytes, rev: i64, new: Option<Value>) {
         self.event_of_dirs(key, rev, new.as_ref(), false);
-        self.state(key).local = None;
+        self.state(key);
+        self.locals.remove(key);
         self.change(key, rev, new);
     }
 

@@ -33,6 +33,12 @@ impl Known {
 }
 
 /// A file that exists in this mount alone, so far.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LocalFile {
+    pub(super) kind: Local,
+    pub(super) changed: SystemTime,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Local {
     /// Created and open; its first put will make it a key.
@@ -64,9 +70,6 @@ pub(super) struct KeyState {
     /// The directory and name under which the kernel last looked this key up.
     pub(super) place: Option<(NodeId, OsString)>,
     pub(super) waiters: Vec<(Until, oneshot::Sender<()>)>,
-    pub(super) local: Option<Local>,
-    /// When a local file was last changed.
-    pub(super) local_changed: Option<SystemTime>,
     /// Reads of this key under way: events are kept for them.
     pub(super) loads: u32,
     /// Open handles of any kind.
@@ -104,8 +107,6 @@ impl KeyState {
             cur: None,
             place: None,
             waiters: Vec::new(),
-            local: None,
-            local_changed: None,
             loads: 0,
             handles: 0,
             used: true,
@@ -124,7 +125,6 @@ impl KeyState {
     pub(super) fn pinned(&self) -> bool {
         self.loads > 0
             || self.handles > 0
-            || self.local.is_some()
             || self.turn.as_ref().is_some_and(|turn| Arc::strong_count(turn) > 1)
     }
 
@@ -226,17 +226,12 @@ impl Table {
     }
 
     pub(crate) fn facts(&mut self, key: &[u8]) -> FileFacts {
-        self.keys.get_mut(key).map_or(
-            FileFacts { known: Known::Unknown, local: false, scratch: false },
-            |state| {
-                state.used = true;
-                FileFacts {
-                    known: state.known.clone(),
-                    local: state.local.is_some(),
-                    scratch: matches!(state.local, Some(Local::Scratch { .. })),
-                }
-            },
-        )
+        let local = self.locals.get(key).map(|file| file.kind);
+        FileFacts {
+            known: self.known(key),
+            local: local.is_some(),
+            scratch: matches!(local, Some(Local::Scratch { .. })),
+        }
     }
 
     /// A read of `key` is under way: from now on no event of it is missed.
@@ -278,7 +273,7 @@ impl Table {
             looked -= 1;
             let Some(key) = self.clock.pop_front() else { return };
             let Some(state) = self.keys.get_mut(&key) else { continue };
-            if std::mem::take(&mut state.used) || state.pinned() {
+            if std::mem::take(&mut state.used) || state.pinned() || self.locals.contains_key(&key) {
                 self.clock.push_back(key);
             } else if state.nodes.is_empty() {
                 let len = state.cached_bytes();

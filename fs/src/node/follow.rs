@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::file::{FileNode, Until, home_of};
+use super::file::{FileNode, Local, Until, home_of};
 use super::handle::{Anonymous, Log, Moment, OpenedAs, Reader, Unlinked, Writer, WriterView};
 use super::table::{Handle, Node, Notice};
 use super::{Caller, Edits, Entry, Fh, Kind, Known, NodeId, Table, Value};
@@ -56,10 +56,10 @@ impl Table {
             }
             return;
         }
-        if let Some(local) = state.local {
-            match (&new, local) {
-                (None, _) | (_, super::file::Local::Scratch { .. }) => return,
-                (Some(_), super::file::Local::Pending) => state.local = None,
+        if let Some(local) = self.locals.get(key) {
+            match (&new, local.kind) {
+                (None, _) | (_, Local::Scratch { .. }) => return,
+                (Some(_), Local::Pending) => drop(self.locals.remove(key)),
             }
         }
         state.rev = rev;
@@ -68,10 +68,11 @@ impl Table {
 
     /// A change that only this mount knows of: a file that is no key yet.
     pub(crate) fn change_local(&mut self, key: &Bytes, new: Option<(Bytes, SystemTime)>) {
-        let state = self.state(key);
-        state.local_changed = new.as_ref().map(|&(_, now)| now);
-        if new.is_none() {
-            state.local = None;
+        self.state(key);
+        match (&new, self.locals.get_mut(key)) {
+            (Some((_, now)), Some(file)) => file.changed = *now,
+            (Some(_), None) => {}
+            (None, _) => drop(self.locals.remove(key)),
         }
         let new = new.map(|(bytes, _)| Value { bytes, create: 0, rev: 0, version: 0, lease: 0 });
         self.advance(key, new);
@@ -187,16 +188,17 @@ impl Table {
         before: Option<i64>,
         new: Option<Value>,
     ) -> Option<oneshot::Receiver<()>> {
-        let state = self.state(key);
         // A file of our own has no history that a reader could miss.
-        let was_local = state.local.is_some();
-        if was_local && state.rev < rev {
-            state.local = None;
+        let was_local = self.locals.contains_key(key);
+        let is_newer = self.state(key).rev < rev;
+        if was_local && is_newer {
+            self.locals.remove(key);
         }
+        let state = self.state(key);
         let no_gap = state.known == Known::Unknown
             || was_local
             || before.is_some_and(|before| before == state.known.value().map_or(0, |value| value.rev));
-        if no_gap && state.rev < rev {
+        if no_gap && is_newer {
             state.rev = rev;
             let same = was_local
                 && matches!((&state.known, &new), (Known::Present(a), Some(b)) if a.bytes == b.bytes);
@@ -271,8 +273,10 @@ impl Table {
             node.told_at = Some(now);
         }
         let state = self.keys.get(key)?;
-        let keep =
-            state.pub_seq == state.seq && !state.queued && state.local.is_none() && !self.limits.strict;
+        let keep = state.pub_seq == state.seq
+            && !state.queued
+            && !self.locals.contains_key(key)
+            && !self.limits.strict;
         let attr = self.own_attr(id)?;
         Some(Entry { node: id, attr, keep })
     }
@@ -480,8 +484,7 @@ impl Table {
 
     /// The last writer of a file that never became a key ends: neither does the file.
     pub(crate) fn abandon_pending(&mut self, fh: Fh, key: &Bytes) {
-        let pending =
-            matches!(self.keys.get(key), Some(state) if state.local == Some(super::file::Local::Pending));
+        let pending = self.locals.get(key).is_some_and(|file| file.kind == Local::Pending);
         if pending && self.writers_of(key).iter().all(|&other| other == fh) {
             self.change_local(key, None);
         }

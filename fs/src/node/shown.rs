@@ -79,7 +79,7 @@ impl Table {
         let home = home_of(&node.key, Kind::File);
         let behind = state.cur != Some(id) || node.base_seq != state.pub_seq;
         let written = self.writers_on(&state.nodes).next().is_some();
-        let local_changed = state.local_changed.filter(|_| state.local.is_some());
+        let local = self.locals.get(&node.key);
         let shown =
             shown.unwrap_or(Shown { size: node.base.len() as u64, rev: node.base_rev, unsaved: None });
         Some(Attr {
@@ -87,7 +87,7 @@ impl Table {
             kind: Kind::File,
             size: shown.size,
             rev: shown.rev,
-            unsaved: shown.unsaved.max(local_changed),
+            unsaved: shown.unsaved.max(local.map(|file| file.changed)),
             nlink: u32::from(state.known != Known::Absent),
             keep: id == home
                 && !self.limits.strict
@@ -95,7 +95,7 @@ impl Table {
                 && !written
                 && state.pub_seq == state.seq
                 && !state.queued
-                && state.local.is_none(),
+                && local.is_none(),
         })
     }
 

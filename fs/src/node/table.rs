@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::dir::{DirState, Listing};
 use super::echo::{Echoes, FileStep, Flight, Job, Note};
-use super::file::{KeyState, Local};
+use super::file::{KeyState, Local, LocalFile};
 use super::handle::{Reader, Writer};
 use super::repeat::Repeating;
 use super::{Fh, NodeId, ROOT, Value};
@@ -127,6 +127,8 @@ pub(crate) struct Stats {
 pub(crate) struct Table {
     pub(super) nodes: HashMap<NodeId, Node>,
     pub(super) keys: HashMap<Bytes, KeyState>,
+    /// The files that only this mount has, so far. Each has a state in `keys`.
+    pub(super) locals: HashMap<Bytes, LocalFile>,
     /// By key prefix with its trailing slash.
     pub(super) dirs: HashMap<Bytes, DirState>,
     pub(super) dir_nodes: HashMap<Dir, NodeId>,
@@ -167,6 +169,7 @@ impl Table {
         Self {
             nodes: HashMap::from([(ROOT, Node::Dir(node))]),
             keys: HashMap::new(),
+            locals: HashMap::new(),
             dirs: HashMap::new(),
             dir_nodes: HashMap::from([(root, ROOT)]),
             handles: HashMap::new(),
@@ -400,30 +403,32 @@ impl Table {
         self.release_file(fh, id);
         let key = key?;
         let state = self.keys.get(&key)?;
-        (state.handles == 0 && matches!(state.local, Some(Local::Scratch { .. }))).then_some(key)
+        (state.handles == 0 && self.is_scratch(&key)).then_some(key)
     }
 
     /// Makes a file that only this mount has, so far.
     pub(crate) fn create_local(&mut self, key: &Bytes, scratch: Option<bool>, now: SystemTime) {
-        let state = self.state(key);
-        state.local = Some(match scratch {
+        let kind = match scratch {
             Some(keep_while_open) => Local::Scratch { keep_while_open },
             None => Local::Pending,
-        });
+        };
+        self.locals.insert(key.clone(), LocalFile { kind, changed: now });
         self.change_local(key, Some((Bytes::new(), now)));
     }
 
-    /// Local files directly in a directory, for its listing, and all of them.
-    pub(crate) fn local_keys(&self) -> Vec<Bytes> {
-        self.keys.iter().filter(|(_, state)| state.local.is_some()).map(|(key, _)| key.clone()).collect()
+    /// The files that only this mount has.
+    pub(crate) fn local_keys(&self) -> impl Iterator<Item = &Bytes> {
+        self.locals.keys()
+    }
+
+    fn is_scratch(&self, key: &[u8]) -> bool {
+        matches!(self.locals.get(key), Some(LocalFile { kind: Local::Scratch { .. }, .. }))
     }
 
     /// True for a scratch file that must not become a key by fsync alone (a swap file).
     pub(crate) fn scratch_stays_local(&self, key: &[u8]) -> bool {
-        matches!(
-            self.keys.get(key).and_then(|state| state.local),
-            Some(Local::Scratch { keep_while_open: true })
-        )
+        let stays = Local::Scratch { keep_while_open: true };
+        self.locals.get(key).is_some_and(|file| file.kind == stays)
     }
 
     pub(crate) fn open_handles(&self, key: &[u8]) -> u32 {

@@ -16,7 +16,9 @@ use super::lookup::Named;
 use super::virtuals::is_virtual;
 use crate::errno::OpError;
 use crate::map::{Child, Dir, Key, Listing as Collected, Rel, Shown};
-use crate::node::{DirView, Entry, Fh, Kind, Listing, ListingEntry, NodeId, Value, file_ino, link_ino};
+use crate::node::{
+    DirView, Entry, Fh, Kind, Listing, ListingEntry, NodeId, Table, Value, file_ino, link_ino,
+};
 use crate::remote::{
     At, Change, ChildrenRequest, Committed, Compare, Freshness, Op, Page, PageRequest, RemoteError, Revision,
 };
@@ -63,13 +65,30 @@ impl Fs {
         self.nodes.with(|table| table.release(fh));
     }
 
-    /// The listing that an open directory shows from `offset` on, if it has been read.
+    /// The listing that an open directory shows from `offset` on; `None` if the server must be asked.
     pub(crate) fn listing_now(&self, fh: Fh, offset: u64) -> Option<Arc<Listing>> {
         // Offset 0 is a new look (rewinddir), unless nothing has been read yet anyway.
         if let Some(listing) = self.virtuals.listing(fh) {
             return Some(listing).filter(|_| offset > 0);
         }
-        self.nodes.with(|table| table.dir_handle(fh)).and_then(|(_, listing)| listing).filter(|_| offset > 0)
+        let (id, read) = self.nodes.with(|table| table.dir_handle(fh))?;
+        read.filter(|_| offset > 0).or_else(|| self.known_listing(fh, id))
+    }
+
+    /// The listing as it was read, if nothing has changed since; an open directory shows it from now on.
+    fn known_listing(&self, fh: Fh, id: NodeId) -> Option<Arc<Listing>> {
+        if self.view.strict || !self.is_trusted() {
+            return None;
+        }
+        let listing = self.nodes.with(|table| {
+            let DirView { dir, dead } = table.dir_view(id)?;
+            let listing = table.listing(dir.prefix().filter(|_| !dead)?)?;
+            let listing = self.with_local(table, &dir, listing);
+            table.set_listing(fh, listing.clone());
+            Some(listing)
+        })?;
+        self.counts.listings_known.add(1);
+        Some(listing)
     }
 
     pub(crate) async fn listing(&self, fh: Fh, offset: u64) -> Result<Arc<Listing>, OpError> {
@@ -81,23 +100,25 @@ impl Fs {
         }
         let (id, _) = self.nodes.with(|table| table.dir_handle(fh)).ok_or(OpError::BadHandle)?;
         let DirView { dir, dead } = self.nodes.with(|table| table.dir_view(id)).ok_or(OpError::Stale)?;
-        let listing = if dead { Arc::new(Listing { entries: Vec::new() }) } else { self.list(&dir).await? };
-        let listing = self.with_local(&dir, listing);
-        self.nodes.with(|table| table.set_listing(fh, listing.clone()));
-        Ok(listing)
+        let listing = if dead {
+            Arc::new(Listing { entries: Vec::new() })
+        } else {
+            self.until_trusted().await?;
+            if let Some(listing) = self.known_listing(fh, id) {
+                return Ok(listing);
+            }
+            self.list(&dir).await?
+        };
+        Ok(self.nodes.with(|table| {
+            let listing = self.with_local(table, &dir, listing);
+            table.set_listing(fh, listing.clone());
+            listing
+        }))
     }
 
-    /// A directory's entries, from the server or as they were read and nothing changed.
+    /// A directory's entries, from the server.
     async fn list(&self, dir: &Dir) -> Result<Arc<Listing>, OpError> {
-        self.until_trusted().await?;
         let prefix = dir.prefix().cloned();
-        if let Some(prefix) = &prefix
-            && !self.view.strict
-            && let Some(listing) = self.nodes.with(|table| table.listing(prefix))
-        {
-            self.counts.listings_known.add(1);
-            return Ok(listing);
-        }
         self.counts.listings_asked.add(1);
         if let Some(prefix) = &prefix {
             self.nodes.with(|table| table.begin_dir_load(prefix));
@@ -292,10 +313,9 @@ impl Fs {
     }
 
     /// Adds the files that only this mount has.
-    fn with_local(&self, dir: &Dir, listing: Arc<Listing>) -> Arc<Listing> {
-        let local = self.nodes.with(|table| table.local_keys());
+    fn with_local(&self, table: &Table, dir: &Dir, listing: Arc<Listing>) -> Arc<Listing> {
         let mut added: Vec<ListingEntry> = Vec::new();
-        for key in &local {
+        for key in table.local_keys() {
             if let Some((place, name)) = self.map.place_of(key)
                 && place == *dir
                 && listing.kind(&name).is_none()
@@ -315,7 +335,7 @@ impl Fs {
     /// True iff a file that only this mount has lies below the directory.
     pub(super) fn holds_local(&self, dir: &Dir) -> bool {
         let range = self.map.key_range(dir);
-        self.nodes.with(|table| table.local_keys()).iter().any(|key| range.contains(key))
+        self.nodes.with(|table| table.local_keys().any(|key| range.contains(key)))
     }
 
     pub(crate) async fn make_dir(&self, parent: NodeId, name: &OsStr) -> Result<Entry, OpError> {

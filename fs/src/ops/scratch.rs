@@ -107,7 +107,7 @@ impl Fs {
                 tracing::warn!(%error, "an open file could not be saved");
             }
         }
-        for name in self.nodes.with(|table| table.local_keys()) {
+        for name in self.nodes.with(|table| table.local_keys().cloned().collect::<Vec<_>>()) {
             self.promote(&name).await;
         }
     }
