@@ -409,9 +409,9 @@ impl Filesystem for Kernel {
                 }
             }
             let first = (offset as usize).saturating_sub(dots.len());
-            for (at, entry) in listing.entries.iter().enumerate().skip(first) {
-                let next = (at + dots.len()) as u64 + 1;
-                if reply.add(INodeNo(entry.ino), next, file_type(entry.kind), &entry.name) {
+            for (at, entry) in listing.from(first).enumerate() {
+                let next = (first + at + dots.len()) as u64 + 1;
+                if reply.add(INodeNo(entry.ino), next, file_type(entry.kind), entry.name) {
                     return;
                 }
             }

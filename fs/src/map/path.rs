@@ -275,6 +275,13 @@ impl KeyMap {
         Err(NameError::NotCanonical)
     }
 
+    /// The name of `key` as a file, in the directory that holds it.
+    pub fn name_of(key: &[u8]) -> OsString {
+        let component = key.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+        let spelling = encode(&key[component..]);
+        runs(&spelling).last().map(|run| run.name()).unwrap_or_default().into()
+    }
+
     /// The directory that holds `key`'s name, and that name: where a change of the key shows.
     pub fn place_of(&self, key: &[u8]) -> Option<(Dir, OsString)> {
         let name = self.names_of(key)?.pop()?;

@@ -73,6 +73,7 @@ fn the_table_of_spellings() {
         let Some(Step::Entry(entry)) = resolve(&root, &names(spelled)) else { panic!("{spelled} is a name") };
         assert_eq!(&*entry.key, key);
         assert_eq!(&*root.key_of(spelled.as_ref()).expect("it is a file's path"), key);
+        assert_eq!(Some(KeyMap::name_of(key)), names(spelled).pop());
     }
     assert_eq!(path(&map("/project/"), b"/project/jobs/job1"), "jobs/job1");
     assert_eq!(map("/project/").path_of(b"/projects"), None);

@@ -6,6 +6,7 @@
 //! below. While the witness stands, the deletion of any other key changes nothing.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,15 +29,32 @@ pub(crate) enum Below {
     Witness(Bytes),
 }
 
-/// A directory's entries, whole.
-#[derive(Debug)]
-pub(crate) struct Listing {
-    pub(crate) entries: Vec<ListingEntry>,
+impl Below {
+    /// A copy: what the key was cut out of may be large, and would stay as long.
+    pub(crate) fn witness(key: &[u8]) -> Self {
+        Self::Witness(Bytes::copy_from_slice(key))
+    }
 }
 
-#[derive(Clone, Debug)]
-pub(crate) struct ListingEntry {
-    pub(crate) name: OsString,
+/// A directory's entries, whole, in order of names.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    /// All names, one after another.
+    names: Box<[u8]>,
+    entries: Box<[Listed]>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Listed {
+    start: usize,
+    ino: u64,
+    len: u32,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ListingEntry<N = OsString> {
+    pub(crate) name: N,
     pub(crate) kind: Kind,
     /// d_ino.
     pub(crate) ino: u64,
@@ -62,15 +80,37 @@ pub(super) struct DirState {
 }
 
 impl Listing {
-    /// The entries after `name`.
-    pub(crate) fn after(&self, name: &OsStr) -> &[ListingEntry] {
-        &self.entries[self.entries.partition_point(|entry| entry.name.as_os_str() <= name)..]
+    /// Of entries in order of names.
+    pub(crate) fn new<N: AsRef<OsStr>>(entries: impl IntoIterator<Item = ListingEntry<N>>) -> Self {
+        let mut names = Vec::new();
+        let listed = |ListingEntry { name, kind, ino }: ListingEntry<N>| {
+            let (start, name) = (names.len(), name.as_ref().as_bytes());
+            names.extend_from_slice(name);
+            Listed { start, ino, len: name.len() as u32, kind }
+        };
+        let entries = entries.into_iter().map(listed).collect();
+        Self { names: names.into(), entries }
     }
 
-    /// What `name` is; entries are in order of names.
+    /// The entries from the `first` on.
+    pub(crate) fn from(&self, first: usize) -> impl Iterator<Item = ListingEntry<&OsStr>> {
+        let rest = self.entries.get(first..).unwrap_or_default();
+        rest.iter().map(|entry| ListingEntry { name: self.name(entry), kind: entry.kind, ino: entry.ino })
+    }
+
+    /// The entries after `name`.
+    pub(crate) fn after(&self, name: &OsStr) -> impl Iterator<Item = ListingEntry<&OsStr>> {
+        self.from(self.entries.partition_point(|entry| self.name(entry) <= name))
+    }
+
+    /// What `name` is.
     pub(crate) fn kind(&self, name: &OsStr) -> Option<Kind> {
-        let at = self.entries.binary_search_by(|entry| entry.name.as_os_str().cmp(name)).ok()?;
+        let at = self.entries.binary_search_by(|entry| self.name(entry).cmp(name)).ok()?;
         Some(self.entries[at].kind)
+    }
+
+    fn name(&self, entry: &Listed) -> &OsStr {
+        OsStr::from_bytes(&self.names[entry.start..entry.start + entry.len as usize])
     }
 }
 
@@ -266,7 +306,7 @@ impl Table {
             if state.touched <= rev {
                 let fact = if record { &mut state.records } else { &mut state.keys };
                 if *fact == Below::Unknown {
-                    *fact = Below::Witness(key.clone());
+                    *fact = Below::witness(key);
                 }
             }
         }
@@ -299,7 +339,7 @@ impl Table {
     pub(crate) fn witnessed(&mut self, prefix: &Bytes, rev: i64, key: &Bytes) {
         let state = self.dir_state(prefix);
         if state.touched <= rev {
-            state.keys = Below::Witness(key.clone());
+            state.keys = Below::witness(key);
         }
     }
 
@@ -358,11 +398,10 @@ impl Table {
             // A file whose name turns into a directory's: the kernel must look again.
             if put_version == Some(1)
                 && let Some(name) = prefix.strip_suffix(b"/")
-                && let Some(state) = self.keys.get(name)
-                && let Some((parent, name)) = &state.place
-                && name.as_encoded_bytes() != VALUE_NAME
+                && let Some(spot) = self.keys.get(name).and_then(|state| state.place.as_ref())
+                && !spot.is(VALUE_NAME)
             {
-                let notice = Notice::Name { parent: *parent, name: name.clone() };
+                let notice = Notice::Name { parent: spot.parent, name: spot.name(name) };
                 self.notify(notice);
             }
             if noted && names_change && !prefix.is_empty() {
@@ -374,7 +413,7 @@ impl Table {
             if rev > state.read {
                 match (put_version.is_some(), &*fact) {
                     (true, Below::Witness(_)) => {}
-                    (true, _) => *fact = Below::Witness(key.clone()),
+                    (true, _) => *fact = Below::witness(key),
                     (false, Below::Witness(witness)) if *witness == *key => *fact = Below::Unknown,
                     (false, _) => {}
                 }
@@ -507,8 +546,8 @@ impl Table {
     /// The watch has been gone for too long (or has a gap), or stands again.
     pub(crate) fn set_trusted(&mut self, trusted: bool) {
         if std::mem::replace(&mut self.trusted, trusted) && !trusted {
-            for state in self.keys.values_mut().filter(|state| state.queued) {
-                state.overdue = true;
+            for state in self.keys.values_mut().filter(|state| state.busy().queued) {
+                state.make_busy().overdue = true;
             }
             self.drop_names();
         }
@@ -520,8 +559,9 @@ impl Table {
         for id in ids {
             self.expire_dir(id);
         }
+        let spots = self.keys.iter().filter_map(|(key, state)| Some((key, state.place.as_ref()?)));
         let places: Vec<(NodeId, OsString)> =
-            self.keys.values().filter_map(|state| state.place.clone()).collect();
+            spots.map(|(key, spot)| (spot.parent, spot.name(key))).collect();
         for (parent, name) in places {
             self.notify(Notice::Name { parent, name });
         }

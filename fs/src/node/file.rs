@@ -3,8 +3,11 @@
 //! A key's state is in the table while the kernel knows the key, while somebody
 //! loads it, or as a cache entry that may go at any time. `known` is the newest
 //! revision heard of, `published` the newest that the kernel may be told.
+//!
+//! There may be hundreds of thousands, so what few of them have at a time is apart: a key has [`Busy`] while
+//! something happens to it, an inode [`Open`] while it is open.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -14,6 +17,7 @@ use tokio::sync::oneshot;
 use super::handle::Log;
 use super::table::Notice;
 use super::{Attr, Fh, NodeId, Table, Value};
+use crate::map::KeyMap;
 
 /// What this mount knows of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,33 +58,84 @@ pub(super) struct KeyState {
     pub(super) rev: i64,
     /// This table's own count of changes; orders local changes among remote ones.
     pub(super) seq: u64,
+    /// The inode that its name leads to.
+    pub(super) cur: Option<NodeId>,
+    /// Where the kernel last looked this key up.
+    pub(super) place: Option<Spot>,
+    /// Reads of this key under way: events are kept for them.
+    pub(super) loads: u32,
+    /// Open handles of any kind.
+    pub(super) handles: u32,
+    pub(super) used: bool,
+    busy: Option<Box<Busy>>,
+}
+
+/// What a key has besides while something happens to it.
+#[derive(Debug, Default)]
+pub(super) struct Busy {
     /// What the key held when it was deleted: an open file still shows it.
     pub(super) last: Bytes,
-    pub(super) published: Option<Value>,
-    pub(super) pub_seq: u64,
-    pub(super) pub_rev: i64,
+    /// What the kernel may be told, where that is not what is known.
+    published: Option<Published>,
     /// Values since the last publication, for the readers' logs.
     pub(super) pend: Vec<(u64, Bytes)>,
     /// True while a Publish notice for this key waits.
     pub(super) queued: bool,
     /// It changed while nothing was to be shown that may be old: lookups don't wait for the publication.
     pub(super) overdue: bool,
-    pub(super) nodes: Vec<NodeId>,
-    pub(super) cur: Option<NodeId>,
-    /// The directory and name under which the kernel last looked this key up.
-    pub(super) place: Option<(NodeId, OsString)>,
+    /// Inodes of this key that its name has left.
+    pub(super) left: Vec<NodeId>,
     pub(super) waiters: Vec<(Until, oneshot::Sender<()>)>,
-    /// Reads of this key under way: events are kept for them.
-    pub(super) loads: u32,
-    /// Open handles of any kind.
-    pub(super) handles: u32,
-    pub(super) used: bool,
     /// The kernel was asked to let go of its name, when its value had so many bytes.
     pub(super) leaving: Option<usize>,
     /// The inode through which this mount changed it last.
     pub(super) wrote: Option<NodeId>,
     /// Puts of this mount on this key go one after another.
     pub(super) turn: Option<Arc<tokio::sync::Mutex<()>>>,
+}
+
+#[derive(Debug)]
+struct Published {
+    value: Option<Value>,
+    seq: u64,
+    rev: i64,
+}
+
+static IDLE: Busy = Busy {
+    last: Bytes::new(),
+    published: None,
+    pend: Vec::new(),
+    queued: false,
+    overdue: false,
+    left: Vec::new(),
+    waiters: Vec::new(),
+    leaving: None,
+    wrote: None,
+    turn: None,
+};
+
+/// A name in a directory.
+#[derive(Clone, Debug)]
+pub(super) struct Spot {
+    pub(super) parent: NodeId,
+    /// Where it is another than the key's own spelling.
+    other: Option<Box<OsStr>>,
+}
+
+impl Spot {
+    pub(super) fn new(key: &[u8], parent: NodeId, name: &OsStr) -> Self {
+        let other = (KeyMap::name_of(key) != name).then(|| name.into());
+        Self { parent, other }
+    }
+
+    pub(super) fn name(&self, key: &[u8]) -> OsString {
+        self.other.as_deref().map_or_else(|| KeyMap::name_of(key), OsStr::to_owned)
+    }
+
+    /// True if it is the very name.
+    pub(super) fn is(&self, name: &[u8]) -> bool {
+        self.other.as_deref().is_some_and(|other| other.as_encoded_bytes() == name)
+    }
 }
 
 /// What a parked operation waits to see published.
@@ -96,52 +151,127 @@ impl KeyState {
             known: Known::Unknown,
             rev: 0,
             seq: 0,
-            last: Bytes::new(),
-            published: None,
-            pub_seq: 0,
-            pub_rev: 0,
-            pend: Vec::new(),
-            queued: false,
-            overdue: false,
-            nodes: Vec::new(),
             cur: None,
             place: None,
-            waiters: Vec::new(),
             loads: 0,
             handles: 0,
             used: true,
-            leaving: None,
-            wrote: None,
-            turn: None,
+            busy: None,
+        }
+    }
+
+    pub(super) fn busy(&self) -> &Busy {
+        self.busy.as_deref().unwrap_or(&IDLE)
+    }
+
+    /// The same, to put something into it.
+    pub(super) fn make_busy(&mut self) -> &mut Busy {
+        self.busy.get_or_insert_default()
+    }
+
+    /// Drops what no more is of use.
+    pub(super) fn rest(&mut self) {
+        let Some(busy) = &mut self.busy else { return };
+        busy.turn.take_if(|turn| Arc::strong_count(turn) == 1);
+        let Busy { last, published, pend, queued, overdue, left, waiters, leaving, wrote, turn } = &**busy;
+        if last.is_empty()
+            && published.is_none()
+            && pend.is_empty()
+            && !queued
+            && !overdue
+            && left.is_empty()
+            && waiters.is_empty()
+            && leaving.is_none()
+            && wrote.is_none()
+            && turn.is_none()
+        {
+            self.busy = None;
+        }
+    }
+
+    /// Its inodes.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.cur.into_iter().chain(self.busy().left.iter().copied())
+    }
+
+    pub(super) fn has_nodes(&self) -> bool {
+        self.nodes().next().is_some()
+    }
+
+    /// Its name leads to this inode from now on.
+    pub(super) fn lead_to(&mut self, id: NodeId) {
+        if self.cur == Some(id) {
+            return;
+        }
+        if self.busy().left.contains(&id) {
+            self.make_busy().left.retain(|&other| other != id);
+        }
+        if let Some(before) = self.cur.replace(id) {
+            self.make_busy().left.push(before);
+        }
+    }
+
+    /// An inode is its no more.
+    pub(super) fn lose(&mut self, id: NodeId) {
+        if self.cur == Some(id) {
+            self.cur = None;
+        } else if let Some(busy) = &mut self.busy {
+            busy.left.retain(|&other| other != id);
         }
     }
 
     /// What lies below a writer's edits.
     pub(super) fn bytes(&self) -> &Bytes {
-        self.known.value().map_or(&self.last, |value| &value.bytes)
+        self.known.value().map_or(&self.busy().last, |value| &value.bytes)
     }
 
     /// True if it must stay, whatever the kernel lets go of.
     pub(super) fn pinned(&self) -> bool {
         self.loads > 0
             || self.handles > 0
-            || self.turn.as_ref().is_some_and(|turn| Arc::strong_count(turn) > 1)
+            || self.busy().turn.as_ref().is_some_and(|turn| Arc::strong_count(turn) > 1)
     }
 
     fn cached_bytes(&self) -> usize {
         self.known.value().map_or(0, |value| value.bytes.len())
     }
 
+    pub(super) fn published(&self) -> Option<&Value> {
+        self.busy().published.as_ref().map_or(self.known.value(), |published| published.value.as_ref())
+    }
+
+    pub(super) fn pub_seq(&self) -> u64 {
+        self.busy().published.as_ref().map_or(self.seq, |published| published.seq)
+    }
+
+    pub(super) fn pub_rev(&self) -> i64 {
+        self.busy().published.as_ref().map_or(self.rev, |published| published.rev)
+    }
+
+    /// What is known is about to change: what may be told stays, until [`Self::publish`].
+    pub(super) fn hold_back(&mut self) {
+        if self.busy().published.is_none() {
+            let published = Published { value: self.known.value().cloned(), seq: self.seq, rev: self.rev };
+            self.make_busy().published = Some(published);
+        }
+    }
+
+    /// True if all that is known may be told, and the kernel has been told what it must drop.
+    pub(super) fn is_settled(&self) -> bool {
+        self.pub_seq() == self.seq && !self.busy().queued
+    }
+
     pub(super) fn reached(&self, until: Until) -> bool {
         match until {
-            Until::Rev(rev) => self.pub_rev >= rev,
-            Until::Seq(seq) => self.pub_seq >= seq,
+            Until::Rev(rev) => self.pub_rev() >= rev,
+            Until::Seq(seq) => self.pub_seq() >= seq,
         }
     }
 
     pub(super) fn wake(&mut self) {
-        let (pub_rev, pub_seq) = (self.pub_rev, self.pub_seq);
-        self.waiters.retain_mut(|(until, sender)| {
+        let (pub_rev, pub_seq) = (self.pub_rev(), self.pub_seq());
+        let Some(busy) = &mut self.busy else { return };
+        busy.waiters.retain_mut(|(until, sender)| {
             let reached = match *until {
                 Until::Rev(rev) => pub_rev >= rev,
                 Until::Seq(seq) => pub_seq >= seq,
@@ -158,10 +288,20 @@ impl KeyState {
 
     /// Everything known may be told.
     pub(super) fn publish(&mut self) {
-        self.overdue = false;
-        self.published = self.known.value().cloned();
-        self.pub_seq = self.seq;
-        self.pub_rev = self.rev;
+        if let Some(busy) = &mut self.busy {
+            busy.overdue = false;
+            busy.published = None;
+        }
+    }
+
+    /// The same where no inode shows any of it.
+    pub(super) fn publish_unseen(&mut self) {
+        if let Some(busy) = &mut self.busy {
+            busy.pend.clear();
+        }
+        self.publish();
+        self.wake();
+        self.rest();
     }
 }
 
@@ -172,14 +312,62 @@ pub(super) struct FileNode {
     pub(super) base: Bytes,
     pub(super) base_seq: u64,
     pub(super) base_rev: i64,
-    /// Later values, for the readers of this inode; made with the first reader.
-    pub(super) log: Log,
     pub(super) nlookup: u64,
     pub(super) told_at: Option<Instant>,
     /// The kernel was allowed to keep this inode's attributes.
     pub(super) kept: bool,
-    pub(super) readers: u32,
+    pub(super) open: Option<Box<Open>>,
+}
+
+/// What an inode has besides while it is open.
+#[derive(Debug)]
+pub(super) struct Open {
     pub(super) handles: Vec<Fh>,
+    pub(super) readers: u32,
+    /// Later values, for the readers; begins with the first of them.
+    pub(super) log: Log,
+}
+
+impl FileNode {
+    /// An inode that nobody knows yet.
+    pub(super) fn new(key: Bytes, base: Bytes, base_seq: u64, base_rev: i64) -> Self {
+        Self { key, base, base_seq, base_rev, nlookup: 0, told_at: None, kept: false, open: None }
+    }
+
+    pub(super) fn handles(&self) -> &[Fh] {
+        self.open.as_ref().map_or(&[], |open| &open.handles)
+    }
+
+    pub(super) fn readers(&self) -> u32 {
+        self.open.as_ref().map_or(0, |open| open.readers)
+    }
+
+    pub(super) fn opened(&mut self, fh: Fh, reads: bool) {
+        let begin = || Log::new(self.base.len() as u64, self.base_seq);
+        let open = self.open.get_or_insert_with(|| {
+            Box::new(Open { handles: Vec::with_capacity(1), readers: 0, log: begin() })
+        });
+        open.handles.push(fh);
+        if reads {
+            if open.readers == 0 {
+                open.log = begin();
+            }
+            open.readers += 1;
+        }
+    }
+
+    pub(super) fn closed(&mut self, fh: Fh, reads: bool) {
+        let Some(open) = &mut self.open else { return };
+        open.handles.retain(|&other| other != fh);
+        open.readers -= u32::from(reads);
+        if open.readers == 0 {
+            // Nobody can ask for what was there.
+            open.log = Log::new(0, 0);
+        }
+        if open.handles.is_empty() {
+            self.open = None;
+        }
+    }
 }
 
 /// A lookup's answer.
@@ -259,8 +447,10 @@ impl Table {
     /// The key's state, made if there is none.
     pub(super) fn state(&mut self, key: &Bytes) -> &mut KeyState {
         if !self.keys.contains_key(key) {
+            // A copy: what the key was cut out of may be large, and would stay as long.
+            let key = Bytes::copy_from_slice(key);
             self.clock.push_back(key.clone());
-            self.keys.insert(key.clone(), KeyState::new());
+            self.keys.insert(key, KeyState::new());
         }
         self.keys.get_mut(key).expect("inserted above")
     }
@@ -275,16 +465,17 @@ impl Table {
             let Some(state) = self.keys.get_mut(&key) else { continue };
             if std::mem::take(&mut state.used) || state.pinned() || self.locals.contains_key(&key) {
                 self.clock.push_back(key);
-            } else if state.nodes.is_empty() {
+            } else if !state.has_nodes() {
                 let len = state.cached_bytes();
                 self.cached_bytes = self.cached_bytes.saturating_sub(len);
-                self.keys.remove(&key);
-            } else if let Some((parent, name)) = state.place.clone() {
+                self.keys.swap_remove(&key);
+            } else if let Some(spot) = &state.place {
+                let notice = Notice::Name { parent: spot.parent, name: spot.name(&key) };
                 let len = state.cached_bytes();
-                state.leaving = Some(len);
+                state.make_busy().leaving = Some(len);
                 self.leaving_keys += 1;
                 self.leaving_bytes += len;
-                self.notify(Notice::Name { parent, name });
+                self.notify(notice);
             } else {
                 self.clock.push_back(key);
             }
@@ -298,24 +489,26 @@ impl Table {
 
     /// The kernel has let go of a key's name, or uses it again: it is looked at like all others.
     pub(super) fn stays(&mut self, key: &Bytes) {
-        let Some(state) = self.keys.get_mut(key) else { return };
-        if let Some(len) = state.leaving.take() {
+        let Some(state) = self.keys.get_mut(key).filter(|state| state.busy().leaving.is_some()) else {
+            return;
+        };
+        if let Some(len) = state.make_busy().leaving.take() {
             self.leaving_keys -= 1;
             self.leaving_bytes -= len;
             self.clock.push_front(key.clone());
         }
+        state.rest();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsStr;
-
     use super::*;
     use crate::config::Inotify;
     use crate::map::{KeyMap, Percent, Rel};
-    use crate::node::table::Limits;
+    use crate::node::table::{Limits, Node};
     use crate::node::{Caller, ROOT};
+    use crate::remote::{KeyValue, Revision};
 
     const BYTES: usize = 100;
 
@@ -346,6 +539,50 @@ mod tests {
     /// The names that the kernel is asked to let go of.
     fn asked(table: &mut Table) -> Vec<OsString> {
         std::iter::from_fn(|| table.next_work()).filter_map(|work| Some(work.drop_name?.1)).collect()
+    }
+
+    /// There may be hundreds of thousands: whoever adds to them says so here.
+    #[test]
+    fn a_known_key_takes_little_and_has_no_more_when_nothing_happens_to_it() {
+        let sizes = (size_of::<KeyState>(), size_of::<FileNode>());
+        assert!(sizes.0 <= 160 && sizes.1 <= 120, "{sizes:?}");
+
+        let (mut table, nodes) = table_of(&["a"]);
+        let key = key_of("a");
+        let rests = |table: &Table| {
+            let Some(Node::File(node)) = table.nodes.get(&nodes[0]) else { panic!("the kernel holds it") };
+            table.keys[&key].busy.is_none() && node.open.is_none()
+        };
+        assert!(rests(&table), "looked up");
+        let open = table.open_reader(nodes[0], Caller { thread: 1, process: None }).expect("it is there");
+        let value = Value { bytes: Bytes::from_static(b"new"), create: 2, rev: 3, version: 2, lease: 0 };
+        table.event(&key, 3, Some(value));
+        assert!(!rests(&table), "the kernel is to be told, and a reader of the old value is there");
+        let work = table.next_work().expect("a publication");
+        table.work_done(&work);
+        table.release(open);
+        assert!(rests(&table), "told and closed");
+    }
+
+    /// A file of a directory was read with hundreds of others, and then kept them all in memory.
+    #[test]
+    fn a_value_that_is_kept_keeps_nothing_of_the_answer_that_it_came_with() {
+        let answer = Bytes::from(b"/key and value, and others".to_vec());
+        let kv = KeyValue {
+            key: answer.slice(..4).into(),
+            value: answer.slice(9..14),
+            create_revision: Revision(2),
+            mod_revision: Revision(2),
+            version: 1,
+            lease: None,
+        };
+        let mut table = table_of(&[]).0;
+        table.begin_load(&kv.key.bytes());
+        table.end_load(&kv.key.bytes(), Some((2, Some(Value::from(&kv)))));
+        table.witnessed(&Bytes::from_static(b"/"), 2, &kv.key.bytes());
+        drop(kv);
+        assert_eq!(table.stats().cached_bytes, 5);
+        assert!(answer.is_unique());
     }
 
     /// What is cached stays within its bound

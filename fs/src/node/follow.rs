@@ -20,8 +20,8 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::file::{FileNode, Local, Until, home_of};
-use super::handle::{Anonymous, Log, Moment, OpenedAs, Reader, Unlinked, Writer, WriterView};
+use super::file::{FileNode, Local, Spot, Until, home_of};
+use super::handle::{Anonymous, Moment, OpenedAs, Reader, Unlinked, Writer, WriterView};
 use super::table::{Handle, Node, Notice};
 use super::{Caller, Edits, Entry, Fh, Kind, Known, NodeId, Table, Value};
 
@@ -50,9 +50,6 @@ impl Table {
             {
                 // Our own put, guessed at when it was answered: the watch knows the rest.
                 (known.create, known.version, known.lease) = (new.create, new.version, new.lease);
-                if state.pub_seq == state.seq {
-                    state.publish();
-                }
             }
             return;
         }
@@ -62,6 +59,7 @@ impl Table {
                 (Some(_), Local::Pending) => drop(self.locals.remove(key)),
             }
         }
+        state.hold_back();
         state.rev = rev;
         self.advance(key, new);
     }
@@ -86,28 +84,32 @@ impl Table {
         let before = state.known.value().map_or(0, |value| value.bytes.len());
         let after = new.as_ref().map_or(0, |value| value.bytes.len());
         self.cached_bytes = (self.cached_bytes + after).saturating_sub(before);
+        state.hold_back();
         state.seq = seq;
-        if let Some(value) = &new
-            && follow
-        {
-            state.pend.push((seq, value.bytes.clone()));
-        }
         if let (None, Known::Present(old)) = (&new, &state.known)
             && state.handles > 0
         {
-            state.last = old.bytes.clone();
+            let last = old.bytes.clone();
+            state.make_busy().last = last;
         }
+        let value = new.as_ref().map(|value| value.bytes.clone());
         state.known = new.map_or(Known::Absent, Known::Present);
-        if state.nodes.is_empty() {
-            state.pend.clear();
-            state.publish();
-            state.wake();
-        } else if self.limits.strict {
+        if !state.has_nodes() {
+            state.publish_unseen();
+            return;
+        }
+        let busy = state.make_busy();
+        if let Some(bytes) = value
+            && follow
+        {
+            busy.pend.push((seq, bytes));
+        }
+        if self.limits.strict {
             // The kernel keeps nothing that it would have to drop first.
             self.published(key);
         } else {
-            state.overdue |= !trusted;
-            if !std::mem::replace(&mut state.queued, true) {
+            busy.overdue |= !trusted;
+            if !std::mem::replace(&mut busy.queued, true) {
                 self.notify(Notice::Publish(key.clone()));
             }
         }
@@ -116,18 +118,17 @@ impl Table {
     /// True for an inode whose key has a newer value that must be shown, and is not published yet.
     pub(crate) fn is_overdue(&self, id: NodeId) -> bool {
         let Some(Node::File(node)) = self.nodes.get(&id) else { return false };
-        self.keys.get(&node.key).is_some_and(|state| state.overdue && node.base_seq != state.seq)
+        self.keys.get(&node.key).is_some_and(|state| state.busy().overdue && node.base_seq != state.seq)
     }
 
     /// What the kernel must be told before a key's new value is published: the name
     /// to drop and the inodes whose attributes it may keep no longer.
     pub(super) fn publish_plan(&mut self, key: &[u8]) -> (Option<(NodeId, OsString)>, Vec<NodeId>) {
         let Some(state) = self.keys.get(key) else { return (None, Vec::new()) };
-        let place = state.place.clone().filter(|(parent, _)| self.nodes.contains_key(parent));
+        let place = state.place.as_ref().filter(|spot| self.nodes.contains_key(&spot.parent));
+        let place = place.map(|spot| (spot.parent, spot.name(key)));
         let stale: Vec<NodeId> = state
-            .nodes
-            .iter()
-            .copied()
+            .nodes()
             .filter(|id| matches!(self.nodes.get(id), Some(Node::File(node)) if node.kept))
             .collect();
         for id in &stale {
@@ -141,19 +142,21 @@ impl Table {
     /// Ends the publication: the kernel has dropped the name.
     pub(super) fn published(&mut self, key: &[u8]) {
         let Some(state) = self.keys.get_mut(key) else { return };
-        state.queued = false;
-        let pend = std::mem::take(&mut state.pend);
-        for id in &state.nodes {
-            if let Some(Node::File(node)) = self.nodes.get_mut(id)
-                && node.readers > 0
+        let busy = state.make_busy();
+        busy.queued = false;
+        let pend = std::mem::take(&mut busy.pend);
+        for id in state.nodes() {
+            if let Some(Node::File(node)) = self.nodes.get_mut(&id)
+                && let Some(open) = node.open.as_mut().filter(|open| open.readers > 0)
             {
                 for (seq, bytes) in &pend {
-                    self.skipped += node.log.push(*seq, bytes.clone());
+                    self.skipped += open.log.push(*seq, bytes.clone());
                 }
             }
         }
         state.publish();
         state.wake();
+        state.rest();
     }
 
     /// Calls back when `until` has been published; already has if this is `None`.
@@ -163,7 +166,7 @@ impl Table {
             return None;
         }
         let (sender, receiver) = oneshot::channel();
-        state.waiters.push((until, sender));
+        state.make_busy().waiters.push((until, sender));
         Some(receiver)
     }
 
@@ -199,6 +202,7 @@ impl Table {
             || was_local
             || before.is_some_and(|before| before == state.known.value().map_or(0, |value| value.rev));
         if no_gap && is_newer {
+            state.hold_back();
             state.rev = rev;
             let same = was_local
                 && matches!((&state.known, &new), (Known::Present(a), Some(b)) if a.bytes == b.bytes);
@@ -207,6 +211,7 @@ impl Table {
                 state.known = new.map_or(Known::Absent, Known::Present);
                 state.publish();
                 state.wake();
+                state.rest();
             } else {
                 self.advance(key, new);
             }
@@ -219,14 +224,14 @@ impl Table {
     pub(crate) fn moves_after(&self, key: &[u8], now: Instant) -> Option<Duration> {
         let state = self.keys.get(key).filter(|_| self.echo.holds)?;
         let Some(Node::File(node)) = self.nodes.get(&state.cur?) else { return None };
-        let told = node.told_at.filter(|_| node.readers == 0 && node.base_seq != state.pub_seq)?;
+        let told = node.told_at.filter(|_| node.readers() == 0 && node.base_seq != state.pub_seq())?;
         TOLD_JUST_NOW.checked_sub(now.duration_since(told))
     }
 
     fn may_move(&self, id: NodeId, now: Instant) -> bool {
         match self.nodes.get(&id) {
             Some(Node::File(node)) => {
-                node.readers == 0
+                node.readers() == 0
                     && (node.nlookup == 0
                         || node.told_at.is_none_or(|at| now.duration_since(at) >= TOLD_JUST_NOW))
             }
@@ -245,50 +250,40 @@ impl Table {
     ) -> Option<Entry> {
         self.keys.get(key)?.known.value()?;
         self.stays(key);
-        let state = self.keys.get_mut(key)?;
+        let (_, key, state) = self.keys.get_full_mut(key)?;
+        // The inode and the key's state share it.
+        let key = &key.clone();
         state.used = true;
-        if state.published.is_none() {
+        if state.published().is_none() {
             // The kernel has no name for it that could carry an old size.
             state.publish();
         }
-        let (overdue, cur) = (state.overdue, state.cur);
-        let (seq, value) = if overdue {
-            (state.seq, state.known.value().cloned()?)
-        } else {
-            (state.pub_seq, state.published.clone()?)
-        };
-        state.place = Some((parent, name.to_owned()));
+        let (overdue, cur) = (state.busy().overdue, state.cur);
+        let seq = if overdue { state.seq } else { state.pub_seq() };
+        state.place = Some(Spot::new(key, parent, name));
         let fits = cur.filter(|id| matches!(self.nodes.get(id), Some(Node::File(n)) if n.base_seq == seq));
         let id = match fits {
             Some(id) => id,
-            None if overdue => {
-                let fresh = self.fresh();
-                self.carry(fresh, key, &value, seq);
-                fresh
+            None => {
+                let value = if overdue { state.known.value() } else { state.published() };
+                let value = value?.clone();
+                let free = if overdue { None } else { self.free_node_of(key, cur, now) };
+                let id = free.unwrap_or_else(|| self.fresh());
+                self.carry(id, key, &value, seq);
+                id
             }
-            None => self.choose(key, cur, &value, seq, now),
         };
         if let Some(Node::File(node)) = self.nodes.get_mut(&id) {
             node.nlookup += 1;
             node.told_at = Some(now);
         }
         let state = self.keys.get(key)?;
-        let keep = state.pub_seq == state.seq
-            && !state.queued
-            && !self.locals.contains_key(key)
-            && !self.limits.strict;
+        let keep = state.is_settled() && !self.locals.contains_key(key) && !self.limits.strict;
         let attr = self.own_attr(id)?;
         Some(Entry { node: id, attr, keep })
     }
 
-    /// The inode that shall carry `value` for this key: home, else the current one,
-    /// where nobody reads it, else a fresh one.
-    fn choose(&mut self, key: &Bytes, cur: Option<NodeId>, value: &Value, seq: u64, now: Instant) -> NodeId {
-        let id = self.free_node_of(key, cur, now).unwrap_or_else(|| self.fresh());
-        self.carry(id, key, value, seq);
-        id
-    }
-
+    /// The inode that may carry a key's new value: home, else the current one, where nobody reads it.
     fn free_node_of(&self, key: &[u8], cur: Option<NodeId>, now: Instant) -> Option<NodeId> {
         let ours = |id: &NodeId| match self.nodes.get(id) {
             None => true,
@@ -302,10 +297,11 @@ impl Table {
     /// The inode that a lookup of the key's name leads to; none if to a fresh one.
     pub(super) fn next_node_of(&self, key: &[u8], now: Instant) -> Option<NodeId> {
         let state = self.keys.get(key)?;
-        let seq = if state.overdue { state.seq } else { state.pub_seq };
+        let overdue = state.busy().overdue;
+        let seq = if overdue { state.seq } else { state.pub_seq() };
         match state.cur.map(|cur| (cur, self.nodes.get(&cur))) {
             Some((cur, Some(Node::File(node)))) if node.base_seq == seq => Some(cur),
-            _ if state.overdue => None,
+            _ if overdue => None,
             _ => self.free_node_of(key, state.cur, now),
         }
     }
@@ -316,29 +312,14 @@ impl Table {
             Some(Node::File(node)) => {
                 node.base = value.bytes.clone();
                 (node.base_seq, node.base_rev) = (seq, value.rev);
-                node.log = Log::new(value.bytes.len() as u64, seq);
             }
             _ => {
-                let node = FileNode {
-                    key: key.clone(),
-                    base: value.bytes.clone(),
-                    base_seq: seq,
-                    base_rev: value.rev,
-                    log: Log::new(value.bytes.len() as u64, seq),
-                    nlookup: 0,
-                    told_at: None,
-                    kept: false,
-                    readers: 0,
-                    handles: Vec::new(),
-                };
+                let node = FileNode::new(key.clone(), value.bytes.clone(), seq, value.rev);
                 self.nodes.insert(id, Node::File(node));
             }
         }
         if let Some(state) = self.keys.get_mut(key) {
-            state.cur = Some(id);
-            if !state.nodes.contains(&id) {
-                state.nodes.push(id);
-            }
+            state.lead_to(id);
         }
     }
 
@@ -350,9 +331,8 @@ impl Table {
         let Some(Node::File(node)) = self.nodes.get_mut(&id) else { return None };
         let mut reader = Reader::new(id, caller.thread, order, node.base.clone(), node.base_seq);
         reader.beside = beside;
-        node.readers += 1;
-        node.handles.push(fh);
-        if node.readers == 1 {
+        node.opened(fh, true);
+        if node.readers() == 1 {
             self.echo.opened(&node.key, id);
         }
         if let Some(state) = self.keys.get_mut(&node.key) {
@@ -374,7 +354,7 @@ impl Table {
         let fh = self.fresh_fh();
         let since = Unlinked(self.seq);
         let Some(Node::File(node)) = self.nodes.get_mut(&id) else { return None };
-        node.handles.push(fh);
+        node.opened(fh, false);
         let key = node.key.clone();
         let state = self.keys.get_mut(&key)?;
         state.handles += 1;
@@ -426,8 +406,9 @@ impl Table {
                 let published = self
                     .keys
                     .get(&node.key)
-                    .and_then(|state| state.published.as_ref().map(|value| (&value.bytes, state.pub_seq)));
-                Some(reader.read(follow.then_some(&node.log), published.filter(|_| follow), offset, size))
+                    .and_then(|state| state.published().map(|value| (&value.bytes, state.pub_seq())));
+                let log = node.open.as_ref().map(|open| &open.log);
+                Some(reader.read(log.filter(|_| follow), published.filter(|_| follow), offset, size))
             }
             Handle::Writer(_) | Handle::Dir(_) => None,
         }
@@ -468,7 +449,7 @@ impl Table {
     /// A writer of this inode whose file is no key yet.
     pub(crate) fn pending_writer(&self, id: NodeId) -> Option<Fh> {
         let Some(Node::File(node)) = self.nodes.get(&id) else { return None };
-        node.handles.iter().copied().find(|fh| {
+        node.handles().iter().copied().find(|fh| {
             matches!(self.handles.get(fh), Some(Handle::Writer(writer))
                 if writer.opened_as == OpenedAs::Created && !writer.put && writer.anonymous.is_none())
         })
@@ -552,7 +533,7 @@ impl Table {
 
     /// This mount is about to put `key` through an inode: listeners of that one hear of it from the kernel.
     pub(crate) fn writes_through(&mut self, key: &Bytes, id: NodeId) {
-        self.state(key).wrote = Some(id);
+        self.state(key).make_busy().wrote = Some(id);
     }
 
     /// The inode of a writer.
@@ -578,9 +559,9 @@ impl Table {
         let since = Unlinked(self.seq);
         let Some(state) = self.keys.get(key) else { return };
         let bytes = state.bytes().clone();
-        for id in &state.nodes {
-            let Some(Node::File(node)) = self.nodes.get(id) else { continue };
-            for fh in &node.handles {
+        for id in state.nodes() {
+            let Some(Node::File(node)) = self.nodes.get(&id) else { continue };
+            for fh in node.handles() {
                 match self.handles.get_mut(fh) {
                     Some(Handle::Writer(writer)) => {
                         writer.anonymous.get_or_insert_with(|| Anonymous { bytes: bytes.clone(), since });
@@ -602,13 +583,13 @@ impl Table {
         &mut self,
         from: &Bytes,
         to: &Bytes,
-        place: (NodeId, OsString),
+        (parent, name): (NodeId, &OsStr),
     ) -> Option<NodeId> {
         let moved = self.keys.get(from)?.cur?;
         self.state(to);
         self.stays(from);
         self.stays(to);
-        let written = self.writers_on(&self.keys.get(from)?.nodes);
+        let written = self.writers_on(self.keys.get(from)?.nodes());
         let mut moving: Vec<NodeId> = written.map(|(id, _, _)| id).collect();
         moving.push(moved);
         moving.sort();
@@ -616,23 +597,22 @@ impl Table {
         for id in moving {
             let Some(Node::File(node)) = self.nodes.get_mut(&id) else { return None };
             node.key = to.clone();
-            let count = node.handles.len() as u32;
-            for fh in &node.handles {
+            let count = node.handles().len() as u32;
+            for fh in node.handles() {
                 if let Some(Handle::Writer(writer)) = self.handles.get_mut(fh) {
                     writer.key = to.clone();
                 }
             }
             let source = self.keys.get_mut(from)?;
-            source.nodes.retain(|&other| other != id);
+            source.lose(id);
             source.handles = source.handles.saturating_sub(count);
             let target = self.keys.get_mut(to)?;
             target.handles += count;
-            target.nodes.push(id);
+            target.lead_to(id);
         }
-        self.keys.get_mut(from)?.cur = None;
         let target = self.keys.get_mut(to)?;
-        target.cur = Some(moved);
-        target.place = Some(place);
+        target.lead_to(moved);
+        target.place = Some(Spot::new(to, parent, name));
         Some(moved)
     }
 
@@ -642,14 +622,11 @@ impl Table {
     pub(crate) fn renamed(&mut self, to: &Bytes, moved: NodeId, create: i64) {
         let Some(state) = self.keys.get_mut(to) else { return };
         state.publish();
-        let (seq, rev) = (state.pub_seq, state.pub_rev);
+        let (seq, rev) = (state.pub_seq(), state.pub_rev());
         let base = state.known.value().map(|value| value.bytes.clone()).unwrap_or_default();
         state.wake();
         if let Some(Node::File(node)) = self.nodes.get_mut(&moved) {
             (node.base, node.base_seq, node.base_rev) = (base, seq, rev);
-            if node.readers == 0 {
-                node.log = Log::new(node.base.len() as u64, seq);
-            }
         }
         for fh in self.writers_of(to) {
             if let Some(Handle::Writer(writer)) = self.handles.get_mut(&fh)
@@ -666,38 +643,29 @@ impl Table {
         let Some(Node::File(node)) = self.nodes.get_mut(&id) else { return };
         let reader = matches!(self.handles.get(&fh), Some(Handle::Reader(_)));
         self.handles.remove(&fh);
-        node.handles.retain(|&other| other != fh);
-        if reader {
-            node.readers -= 1;
-            if node.readers == 0 {
-                self.echo.closed(id);
-                // Nobody can ask for the log any more.
-                node.log = Log::new(node.base.len() as u64, node.base_seq);
-            }
+        node.closed(fh, reader);
+        if reader && node.readers() == 0 {
+            self.echo.closed(id);
         }
         let key = node.key.clone();
         if let Some(state) = self.keys.get_mut(&key) {
             state.handles = state.handles.saturating_sub(1);
+            state.rest();
         }
         self.drop_if_unused(id, &key);
     }
 
     pub(super) fn drop_if_unused(&mut self, id: NodeId, key: &Bytes) {
-        if !matches!(self.nodes.get(&id), Some(Node::File(node)) if node.nlookup == 0 && node.handles.is_empty())
+        if !matches!(self.nodes.get(&id), Some(Node::File(node)) if node.nlookup == 0 && node.open.is_none())
         {
             return;
         }
-        self.nodes.remove(&id);
+        self.nodes.swap_remove(&id);
         let Some(state) = self.keys.get_mut(key) else { return };
-        state.nodes.retain(|&other| other != id);
-        if state.cur == Some(id) {
-            state.cur = None;
-        }
-        if state.nodes.is_empty() {
+        state.lose(id);
+        if !state.has_nodes() {
             state.place = None;
-            state.pend.clear();
-            state.publish();
-            state.wake();
+            state.publish_unseen();
             self.stays(key);
             self.trim();
         }

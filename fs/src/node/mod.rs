@@ -72,7 +72,8 @@ pub(crate) struct Value {
 impl From<&KeyValue> for Value {
     fn from(kv: &KeyValue) -> Self {
         Self {
-            bytes: kv.value.clone(),
+            // A copy: what it was cut out of holds other keys' values, and would stay as long.
+            bytes: Bytes::copy_from_slice(&kv.value),
             create: kv.create_revision.0,
             rev: kv.mod_revision.0,
             version: kv.version,

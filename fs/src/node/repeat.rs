@@ -11,7 +11,6 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::file::{FileNode, home_of};
-use super::handle::Log;
 use super::table::{DirNode, Node};
 use super::{Attr, Entry, Kind, NodeId, Table};
 use crate::map::Dir;
@@ -176,27 +175,14 @@ impl Table {
     fn lookup_gone(&mut self, key: &Bytes, now: Instant) -> Entry {
         let state = self.state(key);
         let bytes = state.bytes().clone();
-        let seq = state.pub_seq;
-        let id = match state.cur.or(state.nodes.first().copied()) {
+        let seq = state.pub_seq();
+        let held = state.nodes().next();
+        let id = match held {
             Some(id) => id,
             None => {
                 let id = self.fresh();
-                let node = FileNode {
-                    key: key.clone(),
-                    log: Log::new(bytes.len() as u64, seq),
-                    base: bytes,
-                    base_seq: seq,
-                    base_rev: 0,
-                    nlookup: 0,
-                    told_at: None,
-                    kept: false,
-                    readers: 0,
-                    handles: Vec::new(),
-                };
-                self.nodes.insert(id, Node::File(node));
-                let state = self.state(key);
-                state.nodes.push(id);
-                state.cur = Some(id);
+                self.nodes.insert(id, Node::File(FileNode::new(key.clone(), bytes, seq, 0)));
+                self.state(key).lead_to(id);
                 id
             }
         };
@@ -295,7 +281,7 @@ impl Table {
         }
         let create =
             self.keys.get(&to_key).and_then(|state| state.known.value()).map_or(0, |value| value.create);
-        if let Some(moved) = self.rename_node(&from_key, &to_key, (target.0, target.1.to_owned())) {
+        if let Some(moved) = self.rename_node(&from_key, &to_key, target) {
             self.renamed(&to_key, moved, create);
         }
         self.note_done(None);

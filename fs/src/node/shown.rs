@@ -57,7 +57,8 @@ impl Table {
                         && (*at == id || (writer.anonymous.is_none() && (reads_here || writer.is_unsaved())))
                 };
                 // The file that has the name, before one that has lost it.
-                let found = self.writers_on(&state.nodes).filter(own).map(|(_, _, writer)| writer.unlinked());
+                let found =
+                    self.writers_on(state.nodes()).filter(own).map(|(_, _, writer)| writer.unlinked());
                 let unlinked = found.min_by_key(Option::is_some)?;
                 shown_by(state, &self.writers_of_process(state, process, unlinked), None)
             }
@@ -67,8 +68,7 @@ impl Table {
     /// What the writers of an inode make of it.
     fn written(&self, id: NodeId) -> Option<Shown> {
         let state = self.keys.get(&self.key_of(id)?)?;
-        let own = [id];
-        let (_, fh, writer) = self.writers_on(&own).max_by_key(|(_, _, writer)| writer.changed)?;
+        let (_, fh, writer) = self.writers_on([id]).max_by_key(|(_, _, writer)| writer.changed)?;
         shown_by(state, &[(fh, writer)], Some(fh))
     }
 
@@ -77,8 +77,8 @@ impl Table {
         let Some(Node::File(node)) = self.nodes.get(&id) else { return None };
         let state = self.keys.get(&node.key)?;
         let home = home_of(&node.key, Kind::File);
-        let behind = state.cur != Some(id) || node.base_seq != state.pub_seq;
-        let written = self.writers_on(&state.nodes).next().is_some();
+        let behind = state.cur != Some(id) || node.base_seq != state.pub_seq();
+        let written = self.writers_on(state.nodes()).next().is_some();
         let local = self.locals.get(&node.key);
         let shown =
             shown.unwrap_or(Shown { size: node.base.len() as u64, rev: node.base_rev, unsaved: None });
@@ -93,8 +93,7 @@ impl Table {
                 && !self.limits.strict
                 && !behind
                 && !written
-                && state.pub_seq == state.seq
-                && !state.queued
+                && state.is_settled()
                 && local.is_none(),
         })
     }
@@ -109,7 +108,7 @@ impl Table {
     ) -> Option<Attr> {
         let Some(Node::File(node)) = self.nodes.get(&id) else { return None };
         let mut newest: Option<(u64, Fh)> = None;
-        for &handle in &node.handles {
+        for &handle in node.handles() {
             let asked = fh == Some(handle);
             if let Some(Handle::Reader(reader)) = self.handles.get(&handle)
                 && (asked || (fh.is_none() && reader.pid == caller.thread))
@@ -126,7 +125,7 @@ impl Table {
             && let (Some(Node::File(node)), Some(Handle::Reader(reader))) =
                 (self.nodes.get(&id), self.handles.get_mut(&fh))
         {
-            match reader.grown(&node.log, now) {
+            match node.open.as_ref().and_then(|open| reader.grown(&open.log, now)) {
                 Some(grown) if self.limits.follow => {
                     shown = Some(Shown { size: grown, rev: node.base_rev, unsaved: None });
                 }

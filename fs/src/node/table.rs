@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use indexmap::IndexMap;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::dir::{DirState, Listing};
@@ -125,8 +126,9 @@ pub(crate) struct Stats {
 /// All inodes, handles and cached facts.
 #[derive(Debug)]
 pub(crate) struct Table {
-    pub(super) nodes: HashMap<NodeId, Node>,
-    pub(super) keys: HashMap<Bytes, KeyState>,
+    /// These two may be large: they grow without holes.
+    pub(super) nodes: IndexMap<NodeId, Node>,
+    pub(super) keys: IndexMap<Bytes, KeyState>,
     /// The files that only this mount has, so far. Each has a state in `keys`.
     pub(super) locals: HashMap<Bytes, LocalFile>,
     /// By key prefix with its trailing slash.
@@ -167,8 +169,8 @@ impl Table {
         let node = DirNode { dir: root.clone(), place: None, nlookup: 1, dead: false };
         let prefix = root.prefix().cloned().unwrap_or_default();
         Self {
-            nodes: HashMap::from([(ROOT, Node::Dir(node))]),
-            keys: HashMap::new(),
+            nodes: IndexMap::from([(ROOT, Node::Dir(node))]),
+            keys: IndexMap::new(),
             locals: HashMap::new(),
             dirs: HashMap::new(),
             dir_nodes: HashMap::from([(root, ROOT)]),
@@ -267,7 +269,7 @@ impl Table {
             return;
         }
         let slash = key.iter().rposition(|&byte| byte == b'/').map_or(0, |at| at + 1);
-        let held = |key: &[u8]| self.keys.get(key).is_some_and(|state| !state.nodes.is_empty());
+        let held = |key: &[u8]| self.keys.get(key).is_some_and(KeyState::has_nodes);
         if self.is_open(&key[..slash]) || held(key) || self.is_open(&[key, b"/".as_ref()].concat()) {
             let note = match new {
                 Some(value) => {
@@ -296,9 +298,9 @@ impl Table {
     pub(crate) fn nodes_of(&self, key: &[u8], now: Instant) -> Vec<HeldNode> {
         let Some(state) = self.keys.get(key) else { return Vec::new() };
         let next = self.next_node_of(key, now);
-        let held = |&&id: &&NodeId| matches!(self.nodes.get(&id), Some(Node::File(node)) if node.nlookup > 0);
-        let facts = |&id: &NodeId| HeldNode { id, current: state.cur == Some(id), named: next == Some(id) };
-        state.nodes.iter().filter(held).map(facts).collect()
+        let held = |id: &NodeId| matches!(self.nodes.get(id), Some(Node::File(node)) if node.nlookup > 0);
+        let facts = |id| HeldNode { id, current: state.cur == Some(id), named: next == Some(id) };
+        state.nodes().filter(held).map(facts).collect()
     }
 
     /// The kernel keeps a name that it was told for a listener's sake alone: it shall drop it.
@@ -342,7 +344,7 @@ impl Table {
                 node.nlookup = node.nlookup.saturating_sub(count);
                 if node.nlookup == 0 {
                     let dir = node.dir.clone();
-                    self.nodes.remove(&id);
+                    self.nodes.swap_remove(&id);
                     if self.dir_nodes.get(&dir) == Some(&id) {
                         self.dir_nodes.remove(&dir);
                     }
@@ -355,7 +357,7 @@ impl Table {
             Node::Link(node) => {
                 node.nlookup = node.nlookup.saturating_sub(count);
                 if node.nlookup == 0 {
-                    self.nodes.remove(&id);
+                    self.nodes.swap_remove(&id);
                 }
             }
         }
@@ -460,7 +462,7 @@ impl Table {
 
     /// This mount's puts on one key take turns.
     pub(crate) fn turn(&mut self, key: &Bytes) -> Arc<tokio::sync::Mutex<()>> {
-        self.state(key).turn.get_or_insert_default().clone()
+        self.state(key).make_busy().turn.get_or_insert_default().clone()
     }
 }
 
@@ -486,10 +488,11 @@ pub(crate) struct Shared {
 }
 
 /// What older inodes' listeners have still to hear of a change by this mount.
-fn own_step(keys: &HashMap<Bytes, KeyState>, key: &Bytes) -> Option<FileStep> {
+fn own_step(keys: &IndexMap<Bytes, KeyState>, key: &Bytes) -> Option<FileStep> {
     let state = keys.get(key)?;
-    let others = state.nodes.iter().any(|&id| state.wrote != Some(id));
-    (others && state.wrote.is_some()).then_some(FileStep::Own(state.wrote))
+    let wrote = state.busy().wrote;
+    let others = state.nodes().any(|id| wrote != Some(id));
+    (others && wrote.is_some()).then_some(FileStep::Own(wrote))
 }
 
 impl Shared {

@@ -41,13 +41,13 @@ impl View<'_> {
 
 impl Table {
     /// Writers of these inodes.
-    pub(super) fn writers_on<'t>(
-        &'t self,
-        nodes: &'t [NodeId],
-    ) -> impl Iterator<Item = (NodeId, Fh, &'t Writer)> {
-        let handles = nodes.iter().filter_map(|&id| match self.nodes.get(&id) {
-            Some(Node::File(node)) if node.handles.len() > node.readers as usize => {
-                Some(node.handles.iter().map(move |&fh| (id, fh)))
+    pub(super) fn writers_on(
+        &self,
+        nodes: impl IntoIterator<Item = NodeId>,
+    ) -> impl Iterator<Item = (NodeId, Fh, &Writer)> {
+        let handles = nodes.into_iter().filter_map(|id| match self.nodes.get(&id) {
+            Some(Node::File(node)) if node.handles().len() > node.readers() as usize => {
+                Some(node.handles().iter().map(move |&fh| (id, fh)))
             }
             _ => None,
         });
@@ -60,7 +60,7 @@ impl Table {
     /// True if somebody has the file open for writing: only then does it matter who asks.
     pub(crate) fn has_writers(&self, id: NodeId) -> bool {
         let state = self.key_of(id).and_then(|key| self.keys.get(&key));
-        state.is_some_and(|state| self.writers_on(&state.nodes).next().is_some())
+        state.is_some_and(|state| self.writers_on(state.nodes()).next().is_some())
     }
 
     /// The writers of one file that a process has open, in the order of their changes.
@@ -71,7 +71,7 @@ impl Table {
         unlinked: Option<Unlinked>,
     ) -> Vec<(Fh, &'t Writer)> {
         let own = |writer: &Writer| writer.processes.contains(&process) && writer.unlinked() == unlinked;
-        let writers = self.writers_on(&state.nodes).filter(|(_, _, writer)| own(writer));
+        let writers = self.writers_on(state.nodes()).filter(|(_, _, writer)| own(writer));
         let mut writers: Vec<(Fh, &Writer)> = writers.map(|(_, fh, writer)| (fh, writer)).collect();
         writers.sort_by_key(|(fh, writer)| (writer.last_edit, fh.0));
         writers
@@ -132,7 +132,7 @@ impl Table {
     /// True if the process has opened this inode beside its own writers.
     pub(super) fn reads_beside(&self, id: NodeId, process: Process) -> bool {
         let Some(Node::File(node)) = self.nodes.get(&id) else { return false };
-        let mut readers = node.handles.iter().filter_map(|fh| self.handles.get(fh));
+        let mut readers = node.handles().iter().filter_map(|fh| self.handles.get(fh));
         readers.any(|handle| matches!(handle, Handle::Reader(reader) if reader.beside == Some(process)))
     }
 
@@ -141,9 +141,9 @@ impl Table {
         let Some(Handle::Writer(writer)) = self.handles.get(&fh) else { return };
         let Some(state) = self.keys.get(&writer.key) else { return };
         let mut settled = Vec::new();
-        for id in &state.nodes {
-            let Some(Node::File(node)) = self.nodes.get(id) else { continue };
-            for &other in &node.handles {
+        for id in state.nodes() {
+            let Some(Node::File(node)) = self.nodes.get(&id) else { continue };
+            for &other in node.handles() {
                 let Some(Handle::Reader(reader)) = self.handles.get(&other) else { continue };
                 let Some(process) = reader.beside else { continue };
                 let writers = self.writers_of_process(state, process, reader.unlinked);

@@ -101,7 +101,7 @@ impl Fs {
         let (id, _) = self.nodes.with(|table| table.dir_handle(fh)).ok_or(OpError::BadHandle)?;
         let DirView { dir, dead } = self.nodes.with(|table| table.dir_view(id)).ok_or(OpError::Stale)?;
         let listing = if dead {
-            Arc::new(Listing { entries: Vec::new() })
+            Arc::new(Listing::new::<OsString>([]))
         } else {
             self.until_trusted().await?;
             if let Some(listing) = self.known_listing(fh, id) {
@@ -134,7 +134,7 @@ impl Fs {
             self.nodes.with(|table| table.end_dir_load(prefix, None));
         }
         let (revision, entries) = read?;
-        let listing = Arc::new(Listing { entries });
+        let listing = Arc::new(Listing::new(entries));
         if let Some(prefix) = &prefix {
             self.nodes.with(|table| table.keep_listing(prefix, revision.0, &listing));
         }
@@ -314,7 +314,7 @@ impl Fs {
 
     /// Adds the files that only this mount has.
     fn with_local(&self, table: &Table, dir: &Dir, listing: Arc<Listing>) -> Arc<Listing> {
-        let mut added: Vec<ListingEntry> = Vec::new();
+        let mut added = Vec::new();
         for key in table.local_keys() {
             if let Some((place, name)) = self.map.place_of(key)
                 && place == *dir
@@ -326,10 +326,14 @@ impl Fs {
         if added.is_empty() {
             return listing;
         }
-        let mut entries = listing.entries.clone();
-        entries.extend(added);
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        Arc::new(Listing { entries })
+        let added = added.iter().map(|ListingEntry { name, kind, ino }: &ListingEntry| ListingEntry {
+            name: name.as_os_str(),
+            kind: *kind,
+            ino: *ino,
+        });
+        let mut entries: Vec<ListingEntry<&OsStr>> = listing.from(0).chain(added).collect();
+        entries.sort_by_key(|entry| entry.name);
+        Arc::new(Listing::new(entries))
     }
 
     /// True iff a file that only this mount has lies below the directory.
@@ -391,17 +395,44 @@ mod tests {
         let mut open = vec![(ROOT, Vec::new())];
         while let Some((node, path)) = open.pop() {
             let handle = fs.open_dir(node).unwrap();
-            for ListingEntry { name, kind, ino } in &fs.listing(handle, 0).await.unwrap().entries {
-                let path = [path.as_slice(), std::slice::from_ref(name)].concat();
-                if *kind == Kind::Dir {
+            let listing = fs.listing(handle, 0).await.unwrap();
+            for ListingEntry { name, kind, ino } in listing.from(0) {
+                let path = [path.as_slice(), &[name.to_owned()]].concat();
+                if kind == Kind::Dir {
                     let dir = fs.lookup(node, name).await.unwrap_or_else(|error| panic!("{path:?}: {error}"));
                     open.push((dir.node, path.clone()));
                 }
-                all.push((path, *kind, *ino));
+                all.push((path, kind, ino));
             }
             fs.release_dir(handle);
         }
         all
+    }
+
+    /// What is known is answered at once; every listing once went through all keys that the mount knew.
+    #[tokio::test]
+    async fn a_listing_that_is_known_needs_no_server_and_has_this_mounts_own_files() {
+        let memory = Memory::new();
+        memory.put("/b", "1");
+        let fs = mount_with(&memory, "/", Rel::Off, View::default()).await;
+        let names = |listing: Arc<Listing>| -> Vec<OsString> {
+            listing.from(0).map(|entry| entry.name.to_owned()).collect()
+        };
+        let handle = fs.open_dir(ROOT).unwrap();
+        assert!(fs.listing_now(handle, 0).is_none(), "nobody has listed it yet");
+        assert_eq!(names(fs.listing(handle, 0).await.unwrap()), ["b"]);
+        let made = fs.create(ROOT, OsStr::new(".b.swp"), 7, libc::O_CREAT | libc::O_WRONLY).await.unwrap();
+        assert_eq!(names(fs.listing_now(handle, 1).unwrap()), ["b"], "what is begun goes on");
+        assert_eq!(names(fs.listing_now(handle, 0).unwrap()), [".b.swp", "b"], "a new look");
+        assert_eq!(memory.key_value("/.b.swp"), None);
+        fs.clone().release(made.entry.node, made.fh, None).await;
+
+        memory.put("/c", "1");
+        let again = fs.open_dir(ROOT).unwrap();
+        while fs.listing_now(again, 0).is_some() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(names(fs.listing(again, 0).await.unwrap()).last().unwrap(), "c");
     }
 
     fn component() -> impl Strategy<Value = String> {

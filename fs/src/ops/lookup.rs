@@ -186,7 +186,7 @@ impl Fs {
         let listing = dir.prefix().and_then(|prefix| table.listing(prefix));
         let after = listing.iter().flat_map(|listing| listing.after(name)).take(window);
         for next in after.filter(|next| next.kind == Kind::File) {
-            if let Ok(Step::Entry(next)) = self.map.step(dir, &next.name)
+            if let Ok(Step::Entry(next)) = self.map.step(dir, next.name)
                 && next.key > entry.key
                 && table.known(&next.key) == Known::Unknown
             {
@@ -396,7 +396,7 @@ impl<'f> Load<'f> {
     fn end(mut self, revision: i64, found: Lookup) {
         self.ended = true;
         let fact = |key: Option<Key>| match key {
-            Some(key) => Below::Witness(key.bytes()),
+            Some(key) => Below::witness(&key),
             None => Below::Nothing,
         };
         let value = found.kv.as_ref().map(Value::from);

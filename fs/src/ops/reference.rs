@@ -187,8 +187,8 @@ impl Program<'_> {
             let open = self.fs.open_dir(dir).expect("a directory opens");
             let listing = self.fs.listing(open, 0).await.expect("a directory lists");
             self.fs.release_dir(open);
-            for entry in &listing.entries {
-                let found = self.fs.lookup(dir, &entry.name).await.expect("what is listed is there");
+            for entry in listing.from(0) {
+                let found = self.fs.lookup(dir, entry.name).await.expect("what is listed is there");
                 assert_eq!(found.attr.kind, entry.kind, "{path}{:?}", entry.name);
                 let path = format!("{path}{}", entry.name.to_string_lossy());
                 if entry.kind == Kind::Dir {

@@ -145,8 +145,7 @@ impl Fs {
             let create = new.create;
             self.nodes.with(|table| {
                 table.unlink_handles(&to);
-                let place = (target.parent, name.to_owned());
-                let moved = table.rename_node(from, &to, place);
+                let moved = table.rename_node(from, &to, (target.parent, name));
                 if facts.local {
                     table.change_local(from, None);
                 } else {
@@ -494,7 +493,7 @@ mod tests {
         fs.rename((ROOT, from), (ROOT, to), RenameHow::Replace).await.unwrap();
         for (dir, entries) in [(copy, 2), (a, 3), (b, 1)] {
             let handle = fs.open_dir(dir).unwrap();
-            assert_eq!(fs.listing(handle, 0).await.unwrap().entries.len(), entries);
+            assert_eq!(fs.listing(handle, 0).await.unwrap().from(0).count(), entries);
         }
         assert_eq!(walk(ROOT, "moved").await, copy);
         assert_eq!(walk(copy, "a").await, a);

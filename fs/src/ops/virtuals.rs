@@ -173,7 +173,7 @@ impl Fs {
             _ => Ok(Vec::new()),
         };
         Some(listed.map(|entries| {
-            let listing = Arc::new(Listing { entries });
+            let listing = Arc::new(Listing::new(entries));
             self.virtuals.set_listing(fh, listing.clone());
             listing
         }))
@@ -190,7 +190,8 @@ impl Fs {
             };
             if !self.map.is_own_record(key) {
                 let line = render(&self.map, changed.revision, time, event);
-                self.virtuals.journal.push(Some(key.bytes()), changed.revision, line);
+                // A copy: the key was cut out of all that came with it, which would stay as long.
+                self.virtuals.journal.push(Some(Bytes::copy_from_slice(key)), changed.revision, line);
             }
         }
     }
