@@ -48,6 +48,7 @@ const OPENINGS_MAX: u32 = 3;
 /// A batch, while all rows are replaced or copied.
 const COPY_ROWS: usize = 1000;
 const COPY_BYTES: usize = 1 << 20;
+const READ_TO_COPY: &str = "read rows to copy them";
 /// Copied rows are brought to the disk each time there are so many: all at the end would hold up writes.
 const COPY_SYNC_BYTES: u64 = 32 << 20;
 
@@ -58,7 +59,7 @@ pub struct DiskEngine {
     current: RwLock<Generation>,
     /// Held by the one writer, for as long as it writes.
     rewrite: Mutex<Rewrite>,
-    /// The disk was full: sled answers so for good, with or without room. Its rows can still be read.
+    /// The disk was full: sled answers so for good, with or without room.
     was_full: AtomicBool,
 }
 
@@ -141,13 +142,30 @@ impl DiskEngine {
     }
 
     /// Goes on after a full disk, once there is room for all rows in fresh files.
+    ///
+    /// Rows can still be read, but for those that sled could not write and has no longer in its
+    /// cache. Where there are such, only the log has them.
     fn heal(&self) -> Result<(), StorageError> {
         if !self.was_full.load(Ordering::Relaxed) {
             return Ok(());
         }
         let written = *self.current.read().fingerprint.lock();
         *self.rewrite.lock() = Rewrite::No;
-        while !self.rewrite()? {}
+        loop {
+            match self.rewrite() {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(StorageError::Engine { doing: READ_TO_COPY, .. }) => {
+                    return Err(StorageError::Corrupt {
+                        what: format!("image in {}", self.dir.display()),
+                        reason: "rows that the full disk did not take can't be read back; a new start makes \
+                                 them from the log"
+                            .into(),
+                    });
+                }
+                Err(error) => return Err(error),
+            }
+        }
         let found = *self.current.read().fingerprint.lock();
         if found != written {
             return Err(StorageError::Corrupt {
@@ -377,7 +395,7 @@ impl Rewriting {
         let mut batch = Batch::default();
         let mut is_end = true;
         for row in from.db.range(&self.next[..]..keyspace::ALL.end) {
-            let (key, value) = row.map_err(failed("read all rows"))?;
+            let (key, value) = row.map_err(failed(READ_TO_COPY))?;
             batch.put(Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value));
             self.next = keyspace::successor(&key);
             if batch.len() >= COPY_ROWS || batch.bytes() >= COPY_BYTES {
