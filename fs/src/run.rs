@@ -130,7 +130,7 @@ async fn mounted(config: &Config, before: Vec<OsString>, report: &mut Report) ->
         view.locks = LockScope::Off;
     }
     let remote: Arc<dyn Remote> = if missing.directories && map.rel() == Rel::Off {
-        Arc::new(Unrecorded::new(server.clone(), KeyRange::prefix(map.prefix())))
+        Arc::new(Unrecorded::new(server.clone()))
     } else {
         server.clone()
     };

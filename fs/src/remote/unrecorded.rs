@@ -23,8 +23,6 @@ use crate::map::{DIR_RECORDS, Key};
 #[derive(Debug)]
 pub struct Unrecorded {
     server: Arc<dyn Remote>,
-    /// The keys that the mount shows: all that there is to watch.
-    shown: KeyRange,
     records: Records,
     /// Held by a change that touches records.
     turn: tokio::sync::Mutex<()>,
@@ -34,8 +32,8 @@ pub struct Unrecorded {
 struct Records(Mutex<BTreeMap<Key, KeyValue>>);
 
 impl Unrecorded {
-    pub fn new(server: Arc<dyn Remote>, shown: KeyRange) -> Self {
-        Self { server, shown, records: Records::default(), turn: tokio::sync::Mutex::default() }
+    pub fn new(server: Arc<dyn Remote>) -> Self {
+        Self { server, records: Records::default(), turn: tokio::sync::Mutex::default() }
     }
 
     /// The revision that an answer from here is of.
@@ -221,8 +219,9 @@ impl Remote for Unrecorded {
         }
     }
 
-    fn watch(&self, _ranges: Vec<KeyRange>, from: Revision) -> Watch {
-        self.server.watch(vec![self.shown.clone()], from)
+    fn watch(&self, ranges: Vec<KeyRange>, from: Revision) -> Watch {
+        let sent = ranges.into_iter().filter(|range| !is_record(&range.start));
+        self.server.watch(sent.collect(), from)
     }
 
     fn lease_grant(&self, ttl_seconds: i64) -> Call<'_, LeaseId> {
@@ -285,9 +284,10 @@ impl Remote for Unrecorded {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use futures_util::StreamExt as _;
 
     use super::*;
-    use crate::remote::memory::Memory;
+    use crate::remote::{Event, Watched, memory::Memory};
 
     fn record(dir: &str) -> Key {
         Key::from(Bytes::from(format!(".etcfs/dir//{dir}/")))
@@ -296,7 +296,7 @@ mod tests {
     #[tokio::test]
     async fn records_are_kept_here_and_a_change_of_both_is_made_whole_or_not_at_all() {
         let memory = Memory::new();
-        let server = Unrecorded::new(Arc::new(memory.clone()), KeyRange::prefix(&Bytes::from_static(b"/")));
+        let server = Unrecorded::new(Arc::new(memory.clone()));
         let made = Change {
             compares: vec![Compare::Absent("/a".into()), Compare::Absent(record("a"))],
             then: vec![Op::put(record("a"), Bytes::new()), Op::put("/x".into(), "1".into())],
@@ -330,5 +330,29 @@ mod tests {
         };
         let found = server.lookup(vec![probe], Freshness::Linearizable).await.unwrap().found;
         assert_eq!(found[0].record, Some(record("a")));
+    }
+    /// Every watch used to be one of all that is shown: the revisions of a key were those of all keys, and who
+    /// waited for a lock did not hear of its end.
+    #[tokio::test]
+    async fn a_watch_is_of_what_is_asked_for_but_records() {
+        let memory = Memory::new();
+        let server = Unrecorded::new(Arc::new(memory.clone()));
+        let first = memory.put("/other", "1");
+        memory.put(".etcfs/dir//a/", "");
+        memory.put("/a", "1");
+        memory.put(".etcfs/lock//a/1", "1");
+        let range = |prefix: &'static str| KeyRange::prefix(&Bytes::from_static(prefix.as_bytes()));
+        let mut watch =
+            server.watch(vec![range("/a"), range(".etcfs/dir//a/"), range(".etcfs/lock//a")], first);
+        let mut heard = Vec::new();
+        while heard.len() < 2 {
+            if let Watched::Changed(changed) = watch.next().await.unwrap().unwrap() {
+                heard.extend(changed.events.into_iter().map(|event| match event {
+                    Event::Put(kv) => kv.key.to_string(),
+                    Event::Delete(key) => key.to_string(),
+                }));
+            }
+        }
+        assert_eq!(heard, ["/a", ".etcfs/lock//a/1"]);
     }
 }
