@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Notify, Semaphore},
     time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -44,6 +44,10 @@ const PENDING_RESETS_MAX: usize = 100;
 /// to. The HTTP/2 library ends a connection once half of it is taken by frames below 256 bytes,
 /// each counted as that many; so this bounds how many small calls may begin at once, too: 32,768.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// A client that has connected has so long to say something once the server is to end. One that is
+/// hung up on before that, without a GOAWAY, can't know that its call was not begun.
+const GREETING_MAX: Duration = Duration::from_secs(1);
 
 /// An open port.
 #[derive(Debug)]
@@ -79,22 +83,14 @@ pub async fn serve(
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) {
+    let Listener { socket, tls } = listener;
     let tasks = TaskTracker::new();
     let builder = Arc::new(builder(&limits));
     let complaints = Arc::new(Complaints::default());
-    while let Some(accepted) = shutdown.run_until_cancelled(accept(&listener.socket, &slots)).await {
-        let (stream, from, slot) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                metrics.connections_refused.inc();
-                tracing::warn!(%error, "could not accept a connection");
-                let _elapsed = shutdown.run_until_cancelled(time::sleep(ACCEPT_RETRY)).await;
-                continue;
-            }
-        };
+    let begin = |stream: TcpStream, from: SocketAddr, slot: Slot| {
         let (door, builder, metrics, shutdown) =
             (door.clone(), builder.clone(), metrics.clone(), shutdown.clone());
-        let (tls, complaints) = (listener.tls.clone(), complaints.clone());
+        let (tls, complaints) = (tls.clone(), complaints.clone());
         let awaited = tasks.token();
         tasks.spawn(async move {
             let place = Place::take(slot, door.is_for_clients(), metrics.clone(), awaited, shutdown.clone());
@@ -119,11 +115,34 @@ pub async fn serve(
                 },
             }
         });
+    };
+    while let Some(accepted) = shutdown.run_until_cancelled(accept(&socket, &slots)).await {
+        match accepted {
+            Ok((stream, from, slot)) => begin(stream, from, slot),
+            Err(error) => {
+                metrics.connections_refused.inc();
+                tracing::warn!(%error, "could not accept a connection");
+                let _elapsed = shutdown.run_until_cancelled(time::sleep(ACCEPT_RETRY)).await;
+            }
+        }
     }
-    // New clients must be turned away at once, not left in the backlog.
-    drop(listener);
+    // Those who have connected by now may have sent a call; new clients must be turned away at once.
+    if let Ok(socket) = socket.into_std() {
+        while let Ok(slot) = slots.clone().try_acquire_owned()
+            && let Ok((stream, from)) = socket.accept()
+            && let Ok(stream) = adopted(stream)
+        {
+            begin(stream, from, slot);
+        }
+    }
     tasks.close();
     tasks.wait().await;
+}
+
+fn adopted(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)?;
+    TcpStream::from_std(stream)
 }
 
 /// What strangers do is told now and then: they could fill the log.
@@ -178,6 +197,7 @@ async fn connection<S>(
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let shutdown = place.shutdown.clone();
+    let heard = Arc::new(Notify::new());
     let service = service_fn(move |mut request: Request<Incoming>| {
         let door = door.clone();
         if socket::is_upgrade(&request) && request.version() < Version::HTTP_2 {
@@ -188,20 +208,97 @@ async fn connection<S>(
         }
         async move { Ok::<_, Infallible>(door.serve(request).await) }
     });
-    let stream = TokioIo::new(Wire::new(stream, limits.keepalive_min.map(Pings::new)));
+    let wire = Wire::new(stream, limits.keepalive_min.map(Pings::new), heard.clone());
+    let stream = TokioIo::new(wire);
     let mut connection = pin!(builder.serve_connection_with_upgrades(stream, service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            match time::timeout(limits.drain, connection).await {
-                Ok(ended) => ended,
-                Err(_) => return,
+            // Boxed: idle connections, of which there may be thousands, need no room for it.
+            let ending = Box::pin(async {
+                tokio::select! {
+                    ended = connection.as_mut() => return Some(ended),
+                    _silent = time::timeout(GREETING_MAX, heard.notified()) => {}
+                }
+                connection.as_mut().graceful_shutdown();
+                time::timeout(limits.drain, connection.as_mut()).await.ok()
+            });
+            match ending.await {
+                Some(ended) => ended,
+                None => return,
             }
         }
     };
     if let Err(error) = ended {
         // Clients go as they please; only a debugger wants to know.
         tracing::debug!(%error, "a connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tonic::service::Routes;
+
+    use super::*;
+    use crate::net::authority::PREFACE;
+
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+    const LIMITS: Limits = Limits {
+        max_txn_ops: 1,
+        max_request_bytes: 1,
+        max_concurrent_streams: 1,
+        max_client_connections: 8,
+        // The clients below don't answer what they are told.
+        drain: Duration::from_millis(100),
+        keepalive_interval: Duration::from_secs(60),
+        keepalive_timeout: Duration::from_secs(60),
+        keepalive_min: None,
+    };
+
+    /// The kinds of the frames that come until the connection's end.
+    async fn told(mut client: TcpStream) -> Vec<u8> {
+        client.write_all(&[PREFACE, &[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]].concat()).await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        let mut kinds = Vec::new();
+        let mut rest = &answer[..];
+        while let [a, b, c, kind, ..] = *rest {
+            kinds.push(kind);
+            rest = &rest[9 + u32::from_be_bytes([0, a, b, c]) as usize..];
+        }
+        kinds
+    }
+
+    /// They were hung up on: their calls had an unknown outcome.
+    #[tokio::test]
+    async fn who_has_just_connected_is_told_that_the_server_ends() {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let slots = Arc::new(Semaphore::new(8));
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn(serve(
+            Listener { socket, tls: None },
+            Door::Peers(Routes::default()),
+            LIMITS,
+            slots.clone(),
+            Arc::new(Metrics::new(&[], false)),
+            shutdown.clone(),
+        ));
+        let accepted = TcpStream::connect(address).await.unwrap();
+        // Its own, and that of whom is waited for.
+        while slots.available_permits() > 6 {
+            tokio::task::yield_now().await;
+        }
+        let waiting = std::net::TcpStream::connect(address).unwrap();
+        shutdown.cancel();
+        let waiting = adopted(waiting).unwrap();
+        for kinds in <[_; 2]>::from(tokio::join!(told(accepted), told(waiting))) {
+            assert_eq!(kinds.first(), Some(&SETTINGS), "{kinds:?}");
+            assert!(kinds.contains(&GOAWAY), "{kinds:?}");
+        }
+        serving.await.unwrap();
+        assert_eq!(slots.available_permits(), 8);
     }
 }

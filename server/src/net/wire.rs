@@ -11,12 +11,14 @@ use std::{
     future::Future as _,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
     time::{self, Sleep},
 };
 
@@ -31,6 +33,8 @@ pub(super) struct Wire<S> {
     input: BareAuthority<S>,
     /// None where pings are nobody's concern.
     pings: Option<Pings>,
+    /// To be told of the first that comes.
+    heard: Option<Arc<Notify>>,
     /// Nothing more of the client is taken.
     is_deaf: bool,
     /// Set once the stream's own end has been sent.
@@ -38,8 +42,9 @@ pub(super) struct Wire<S> {
 }
 
 impl<S> Wire<S> {
-    pub(super) fn new(stream: S, pings: Option<Pings>) -> Self {
-        Self { input: BareAuthority::new(stream), pings, is_deaf: false, patience: None }
+    pub(super) fn new(stream: S, pings: Option<Pings>, heard: Arc<Notify>) -> Self {
+        let (input, heard) = (BareAuthority::new(stream), Some(heard));
+        Self { input, pings, heard, is_deaf: false, patience: None }
     }
 
     fn stream(&mut self) -> Pin<&mut S>
@@ -56,12 +61,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { input, pings, is_deaf, .. } = self.get_mut();
+        let Self { input, pings, heard, is_deaf, .. } = self.get_mut();
         if *is_deaf {
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut *input).poll_read(context, buffer))?;
+        if let Some(heard) = heard.take() {
+            heard.notify_one();
+        }
         if let Some(pings) = pings
             && let Err(goodbye) = pings.heard(&buffer.filled()[before..])
         {
@@ -152,7 +160,7 @@ mod tests {
     async fn pair() -> (TcpStream, Wire<TcpStream>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (client, Wire::new(listener.accept().await.unwrap().0, None))
+        (client, Wire::new(listener.accept().await.unwrap().0, None, Arc::default()))
     }
 
     #[tokio::test]
@@ -176,7 +184,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_never_closes_is_left_after_a_while() {
         let (client, mut server) = tokio::io::duplex(64);
-        let mut server = Wire::new(&mut server, None);
+        let mut server = Wire::new(&mut server, None, Arc::default());
         let began = time::Instant::now();
         server.shutdown().await.unwrap();
         assert!(began.elapsed() >= LINGER_MAX, "the client had its time");
