@@ -331,6 +331,7 @@ mod tests {
         let found = server.lookup(vec![probe], Freshness::Linearizable).await.unwrap().found;
         assert_eq!(found[0].record, Some(record("a")));
     }
+
     /// Every watch used to be one of all that is shown: the revisions of a key were those of all keys, and who
     /// waited for a lock did not hear of its end.
     #[tokio::test]

@@ -155,7 +155,7 @@ impl DiskEngine {
             match self.rewrite() {
                 Ok(true) => break,
                 Ok(false) => {}
-                Err(StorageError::Engine { doing: READ_TO_COPY, .. }) => {
+                Err(error @ StorageError::Engine { doing: READ_TO_COPY, .. }) if error.is_no_space() => {
                     return Err(StorageError::Corrupt {
                         what: format!("image in {}", self.dir.display()),
                         reason: "rows that the full disk did not take can't be read back; a new start makes \

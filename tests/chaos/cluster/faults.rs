@@ -185,6 +185,9 @@ fn members_whose_disks_are_full_live_on_and_heal_with_room() {
         let victims = nemesis.victims(cluster, Whom::Leader);
         cluster.kill(victims[0]);
         wait::until_true("another one leads", || cluster.leader().is_some_and(|leader| leader != victims[0]));
+        for member in 0..cluster.len() {
+            assert_eq!(cluster.has_fallen(member), None, "while the disk is full");
+        }
         fs::remove_file(ballast).unwrap();
         cluster.launch(victims[0]);
         for member in (0..cluster.len()).filter(|member| *member != victims[0]) {
