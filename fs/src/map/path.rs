@@ -213,13 +213,12 @@ impl KeyMap {
         KeyRange::prefix(&[DIR_RECORDS, &dir.at, &dir.part].concat().into())
     }
 
-    /// All that a mount has to watch: its keys, and the records of its directories. One range where one that
-    /// holds both brings little else, since one range's events arrive as whole revisions by themselves.
+    /// All that a mount has to watch: its keys, and the records of its directories. One range where it shows all
+    /// keys, since one range's events arrive as whole revisions by themselves.
     pub fn watch_ranges(&self) -> Vec<KeyRange> {
         let records = Bytes::from([DIR_RECORDS, &self.prefix].concat());
         match (self.prefix.as_ref(), self.rel) {
             (b"", _) | (b"/", Rel::Links | Rel::Dir) => vec![KeyRange::prefix(&Bytes::new())],
-            (b"/", Rel::Off) => vec![KeyRange { start: records, end: KeyRange::prefix(&self.prefix).end }],
             _ => vec![KeyRange::prefix(&self.prefix), KeyRange::prefix(&records)],
         }
     }

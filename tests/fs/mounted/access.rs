@@ -222,3 +222,29 @@ fn a_mount_reads_its_password_again_for_each_login_on_etcfsd() {
 fn a_mount_reads_its_password_again_for_each_login_on_etcd() {
     a_password_is_read_again_for_each_login(Kind::Etcd);
 }
+
+/// Its watch was of a range that its user had no right to.
+fn a_mount_of_all_keys_with_a_slash_follows_them(kind: Kind) {
+    let guarded = Guarded::new(kind);
+    let as_root = |words: &str| guarded.etcdctl(&format!("{words} --user root:root's"), "");
+    as_root("role grant-permission --prefix=true narrow readwrite /");
+    let kim = guarded.certs.path("kim");
+    fs::write(&kim, "username=kim\npassword=kim:s\n").expect("a file of our own");
+    let options = format!("{},credentials={},rel=off", guarded.options(), kim.display());
+    let mount = Mount::with(&format!("https://{}:/", guarded.server.endpoint()), &options);
+    as_root("put /f 1");
+    assert_eq!(mount.sh("until cat f 2>/dev/null; do sleep 0.1; done"), "1");
+    as_root("put /f 2");
+    mount.sh("until grep -q 2 f; do sleep 0.1; done");
+}
+
+/// A mount logs in as the user of a file or of the environment
+#[test]
+fn a_mount_of_all_keys_with_a_slash_follows_them_on_etcfsd() {
+    a_mount_of_all_keys_with_a_slash_follows_them(Kind::Etcfs);
+}
+
+#[test]
+fn a_mount_of_all_keys_with_a_slash_follows_them_on_etcd() {
+    a_mount_of_all_keys_with_a_slash_follows_them(Kind::Etcd);
+}
