@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
-use crate::node::NodeId;
+use crate::node::{NodeId, Trust};
 use crate::ops::Fs;
 
 /// `_IOR(229, 0, u32)`
@@ -129,7 +129,7 @@ fn is_connection(fd: i32) -> bool {
 
 /// Has the kernel doubt all names at once where what it was told counts no more, which blocks on nothing: a
 /// directory's own notifications wait for those who wait for the server in it.
-async fn doubt(mut trust: watch::Receiver<bool>, device: Device) {
+async fn doubt(mut trust: watch::Receiver<Trust>, device: Device) {
     while trust.changed().await.is_ok() {
         if let Err(error) = device.everything() {
             tracing::info!(%error, "the kernel is told of each name by itself");

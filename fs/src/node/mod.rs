@@ -32,7 +32,7 @@ use file::home_of;
 pub(crate) use file::{Entry, Known};
 pub(crate) use handle::{Moment, OpenedAs};
 pub(crate) use repeat::{Looked, Place, Repeat};
-pub(crate) use table::{HeldNode, Shared, Stats, Table};
+pub(crate) use table::{HeldNode, Shared, Stats, Table, Trust};
 
 /// A number under which the kernel knows an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

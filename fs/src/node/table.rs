@@ -123,6 +123,17 @@ pub(crate) struct Stats {
     pub(crate) seen: i64,
 }
 
+/// What becomes of what is cached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// It is shown.
+    Given,
+    /// It waits for the server.
+    Waits,
+    /// It is refused, as the server refuses the mount's user what the mount shows.
+    Refused,
+}
+
 /// All inodes, handles and cached facts.
 #[derive(Debug)]
 pub(crate) struct Table {

@@ -37,7 +37,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -45,7 +45,7 @@ use crate::config::View;
 use crate::errno::OpError;
 use crate::map::{Dir, Key, KeyMap};
 use crate::metrics::{Counts, Metrics};
-use crate::node::{Kind, NodeId, Shared, Value};
+use crate::node::{Kind, NodeId, Shared, Trust, Value};
 use crate::remote::{LeaseId, Remote, Renewal, Revision};
 
 pub(crate) use attr::{SetAttr, SetTime};
@@ -74,8 +74,10 @@ pub struct Fs {
     pub(crate) tasks: TaskTracker,
     pub(crate) started: SystemTime,
     stopping: AtomicBool,
-    /// False once the watch has been gone for too long.
-    trust: watch::Sender<bool>,
+    /// Whether the watch stands.
+    trust: watch::Sender<Trust>,
+    /// Told of what the server refuses.
+    refused: Notify,
     /// Ends what waits for nothing but more work.
     pub(crate) stopped: CancellationToken,
     /// The process that repeats changes for inotify's listeners.
@@ -107,7 +109,8 @@ impl Fs {
             tasks: TaskTracker::new(),
             started: SystemTime::now(),
             stopping: AtomicBool::new(false),
-            trust: watch::Sender::new(true),
+            trust: watch::Sender::new(Trust::Given),
+            refused: Notify::new(),
             stopped: CancellationToken::new(),
             helper: AtomicU32::new(0),
             ahead: AtomicUsize::new(lookup::AHEAD_MIN),

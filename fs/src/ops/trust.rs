@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Fs;
 use crate::errno::OpError;
 use crate::map::{Entry as Name, KeyMap, Step};
-use crate::node::{Known, NodeId};
+use crate::node::{Known, NodeId, Trust};
 use crate::remote::{Patience, RemoteError};
 
 /// What the server has shown comes by the watch a moment later; past this it is taken in as it was read.
@@ -21,18 +21,32 @@ const WATCH_PATIENCE: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 impl Fs {
-    pub(crate) fn is_trusted(&self) -> bool {
+    pub(super) fn trust(&self) -> Trust {
         *self.trust.borrow()
     }
 
-    /// The watch stands, or has been gone for too long.
-    pub(crate) fn set_trusted(&self, trusted: bool) {
-        self.nodes.with(|table| table.set_trusted(trusted));
-        self.trust.send_if_modified(|before| std::mem::replace(before, trusted) != trusted);
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.trust() == Trust::Given
+    }
+
+    /// The watch stands, has been gone for too long, or is not the user's any more.
+    pub(crate) fn set_trust(&self, trust: Trust) {
+        self.nodes.with(|table| table.set_trusted(trust == Trust::Given));
+        self.trust.send_if_modified(|before| std::mem::replace(before, trust) != trust);
+    }
+
+    /// The server has refused the user something: a right may be gone, while a watch of etcd's goes on.
+    pub(super) fn doubt_rights(&self) {
+        self.refused.notify_one();
+    }
+
+    /// Waits until the server refuses something.
+    pub(crate) async fn refusal(&self) {
+        self.refused.notified().await;
     }
 
     /// Tells each time that what the kernel has been told begins or ends to count.
-    pub(crate) fn trust_changes(&self) -> watch::Receiver<bool> {
+    pub(crate) fn trust_changes(&self) -> watch::Receiver<Trust> {
         self.trust.subscribe()
     }
 
@@ -44,16 +58,18 @@ impl Fs {
         let mut trust = self.trust.subscribe();
         let trusted = async {
             // The sender lives as long as the tree.
-            trust.wait_for(|&trusted| trusted).await.ok();
+            match trust.wait_for(|&trust| trust != Trust::Waits).await.as_deref() {
+                Ok(Trust::Refused) => Err(RemoteError::PermissionDenied),
+                _ => Ok(()),
+            }
         };
-        match self.view.patience {
+        let decided = match self.view.patience {
             Patience::Hard | Patience::Stale(_) => trusted.await,
             Patience::Soft(limit) => {
-                let waited = timeout(limit, trusted).await;
-                waited.map_err(|_| OpError::Remote(RemoteError::TimedOut(limit)))?;
+                timeout(limit, trusted).await.unwrap_or(Err(RemoteError::TimedOut(limit)))
             }
-        }
-        Ok(())
+        };
+        Ok(decided?)
     }
 
     /// Asks the server for a name and takes in what it says.

@@ -349,3 +349,10 @@ pub enum RemoteError {
     #[error("the mount is going down")]
     Closed,
 }
+
+impl RemoteError {
+    /// True iff it is for who the mount's user is that the server did not do it.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::PermissionDenied | Self::Unauthenticated)
+    }
+}

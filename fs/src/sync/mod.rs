@@ -6,12 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::OptionFuture;
+use futures_util::future::{BoxFuture, OptionFuture, try_join_all};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::time::{Instant, sleep_until};
 
 use crate::errno::OpError;
-use crate::node::Value;
+use crate::node::{Trust, Value};
 use crate::ops::Fs;
 use crate::remote::{At, Changed, Event, Freshness, PageRequest, Patience, RemoteError, Revision, Watched};
 
@@ -25,12 +25,14 @@ pub async fn start(fs: &Arc<Fs>) -> Result<(), OpError> {
     Ok(())
 }
 
-/// The revision that the server is at.
+/// The revision that the server is at; an error unless the user may read all that is watched.
 async fn current(fs: &Fs) -> Result<Revision, OpError> {
-    let range = fs.map.key_range(&fs.map.root());
-    let page = PageRequest { range, limit: 1, keys_only: true, how: Freshness::Linearizable };
-    let At { revision, .. } = fs.remote.page(page).await?;
-    Ok(revision)
+    let pages = fs.map.watch_ranges().into_iter().map(|range| {
+        fs.remote.page(PageRequest { range, limit: 1, keys_only: true, how: Freshness::Linearizable })
+    });
+    let pages = try_join_all(pages).await?;
+    // That of the keys: what is known of records may be kept by the mount, without a revision of its own.
+    Ok(pages.first().expect("a mount watches its keys").revision)
 }
 
 async fn follow(fs: Arc<Fs>, from: Revision) {
@@ -43,17 +45,22 @@ async fn follow(fs: Arc<Fs>, from: Revision) {
         tracing::warn!(%error, "the watch has a gap; everything is read again");
         // What is shown until that is done waits, unless anything will do.
         distrust(&fs);
-        match resync(&fs, from).await {
-            Ok(revision) => {
-                fs.journal_gap(revision);
-                from = revision;
-                fs.set_trusted(true);
+        from = loop {
+            let error = match resync(&fs, from).await {
+                Ok(revision) => break revision,
+                Err(error) => error,
+            };
+            tracing::error!(%error, "the mount can't follow changes");
+            if is_refusal(&error) {
+                fs.set_trust(Trust::Refused);
             }
-            Err(error) => {
-                tracing::error!(%error, "the mount can't follow changes");
-                tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(RETRY).await;
+            if fs.is_stopping() {
+                return;
             }
-        }
+        };
+        fs.journal_gap(from);
+        fs.set_trust(Trust::Given);
     }
 }
 
@@ -62,22 +69,28 @@ async fn bring(fs: &Fs, from: &mut Revision) -> OpError {
     let mut watch = fs.remote.watch(fs.map.watch_ranges(), Revision(from.0 + 1));
     let mut heard = Instant::now();
     let mut trusted_until = None;
-    // Asks how far the server is, once it is back: it may know less than before.
-    let mut check = OptionFuture::default();
+    // Asks how far the server is, once it is back: it may know less than before; and once it has refused something.
+    let ask = |from: Revision| current(fs).map(move |now| (from, now)).boxed();
+    let mut check: Option<BoxFuture<'_, _>> = None;
     loop {
         let watched = tokio::select! {
             watched = watch.next() => watched,
-            Some(revision) = &mut check => {
-                check = OptionFuture::default();
+            () = fs.refusal(), if check.is_none() && !fs.is_lost() => {
+                check = Some(ask(*from));
+                continue;
+            }
+            Some((known, revision)) = OptionFuture::from(check.as_mut()) => {
+                check = None;
                 match revision {
-                    Ok(revision) if revision < *from => return RemoteError::FutureRevision.into(),
+                    Ok(revision) if revision < known => return RemoteError::FutureRevision.into(),
                     Ok(_) => {
                         trusted_until = None;
-                        fs.set_trusted(true);
+                        fs.set_trust(Trust::Given);
                     }
+                    Err(error) if is_refusal(&error) => return error,
                     Err(error) => {
                         tracing::warn!(%error, "the server that answers again does not say how far it is");
-                        check = Some(current(fs).boxed()).into();
+                        check = Some(ask(*from));
                     }
                 }
                 continue;
@@ -93,7 +106,7 @@ async fn bring(fs: &Fs, from: &mut Revision) -> OpError {
             Some(Ok(Watched::Lost)) => {
                 tracing::warn!("the server can't be reached; cached files get old");
                 fs.note_lost(true);
-                check = OptionFuture::default();
+                check = None;
                 let sign = Instant::now().checked_sub(UNNOTICED).map_or(heard, |before| before.max(heard));
                 trusted_until = trusted_until.or(fs.is_trusted().then_some(sign + TRUST));
                 continue;
@@ -101,7 +114,7 @@ async fn bring(fs: &Fs, from: &mut Revision) -> OpError {
             Some(Ok(Watched::Back)) => {
                 tracing::info!("the server answers again");
                 fs.note_lost(false);
-                check = Some(current(fs).boxed()).into();
+                check = Some(ask(*from));
             }
             Some(Ok(Watched::Changed(changed))) => {
                 *from = changed.revision;
@@ -123,8 +136,12 @@ async fn bring(fs: &Fs, from: &mut Revision) -> OpError {
 /// What is cached waits for the server, unless the mount was told that older will do.
 fn distrust(fs: &Fs) {
     if !matches!(fs.view.patience, Patience::Stale(_)) {
-        fs.set_trusted(false);
+        fs.set_trust(Trust::Waits);
     }
+}
+
+fn is_refusal(error: &OpError) -> bool {
+    matches!(error, OpError::Remote(error) if error.is_refusal())
 }
 
 /// So long after the server's last sign what is cached is shown.

@@ -19,10 +19,8 @@ pub(crate) struct Status {
     pub(crate) lost: Option<SystemTime>,
     /// What the mount does without one.
     pub(crate) patience: Patience,
-    /// Each name is asked for.
-    pub(crate) strict: bool,
-    /// What is cached counts.
-    pub(crate) trusted: bool,
+    /// What becomes of names that are asked for.
+    pub(crate) names: &'static str,
     pub(crate) cached_bytes: usize,
     pub(crate) cached_bytes_max: usize,
     pub(crate) keys: usize,
@@ -74,12 +72,7 @@ impl fmt::Display for Status {
             Patience::Soft(limit) => writeln!(f, "without a server: fails after {} s", limit.as_secs_f32())?,
             Patience::Stale(_) => writeln!(f, "without a server: shows what it has, changes nothing")?,
         }
-        let names = match (self.strict, self.trusted) {
-            (_, false) => "wait for the server",
-            (true, true) => "are asked for",
-            (false, true) => "are shown as cached",
-        };
-        writeln!(f, "names: {names}")?;
+        writeln!(f, "names: {}", self.names)?;
         writeln!(
             f,
             "cache: {} of {} bytes, {} keys, {} directories",

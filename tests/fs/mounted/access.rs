@@ -223,6 +223,42 @@ fn a_mount_reads_its_password_again_for_each_login_on_etcd() {
     a_password_is_read_again_for_each_login(Kind::Etcd);
 }
 
+fn a_right_that_is_taken_away_is_eacces(kind: Kind) {
+    let guarded = Guarded::new(kind);
+    let as_root = |words: &str| guarded.etcdctl(&format!("{words} --user root:root's"), "");
+    let options = format!("{},credentials={}", guarded.options(), guarded.certs.text("joe"));
+    let mount = Mount::with(&guarded.source(), &options);
+    mount.sh("mkdir d; echo 1 > d/f");
+    as_root("user revoke-role joe app");
+    let until_denied = |name: &str| {
+        mount.sh(&format!("until cat {name} 2>&1 | grep 'Permission denied'; do sleep 0.1; done"))
+    };
+    // etcd refuses what it is asked for, and goes on with a watch.
+    until_denied("unknown");
+    until_denied("d/f");
+    for script in ["ls", "ls d", "echo 2 | tee d/f", "mkdir e"] {
+        let complaint = sh(&mount.path(), script).failed();
+        assert!(complaint.contains("Permission denied"), "{script}: {complaint}");
+    }
+    assert_eq!(mount.sh("grep '^names' %status"), "names: are refused by the server\n");
+
+    as_root("user grant-role joe app");
+    assert_eq!(mount.sh("until cat d/f 2>/dev/null; do sleep 0.1; done"), "1\n");
+    as_root("put /project/d/f 2");
+    mount.sh("until grep -q 2 d/f; do sleep 0.1; done; echo 3 > d/f");
+}
+
+/// A right that is taken away is EACCES
+#[test]
+fn a_right_that_is_taken_away_is_eacces_on_etcfsd() {
+    a_right_that_is_taken_away_is_eacces(Kind::Etcfs);
+}
+
+#[test]
+fn a_right_that_is_taken_away_is_eacces_on_etcd() {
+    a_right_that_is_taken_away_is_eacces(Kind::Etcd);
+}
+
 /// Its watch was of a range that its user had no right to.
 fn a_mount_of_all_keys_with_a_slash_follows_them(kind: Kind) {
     let guarded = Guarded::new(kind);

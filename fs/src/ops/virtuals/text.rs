@@ -11,7 +11,7 @@ use super::registry::{Facts, Found};
 use crate::errno::OpError;
 use crate::lock::{LOCK_RECORDS, Record, file_of, line};
 use crate::map::Rel;
-use crate::node::Stats;
+use crate::node::{Stats, Trust};
 use crate::remote::{At, Freshness, LeaseId, Page, PageRequest, RemoteError, Revision};
 use crate::r#virtual::{Place, Status};
 
@@ -79,8 +79,12 @@ impl Fs {
             watched: Revision(stats.seen),
             lost,
             patience: self.view.patience,
-            strict: self.view.strict,
-            trusted: self.is_trusted(),
+            names: match (self.trust(), self.view.strict) {
+                (Trust::Waits, _) => "wait for the server",
+                (Trust::Refused, _) => "are refused by the server",
+                (Trust::Given, true) => "are asked for",
+                (Trust::Given, false) => "are shown as cached",
+            },
             cached_bytes: stats.cached_bytes,
             cached_bytes_max: stats.cached_bytes_max,
             keys: stats.keys,
@@ -102,6 +106,9 @@ impl Fs {
 
     /// Remembers an error for `%status`, if it is the server's or a lock's: others are the programs' own.
     pub(crate) fn note_error(&self, error: &OpError) {
+        if matches!(error, OpError::Remote(refused) if refused.is_refusal()) {
+            self.doubt_rights();
+        }
         let ours = match error {
             OpError::Remote(RemoteError::NoSuchLease | RemoteError::TooLarge | RemoteError::Closed) => false,
             OpError::Remote(_) | OpError::LocksLost => true,
@@ -135,7 +142,7 @@ impl Fs {
     }
 
     /// True while the watch has no server.
-    pub(in crate::ops) fn is_lost(&self) -> bool {
+    pub(crate) fn is_lost(&self) -> bool {
         self.virtuals.facts.lock().lost.is_some()
     }
 }

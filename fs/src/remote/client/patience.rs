@@ -173,6 +173,9 @@ pub(super) fn judge(error: ClientError) -> Judged {
             return Judged::Final(RemoteError::Compacted(Some(Revision(*revision))));
         }
         ClientError::LeaseGone { .. } => return Judged::Final(RemoteError::NoSuchLease),
+        ClientError::WatchCanceled { reason } if reason.contains("permission denied") => {
+            return Judged::Final(RemoteError::PermissionDenied);
+        }
         ClientError::Endpoint { .. } | ClientError::Tls(_) | ClientError::WatchCanceled { .. } => {
             return Judged::Final(RemoteError::Invalid(error.to_string()));
         }
@@ -279,6 +282,8 @@ mod tests {
             let judged = judge(ClientError::Status { code, message: message.into() });
             assert!(matches!(judged, Judged::Final(error) if error == reason), "{message}");
         }
+        let refused = ClientError::WatchCanceled { reason: "etcdserver: permission denied".into() };
+        assert!(matches!(judge(refused), Judged::Final(RemoteError::PermissionDenied)));
         let busy =
             ClientError::Status { code: Code::Unknown, message: "etcdserver: too many requests".into() };
         assert!(matches!(judge(busy), Judged::Away { maybe_done: false, .. }));
