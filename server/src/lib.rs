@@ -31,4 +31,4 @@ pub mod version;
 pub mod watch;
 
 pub use config::Config;
-pub use run::run;
+pub use run::{Next, run};

@@ -5,7 +5,8 @@
 
 use std::{
     io::{self, Write as _},
-    process::ExitCode,
+    os::unix::process::CommandExt as _,
+    process::{Command, ExitCode},
 };
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{self, Config, Invocation},
-    run::run,
+    run::{Next, run},
     telemetry, version,
 };
 
@@ -37,7 +38,8 @@ pub fn main() -> ExitCode {
     if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Serves until SIGTERM or SIGINT; a second one ends the process at once.
+/// Serves until SIGTERM or SIGINT; a second one ends the process at once. A server that has to start anew does so
+/// in the same process, with the same command line and environment.
 pub fn serve(config: Config) -> ExitCode {
     telemetry::open(&config.log);
     telemetry::abort_on_panic();
@@ -58,12 +60,29 @@ pub fn serve(config: Config) -> ExitCode {
     // Nothing that matters runs any more: what is left must not hold us up.
     runtime.shutdown_background();
     match served {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Next::Nothing) => ExitCode::SUCCESS,
+        Ok(Next::StartAnew) => {
+            tracing::warn!("starting anew after a full disk");
+            let error = execute_again();
+            tracing::error!(%error, "could not start anew");
+            ExitCode::FAILURE
+        }
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Has this process execute its own program once more; returns only if that fails.
+fn execute_again() -> io::Error {
+    let mut args = std::env::args_os();
+    // The program that runs, even where a newer one lies in its place by now.
+    let mut again = Command::new("/proc/self/exe");
+    if let Some(name) = args.next() {
+        again.arg0(name);
+    }
+    again.args(args).exec()
 }
 
 async fn cancel_on_signal(shutdown: CancellationToken) {

@@ -10,7 +10,10 @@ use etcfs_proto::etcfs::{
     peer::errands_server::ErrandsServer,
 };
 use tokio::{sync::Semaphore, time};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 use tonic::service::{Routes, interceptor::InterceptedService};
 
 use crate::{
@@ -45,8 +48,18 @@ const SLOW_SYNC: Duration = Duration::from_secs(1);
 /// Between two looks whether a new cluster has a version.
 const VERSION_LOOK: Duration = Duration::from_millis(5);
 
+/// What has to follow when [`run`] has come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It was told to stop, or has been removed from its cluster.
+    Nothing,
+    /// The disk was too full for it to go on as it was. A start, best in a process that holds nothing
+    /// of it, waits for room and makes what is missing from the log.
+    StartAnew,
+}
+
 /// Serves until `shutdown` is cancelled; what was acknowledged is on disk.
-pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<Next> {
     tracing::info!(version = version::OWN, api = version::api(), name = config.name, "starting");
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     raise_descriptor_limit();
@@ -60,6 +73,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let config = with_founders(config).await?;
     let tokens = tokens(&config.auth.token)?;
     let metrics = Arc::new(Metrics::new(METHODS, config.metrics_extensive));
+    // A supervisor that has seen this process serve before goes on watching it.
+    let is_ready = CancellationToken::new();
+    let starting = is_ready.clone().drop_guard();
+    tokio::spawn(feed_watchdog_at_start(is_ready));
     let node = start(&config, &metrics, &shutdown).await?;
     // Only now: a port that takes connections and gives no answer holds up its callers.
     let peers = match open_all("--listen-peer-urls", &config.listen_peer, peer_tls.as_ref()).await {
@@ -70,19 +87,19 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         }
     };
     let ports = Ports { clients, peers, plain };
-    let removed = node.removed();
-    let shutdown = either(shutdown, removed.clone());
-    let served = serve(&config, &node, metrics, tokens, ports, shutdown).await;
+    let (removed, start_anew) = (node.removed(), node.start_anew());
+    let ends = either(either(shutdown.clone(), removed.clone()), start_anew.clone());
+    let served = serve(&config, &node, metrics, tokens, ports, starting, ends).await;
     // Last: applies what is committed, and flushes the image.
     node.shutdown().await;
     if removed.is_cancelled() {
         let dir = config.data_dir.display();
         tracing::error!(%dir, "the member has been permanently removed from the cluster; its data directory is of no more use");
     }
-    if served.is_ok() {
-        tracing::info!("stopped");
-    }
-    served
+    served?;
+    tracing::info!("stopped");
+    let is_wanted = !shutdown.is_cancelled() && !removed.is_cancelled();
+    Ok(if start_anew.is_cancelled() && is_wanted { Next::StartAnew } else { Next::Nothing })
 }
 
 /// Opens the data and joins in, once the disk has room for that.
@@ -106,6 +123,7 @@ async fn serve(
     metrics: Arc<Metrics>,
     tokens: TokenKind,
     ports: Ports,
+    starting: DropGuard,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let Ports { clients, peers, plain } = ports;
@@ -317,11 +335,14 @@ async fn serve(
             tasks.spawn(net::serve(listener, door, config.limits, slots, metrics.clone(), shutdown.clone()));
         }
         notify_supervisor(&[sd_notify::NotifyState::Ready]);
+        drop(starting);
         if let Some(interval) = sd_notify::watchdog_enabled() {
             tasks.spawn(feed_watchdog(interval, health, shutdown.clone()));
         }
         shutdown.cancelled().await;
-        notify_supervisor(&[sd_notify::NotifyState::Stopping]);
+        if !node.start_anew().is_cancelled() {
+            notify_supervisor(&[sd_notify::NotifyState::Stopping]);
+        }
     }
     // Whatever it was that ended it.
     shutdown.cancel();
@@ -510,6 +531,14 @@ async fn feed_watchdog(interval: Duration, health: Health, shutdown: Cancellatio
             Ok(()) => notify_supervisor(&[sd_notify::NotifyState::Watchdog]),
             Err(reason) => tracing::warn!(reason, "not well: the watchdog is not fed"),
         }
+    }
+}
+
+async fn feed_watchdog_at_start(is_ready: CancellationToken) {
+    let Some(interval) = sd_notify::watchdog_enabled() else { return };
+    let mut ticks = time::interval(interval / 2);
+    while is_ready.run_until_cancelled(ticks.tick()).await.is_some() {
+        notify_supervisor(&[sd_notify::NotifyState::Watchdog]);
     }
 }
 

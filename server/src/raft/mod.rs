@@ -131,6 +131,8 @@ struct Inner {
     outcomes: outcomes::Outcomes,
     /// Cancelled once this member is known to have been removed.
     removed: CancellationToken,
+    /// Cancelled once a full disk has cost rows that only a start makes again.
+    start_anew: CancellationToken,
     member_status: watch::Receiver<MemberStatus>,
     leader_changes: Arc<AtomicU64>,
     slow_applies: Arc<AtomicU64>,
@@ -466,6 +468,12 @@ impl Node {
     /// Cancelled once this member has been removed from its cluster.
     pub fn removed(&self) -> CancellationToken {
         self.inner.removed.clone()
+    }
+
+    /// Cancelled once the disk was so full that this member can't go on, but for a stop and a start: that
+    /// waits for room, and makes what is missing from the log.
+    pub fn start_anew(&self) -> CancellationToken {
+        self.inner.start_anew.clone()
     }
 
     /// Why openraft has ended, if it has.

@@ -174,15 +174,20 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
     let store = state.store.clone();
     let image_dir = data_dir.image();
     let die = host.die.clone();
+    let start_anew = CancellationToken::new();
+    let unwritten = start_anew.clone();
     let hooks = ImageHooks {
         on_written: Box::new(move |written| store.written(written.revision)),
         on_commit: options.on_image_commit,
-        on_failure: Box::new(move |_| {
+        on_failure: Box::new(move |error| {
             // What it can't write it may not read either; the log and the newest snapshot have it all.
-            if let Err(error) = DiskEngine::distrust(&image_dir) {
+            if let Err(error) = DiskEngine::distrust(&image_dir, error) {
                 tracing::error!(%error, "cannot mark the image as broken");
             }
-            die();
+            match error {
+                StorageError::Unwritten { .. } => unwritten.cancel(),
+                _ => die(),
+            }
         }),
         ..ImageHooks::default()
     };
@@ -207,6 +212,7 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
         slow_from: options.slow_apply,
         scrub: scrub.clone(),
         on_apply: options.on_apply,
+        start_anew: start_anew.clone(),
     };
     let log = LogStore::new(wal.clone(), Some(image.clone()));
     let config = config(options.heartbeat_interval, options.election_timeout)?;
@@ -251,6 +257,7 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
         links,
         outcomes,
         removed,
+        start_anew,
         member_status,
         leader_changes,
         slow_applies,
@@ -305,6 +312,13 @@ fn open_image(
     match open() {
         Ok(opened) => Ok(opened),
         Err(error) if error.is_no_space() => Err(error.into()),
+        Err(StorageError::Unwritten { .. }) => {
+            tracing::warn!(
+                "the image lacks what a full disk did not take: it is rebuilt from snapshot and log"
+            );
+            data_dir.remove_image()?;
+            Ok(open()?)
+        }
         Err(error) => {
             let aside = data_dir.set_image_aside()?;
             let aside = aside.display();
@@ -402,6 +416,10 @@ async fn watch_for_an_end(node: Node) {
         if let Some(error) = failed
             && !node.inner.shutdown.is_cancelled()
         {
+            if node.inner.start_anew.is_cancelled() {
+                tracing::error!(error, "raft has failed for want of room on the disk");
+                return;
+            }
             tracing::error!(error, "raft has failed; ending the process");
             (node.inner.host.die)();
             return;

@@ -30,6 +30,7 @@ use openraft::{
     storage::{EntryResponder, RaftStateMachine},
 };
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     outcomes::Outcomes,
@@ -38,7 +39,7 @@ use super::{
 };
 use crate::{
     apply::{Machine, Outcome},
-    storage::{Engine, Image, SnapshotFile, Wal, failpoint},
+    storage::{Engine, Image, SnapshotFile, StorageError, Wal, failpoint},
     version::{Incompatible, Version},
     watch::Hub,
 };
@@ -62,6 +63,8 @@ pub(super) struct StateMachine {
     /// Told when compacted rows wait to be deleted.
     pub(super) scrub: Arc<tokio::sync::Notify>,
     pub(super) on_apply: ApplyFn,
+    /// Cancelled where rows can't be read or written for want of room, and an entry needs them.
+    pub(super) start_anew: CancellationToken,
 }
 
 impl fmt::Debug for StateMachine {
@@ -81,7 +84,7 @@ impl StateMachine {
         let applied = match &entry.payload {
             EntryPayload::Normal(command) => {
                 check_version(command.batch()).map_err(io::Error::other)?;
-                let applied = self.machine.apply(&id, command.batch()).map_err(io::Error::other)?;
+                let applied = self.machine.apply(&id, command.batch()).map_err(|error| self.failed(error))?;
                 (self.on_apply)(&command.batch().requests, &applied.outcomes, began.elapsed());
                 applied
             }
@@ -106,6 +109,14 @@ impl StateMachine {
             tracing::warn!(?took, ?expected, index, term, requests, "apply request took too long");
         }
         Ok(())
+    }
+
+    /// What openraft ends with.
+    fn failed(&self, error: StorageError) -> io::Error {
+        if error.is_no_space() {
+            self.start_anew.cancel();
+        }
+        io::Error::other(error)
     }
 
     /// Deletes a chunk of compacted rows; true while more wait.
@@ -168,10 +179,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         snapshot: SnapshotFile,
     ) -> Result<(), io::Error> {
         Version::own().reaches(&snapshot.meta().cluster_version).map_err(io::Error::other)?;
-        let snapshot = self.snapshots.adopt(snapshot).map_err(io::Error::other)?;
+        let snapshot = self.snapshots.adopt(snapshot).map_err(|error| self.failed(error))?;
         let (index, revision) = (snapshot.index(), snapshot.meta().revision);
-        self.image.replace(snapshot).await.map_err(io::Error::other)?;
-        self.machine.install(self.engine.clone()).map_err(io::Error::other)?;
+        self.image.replace(snapshot).await.map_err(|error| self.failed(error))?;
+        self.machine.install(self.engine.clone()).map_err(|error| self.failed(error))?;
         self.hub.replaced();
         self.outcomes.skipped();
         tracing::info!(index, revision, "a snapshot has been installed");

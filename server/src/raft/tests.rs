@@ -2,11 +2,13 @@
 //! stopped and robbed of their files.
 
 use std::{
-    fs,
+    fs, io,
+    sync::atomic::AtomicBool,
     time::{Duration, Instant},
 };
 
-use etcfs_proto::etcdserverpb::{PutRequest, RangeRequest};
+use bytes::Bytes;
+use etcfs_proto::etcdserverpb::{PutRequest, RangeRequest, RequestOp, TxnRequest, request_op};
 use openraft::{
     StorageError as RaftStorageError,
     testing::log::{StoreBuilder, Suite},
@@ -18,7 +20,7 @@ use super::{log::LogStore, outcomes::Outcomes, snapshots::Snapshots, state_machi
 use crate::{
     apply::Machine,
     mvcc::StoreOptions,
-    storage::{DiskEngine, ImageHooks, ImageOptions, WalOptions, Written},
+    storage::{Batch, DiskEngine, ImageHooks, ImageOptions, MemoryEngine, StorageError, WalOptions, Written},
     watch::HubOptions,
 };
 
@@ -63,6 +65,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Files> for Stores {
             slow_from: Duration::MAX,
             scrub: Arc::default(),
             on_apply: Box::new(|_, _, _| ()),
+            start_anew: CancellationToken::new(),
         };
         Ok((Files { image, wal: wal.clone(), _dir: dir }, LogStore::new(wal, None), state_machine))
     }
@@ -279,4 +282,80 @@ async fn requests_are_dropped_unanswered_once_the_member_stops() {
     // Nobody leads a member that has ended; and a batch that got through to it is dropped.
     let taken = answer.await;
     assert!(matches!(taken, Err(_) | Ok(Err(SubmitError::NotAppended(_)))), "{taken:?}");
+}
+
+/// Rows whose reads meet a full disk, once that is said.
+#[derive(Debug, Default)]
+struct FullEngine {
+    rows: MemoryEngine,
+    is_full: AtomicBool,
+}
+
+impl FullEngine {
+    fn check(&self) -> Result<(), StorageError> {
+        if !self.is_full.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        Err(StorageError::Engine { doing: "read a row", source: io::ErrorKind::StorageFull.into() })
+    }
+}
+
+impl Engine for FullEngine {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        self.check()?;
+        self.rows.get(key)
+    }
+
+    fn range(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
+        self.check()?;
+        self.rows.range(start, end, limit)
+    }
+
+    fn write(&self, batch: &Batch) -> Result<(), StorageError> {
+        self.rows.write(batch)
+    }
+
+    fn flush(&self) -> Result<(), StorageError> {
+        self.rows.flush()
+    }
+
+    fn size_on_disk(&self) -> Result<u64, StorageError> {
+        self.rows.size_on_disk()
+    }
+
+    fn replace(
+        &self,
+        rows: &mut dyn Iterator<Item = Result<(Bytes, Bytes), StorageError>>,
+    ) -> Result<(), StorageError> {
+        self.rows.replace(rows)
+    }
+
+    fn rewrite(&self) -> Result<bool, StorageError> {
+        self.rows.rewrite()
+    }
+}
+
+/// It ended the process, disk full or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_needs_rows_which_a_full_disk_hides_has_the_member_start_anew() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let engine = Arc::new(FullEngine::default());
+    let mut options = options(dir.path());
+    options.store.value_cache_bytes = 0;
+    let opened = engine.clone();
+    options.host.open_engine = Arc::new(move |_| Ok(opened.clone()));
+    options.host.die = Arc::new(|| panic!("it lives on"));
+    let node = start(options).await.expect("started");
+    put(&node, &[key(1)]).await;
+    node.image().checkpoint().await.expect("written");
+    engine.is_full.store(true, Ordering::SeqCst);
+    let read = RangeRequest { key: key(1).into(), ..Default::default() };
+    let read = RequestOp { request: Some(request_op::Request::RequestRange(read)) };
+    let txn = TxnRequest { success: vec![read], ..Default::default() };
+    let requests = vec![command::Request { body: Some(command::request::Body::Txn(txn)) }];
+    let (told, answer) = oneshot::channel();
+    node.submit(requests, Duration::from_secs(5), (), move |result| drop(told.send(result)));
+    time::timeout(Duration::from_secs(10), node.start_anew().cancelled()).await.expect("it says so");
+    node.shutdown().await;
+    assert!(answer.await.is_err(), "it was not applied");
 }

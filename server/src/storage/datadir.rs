@@ -130,6 +130,13 @@ impl DataDir {
         DirBuilder::new().mode(MODE).create(&image).map_err(io_error("create", &image))?;
         Ok(aside)
     }
+
+    /// Puts an empty directory in the image's place.
+    pub fn remove_image(&self) -> Result<(), DataDirError> {
+        // Never half of one under its name.
+        let aside = self.set_image_aside()?;
+        fs::remove_dir_all(&aside).map_err(io_error("remove", &aside))
+    }
 }
 
 fn lock(data: &Path, path: &Path) -> Result<File, DataDirError> {

@@ -15,6 +15,9 @@ pub enum StorageError {
     Decode { row: String, source: prost::DecodeError },
     #[error("{what} is corrupt: {reason}")]
     Corrupt { what: String, reason: String },
+    /// Neither the disk nor the engine has them; the log does.
+    #[error("{what} lacks rows that a full disk did not take: only a start makes them again")]
+    Unwritten { what: String },
     /// The write-behind thread has ended; nothing more will be stored.
     #[error("the image of the store is closed")]
     Closed,
@@ -33,6 +36,7 @@ impl StorageError {
             Self::Engine { doing, source } => Self::Engine { doing, source: again(source) },
             Self::Decode { row, source } => Self::Decode { row: row.clone(), source: source.clone() },
             Self::Corrupt { what, reason } => Self::Corrupt { what: what.clone(), reason: reason.clone() },
+            Self::Unwritten { what } => Self::Unwritten { what: what.clone() },
             Self::Closed => Self::Closed,
         }
     }

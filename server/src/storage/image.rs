@@ -8,7 +8,7 @@
 //!
 //! It may lag: the log replays what it lacks. How far is bounded, and whoever
 //! applies waits for [`Image::room`]. A full disk suspends it, and is reported;
-//! any other failure of the engine ends the process.
+//! any other failure of the engine ends it, and is reported too.
 
 use std::{
     collections::VecDeque,
@@ -208,11 +208,11 @@ impl Image {
         }
     }
 
-    /// Waits until the changes not yet written are within their bound.
+    /// Waits until the changes not yet written are within their bound, or nothing more is written.
     pub async fn room(&self) {
         loop {
             let notified = self.shared.room.notified();
-            if self.lag_bytes() < self.shared.lag_bytes_max {
+            if self.lag_bytes() < self.shared.lag_bytes_max || self.shared.inbox.lock().closed {
                 return;
             }
             notified.await;
@@ -367,6 +367,7 @@ impl Writer {
         {
             tracing::error!(%error, "the image cannot be written");
             self.shared.inbox.lock().closed = true;
+            self.shared.room.notify_waiters();
             (self.hooks.on_failure)(&error);
             return Turn::End;
         }

@@ -45,10 +45,14 @@ const CURRENT: &str = "CURRENT";
 /// Counts openings that nobody lived to see verified.
 const OPENING: &str = "OPENING";
 const OPENINGS_MAX: u32 = 3;
+/// In its place: what a full disk did not take is missing.
+const FULL: &str = "full";
+/// After a full disk nothing is tried before there is so much room, or such a part of a small disk.
+const ROOM_BYTES: u64 = 32 << 20;
+const ROOM_OF_DISK: u64 = 8;
 /// A batch, while all rows are replaced or copied.
 const COPY_ROWS: usize = 1000;
 const COPY_BYTES: usize = 1 << 20;
-const READ_TO_COPY: &str = "read rows to copy them";
 /// Copied rows are brought to the disk each time there are so many: all at the end would hold up writes.
 const COPY_SYNC_BYTES: u64 = 32 << 20;
 
@@ -59,8 +63,6 @@ pub struct DiskEngine {
     current: RwLock<Generation>,
     /// Held by the one writer, for as long as it writes.
     rewrite: Mutex<Rewrite>,
-    /// The disk was full: sled answers so for good, with or without room.
-    was_full: AtomicBool,
 }
 
 /// Whether a fresh generation is being filled with the rows of the current one.
@@ -70,7 +72,7 @@ enum Rewrite {
     No,
     Going(Rewriting),
     /// A write could not be made there too; the current generation has it.
-    Failed(StorageError),
+    Failed(Generation, StorageError),
 }
 
 struct Rewriting {
@@ -89,6 +91,17 @@ struct Generation {
     fingerprint: Arc<Mutex<Fingerprint>>,
     /// Blob files never change once written, so each is synced once.
     synced_blobs: Arc<Mutex<HashSet<OsString>>>,
+    /// A write or a flush has met a full disk.
+    was_full: Arc<AtomicBool>,
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        if self.was_full.load(Ordering::Relaxed) {
+            // sled would wait at its end, for ever, for what it could not write.
+            std::mem::forget(self.db.clone());
+        }
+    }
 }
 
 impl fmt::Debug for DiskEngine {
@@ -102,8 +115,11 @@ impl DiskEngine {
     /// be relied on until [`verify`](Self::verify) has read them all.
     pub fn open(dir: &Path) -> Result<Self, StorageError> {
         let opening = dir.join(OPENING);
-        let openings =
-            fs::read_to_string(&opening).ok().and_then(|count| count.trim().parse().ok()).unwrap_or(0);
+        let found = fs::read_to_string(&opening).unwrap_or_default();
+        if found.trim() == FULL {
+            return Err(unwritten(dir));
+        }
+        let openings = found.trim().parse().unwrap_or(0);
         if openings >= OPENINGS_MAX {
             return Err(StorageError::Corrupt {
                 what: format!("image in {}", dir.display()),
@@ -124,74 +140,42 @@ impl DiskEngine {
         };
         remove_other_generations(dir, current)?;
         let generation = Generation::open(dir, current)?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            current: RwLock::new(generation),
-            rewrite: Mutex::default(),
-            was_full: AtomicBool::new(false),
-        })
+        Ok(Self { dir: dir.to_owned(), current: RwLock::new(generation), rewrite: Mutex::default() })
     }
 
-    /// Has the next opening of `dir` fail, because its rows can't be trusted.
-    pub fn distrust(dir: &Path) -> io::Result<()> {
-        fs::write(dir.join(OPENING), format!("{OPENINGS_MAX}\n"))
+    /// Has the next opening of `dir` fail after `error`, because its rows can't be trusted.
+    pub fn distrust(dir: &Path, error: &StorageError) -> io::Result<()> {
+        let opening = match error {
+            StorageError::Unwritten { .. } => FULL.to_owned(),
+            _ => OPENINGS_MAX.to_string(),
+        };
+        fs::write(dir.join(OPENING), opening + "\n")
     }
 
     fn db(&self) -> ::sled::Db {
         self.current.read().db.clone()
     }
 
-    /// Goes on after a full disk, once there is room for all rows in fresh files.
-    ///
-    /// Rows can still be read, but for those that sled could not write and has no longer in its
-    /// cache. Where there are such, only the log has them.
-    fn heal(&self) -> Result<(), StorageError> {
-        if !self.was_full.load(Ordering::Relaxed) {
+    /// Refuses to go on after a full disk, where sled can't be relied on: it answers ENOSPC for good, may wait for
+    /// ever for what it could not write, and can't read all of that. Once there is room, a start makes the rows anew.
+    fn check_disk(&self) -> Result<(), StorageError> {
+        if !self.current.read().was_full.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let written = *self.current.read().fingerprint.lock();
-        *self.rewrite.lock() = Rewrite::No;
-        loop {
-            match self.rewrite() {
-                Ok(true) => break,
-                Ok(false) => {}
-                Err(error @ StorageError::Engine { doing: READ_TO_COPY, .. }) if error.is_no_space() => {
-                    return Err(StorageError::Corrupt {
-                        what: format!("image in {}", self.dir.display()),
-                        reason: "rows that the full disk did not take can't be read back; a new start makes \
-                                 them from the log"
-                            .into(),
-                    });
-                }
-                Err(error) => return Err(error),
-            }
+        let disk = rustix::fs::statvfs(&self.dir)
+            .map_err(|error| StorageError::io("find room in", &self.dir)(error.into()))?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
+        if free < ROOM_BYTES.min(total / ROOM_OF_DISK) {
+            return Err(StorageError::io("write in", &self.dir)(io::ErrorKind::StorageFull.into()));
         }
-        let found = *self.current.read().fingerprint.lock();
-        if found != written {
-            return Err(StorageError::Corrupt {
-                what: format!("image in {}", self.dir.display()),
-                reason: format!("after a full disk {} of {} rows are left", found.rows(), written.rows()),
-            });
-        }
-        tracing::info!("there is room again: the rows of the image lie in fresh files");
-        Ok(())
-    }
-
-    /// Notes whether a write has met a full disk.
-    fn noted(&self, result: Result<(), StorageError>) -> Result<(), StorageError> {
-        if result.as_ref().is_err_and(StorageError::is_no_space) {
-            self.was_full.store(true, Ordering::Relaxed);
-        }
-        result
+        Err(unwritten(&self.dir))
     }
 
     /// Has a whole generation, all of it on disk, take the current one's place.
     fn take_over(&self, generation: Generation) -> Result<(), StorageError> {
         write_current(&self.dir, generation.number)?;
-        let old = std::mem::replace(&mut *self.current.write(), generation);
-        self.was_full.store(false, Ordering::Relaxed);
-        drop(old.db);
-        remove_dir(&old.path)
+        std::mem::replace(&mut *self.current.write(), generation).remove()
     }
 }
 
@@ -209,7 +193,7 @@ impl Generation {
         // Without one there must be no rows either, which is what the default says.
         let fingerprint = stored.and_then(|stored| Fingerprint::decode(&stored)).unwrap_or_default();
         let fingerprint = Arc::new(Mutex::new(fingerprint));
-        Ok(Self { number, path, db, fingerprint, synced_blobs: Arc::default() })
+        Ok(Self { number, path, db, fingerprint, synced_blobs: Arc::default(), was_full: Arc::default() })
     }
 
     /// An empty one, whatever an earlier attempt has left there.
@@ -218,9 +202,30 @@ impl Generation {
         Self::open(dir, number)
     }
 
+    /// Gives back the room that it takes.
+    fn remove(self) -> Result<(), StorageError> {
+        let path = self.path.clone();
+        if self.was_full.load(Ordering::Relaxed) {
+            // It stays open.
+            let db = path.join("db");
+            let emptied = File::options().write(true).open(&db).and_then(|file| file.set_len(0));
+            emptied.map_err(StorageError::io("empty", db))?;
+        }
+        drop(self);
+        remove_dir(&path)
+    }
+
     fn flush(&self) -> Result<(), StorageError> {
-        self.db.flush().map_err(failed("flush"))?;
-        self.sync_files().map_err(StorageError::io("sync", &self.path))
+        self.noted(self.db.flush().map(drop).map_err(failed("flush")))?;
+        self.noted(self.sync_files().map_err(StorageError::io("sync", &self.path)))
+    }
+
+    /// Notes whether the disk was full.
+    fn noted(&self, result: Result<(), StorageError>) -> Result<(), StorageError> {
+        if result.as_ref().is_err_and(StorageError::is_no_space) {
+            self.was_full.store(true, Ordering::Relaxed);
+        }
+        result
     }
 
     fn sync_files(&self) -> io::Result<()> {
@@ -254,6 +259,10 @@ impl Generation {
     }
 
     fn write(&self, batch: &Batch) -> Result<(), StorageError> {
+        self.noted(self.try_to_write(batch))
+    }
+
+    fn try_to_write(&self, batch: &Batch) -> Result<(), StorageError> {
         let mut fingerprint = self.fingerprint.lock();
         let stored = |key: &[u8]| {
             let value = self.db.get(key).map_err(failed("read a row"))?;
@@ -292,22 +301,22 @@ impl Engine for DiskEngine {
     }
 
     fn write(&self, batch: &Batch) -> Result<(), StorageError> {
-        self.heal()?;
+        self.check_disk()?;
         let generation = self.current.read().clone();
-        self.noted(generation.write(batch))?;
+        generation.write(batch)?;
         let mut slot = self.rewrite.lock();
         if let Rewrite::Going(rewriting) = &mut *slot
             && let Err(error) = rewriting.follow(batch)
         {
-            *slot = Rewrite::Failed(error);
+            *slot = Rewrite::Failed(rewriting.generation.clone(), error);
         }
         Ok(())
     }
 
     fn flush(&self) -> Result<(), StorageError> {
-        self.heal()?;
+        self.check_disk()?;
         let generation = self.current.read().clone();
-        self.noted(generation.flush())
+        generation.flush()
     }
 
     fn size_on_disk(&self) -> Result<u64, StorageError> {
@@ -337,9 +346,9 @@ impl Engine for DiskEngine {
         let mut rewriting = match std::mem::take(&mut *slot) {
             Rewrite::No => Rewriting::begin(&self.dir, current.number + 1)?,
             Rewrite::Going(rewriting) => rewriting,
-            Rewrite::Failed(error) => {
+            Rewrite::Failed(generation, error) => {
                 // What was copied takes room that somebody may wait for.
-                remove_dir(&self.dir.join((current.number + 1).to_string()))?;
+                generation.remove()?;
                 return Err(error);
             }
         };
@@ -353,9 +362,7 @@ impl Engine for DiskEngine {
                 Ok(false)
             }
             Err(error) => {
-                let path = rewriting.generation.path.clone();
-                drop(rewriting);
-                remove_dir(&path)?;
+                rewriting.generation.remove()?;
                 Err(error)
             }
         }
@@ -395,7 +402,7 @@ impl Rewriting {
         let mut batch = Batch::default();
         let mut is_end = true;
         for row in from.db.range(&self.next[..]..keyspace::ALL.end) {
-            let (key, value) = row.map_err(failed(READ_TO_COPY))?;
+            let (key, value) = row.map_err(failed("read rows to copy them"))?;
             batch.put(Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value));
             self.next = keyspace::successor(&key);
             if batch.len() >= COPY_ROWS || batch.bytes() >= COPY_BYTES {
@@ -446,6 +453,10 @@ fn remove_other_generations(dir: &Path, current: u64) -> Result<(), StorageError
         }
     }
     Ok(())
+}
+
+fn unwritten(dir: &Path) -> StorageError {
+    StorageError::Unwritten { what: format!("the image in {}", dir.display()) }
 }
 
 fn remove_dir(path: &Path) -> Result<(), StorageError> {
@@ -630,7 +641,8 @@ mod tests {
         for _ in 0..2 * OPENINGS_MAX {
             DiskEngine::open(dir.path()).expect("opened").verify().expect("whole");
         }
-        DiskEngine::distrust(dir.path()).expect("written");
+        let error = StorageError::Closed;
+        DiskEngine::distrust(dir.path(), &error).expect("written");
         assert!(matches!(DiskEngine::open(dir.path()), Err(StorageError::Corrupt { .. })));
     }
 }
