@@ -25,10 +25,10 @@ up *options:
 deny:
     cargo deny check
 
-# The Debian package, in target/debian (needs cargo-deb, which `tests/run --packages` builds).
+# The Debian package, and one of its debug symbols, in target/debian (needs cargo-deb, which `tests/run --packages` builds).
 deb:
     cargo build --release --locked -p etcfs-cli -p etcfs-server -p etcfs-fs
-    PATH="${XDG_CACHE_HOME:-$HOME/.cache}/etcfs-tests/bin:$PATH" cargo deb --no-build --locked -p etcfs-cli
+    PATH="${XDG_CACHE_HOME:-$HOME/.cache}/etcfs-tests/bin:$PATH" cargo deb --no-build --locked --dbgsym --compress-debug-symbols=zlib -p etcfs-cli
 
 # The same files as a tarball, in target/dist. The programs need a C library and nothing else.
 dist: deb
