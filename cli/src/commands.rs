@@ -18,6 +18,7 @@ pub(crate) mod elect;
 pub(crate) mod endpoint;
 pub(crate) mod export;
 pub(crate) mod get;
+pub(crate) mod hashkv;
 pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod lease;
@@ -99,6 +100,7 @@ enum Command {
     Alarm(alarm::AlarmArgs),
     Defrag(defrag::DefragArgs),
     Snapshot(snapshot::SnapshotArgs),
+    Hashkv(hashkv::HashkvArgs),
     MakeMirror(make_mirror::MakeMirrorArgs),
     Migrate(migrate::MigrateArgs),
     Downgrade(downgrade::DowngradeArgs),
@@ -194,6 +196,7 @@ impl Command {
                 | Self::Umount(_)
                 | Self::Completion(_)
                 | Self::Context(_)
+                | Self::Hashkv(_)
                 | Self::Version(_)
         )
     }
@@ -244,6 +247,7 @@ pub(crate) fn run(Arguments { mut global, command }: Arguments) -> Result<ExitCo
         Command::Alarm(args) => wait(alarm::run(&global, args)),
         Command::Defrag(args) => wait(defrag::run(&global, &args)),
         Command::Snapshot(args) => wait(snapshot::run(&global, args)),
+        Command::Hashkv(args) => hashkv::run(&global, &args),
         Command::MakeMirror(args) => wait(make_mirror::run(&global, args)),
         Command::Doctor(args) => wait(doctor::run(&global, args)),
         Command::Auth(args) => wait(auth::run(&global, args)),

@@ -74,6 +74,14 @@ pub(crate) struct SnapshotStatus {
     pub(crate) version: String,
 }
 
+/// The hash over keys and their history in a snapshot file.
+#[derive(Debug)]
+pub(crate) struct SnapshotHash {
+    pub(crate) hash: u32,
+    pub(crate) revision: i64,
+    pub(crate) compact_revision: i64,
+}
+
 type Out<'a> = io::StdoutLock<'a>;
 
 impl Output {
@@ -289,6 +297,18 @@ impl Output {
             Format::Fields => fields::snapshot_status(&mut out, status)?,
             Format::Json => json::line(&mut out, &json::snapshot_status(status))?,
             Format::Table => table::snapshot_status(&mut out, status)?,
+            Format::Protobuf => return Err(not_offered("protobuf")),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn snapshot_hash(self, hash: &SnapshotHash) -> Result<(), CliError> {
+        let mut out = io::stdout().lock();
+        match self.tabular() {
+            Format::Simple => simple::snapshot_hash(&mut out, hash)?,
+            Format::Fields => fields::snapshot_hash(&mut out, hash)?,
+            Format::Json => json::line(&mut out, &json::snapshot_hash(hash))?,
+            Format::Table => table::snapshot_hash(&mut out, hash)?,
             Format::Protobuf => return Err(not_offered("protobuf")),
         }
         Ok(())

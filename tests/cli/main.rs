@@ -28,6 +28,7 @@ mod files;
 mod keys;
 mod migrate;
 mod mirror;
+mod offline;
 mod package;
 mod paths;
 mod run;

@@ -16,7 +16,7 @@ const fn module(name: &'static str, may: &'static [&'static str]) -> Module {
 
 /// The files that assemble a crate: they may use all of it, and nobody uses them.
 pub(crate) const ASSEMBLY: &[(&str, &[&str])] =
-    &[("server", &["run", "process", "restore"]), ("fs", &["run"]), ("cli", &["commands"])];
+    &[("server", &["run", "offline", "process"]), ("fs", &["run"]), ("cli", &["commands"])];
 
 pub(crate) const SERVER: &[Module] = &[
     module("config", &[]),
@@ -162,7 +162,11 @@ pub(crate) const DOORS: &[Door] = &[
     door("proto", "etcfs_server", &[]),
     door("proto", "etcfs_fs", &[]),
     door("proto", "etcfs_cli", &[]),
-    door("cli", "etcfs_server", &["commands::snapshot", "commands::up"]),
+    door(
+        "cli",
+        "etcfs_server",
+        &["commands::defrag", "commands::hashkv", "commands::snapshot", "commands::up"],
+    ),
     door(
         "cli",
         "etcfs_fs",

@@ -1,8 +1,12 @@
 //! `etcfs defrag`
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
+use etcfs_server::offline;
 
 use crate::{args::Global, connect, error::CliError};
 
@@ -16,12 +20,24 @@ pub(crate) struct DefragArgs {
     /// Every member of the cluster, not the given endpoints alone
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
     cluster: bool,
+    /// The data directory of a member that does not run, instead of any endpoint
+    #[arg(long, value_name = "DIR", conflicts_with = "cluster")]
+    data_dir: Option<PathBuf>,
 }
 
 pub(crate) async fn run(global: &Global, args: &DefragArgs) -> Result<(), CliError> {
+    if let Some(dir) = &args.data_dir {
+        return data_dir(dir);
+    }
     let endpoints =
         if args.cluster { connect::endpoints_of_cluster(global).await? } else { global.endpoints.clone() };
     self::endpoints(global, endpoints).await
+}
+
+fn data_dir(dir: &Path) -> Result<(), CliError> {
+    offline::defragment(dir).map_err(|error| CliError::failed(error.to_string()))?;
+    anstream::println!("Finished defragmenting directory[{}]", dir.display());
+    Ok(())
 }
 
 /// Defragments one endpoint after the other.

@@ -12,7 +12,7 @@ use etcfs_proto::{
     mvccpb::{KeyValue, event::EventType},
 };
 
-use super::{Health, SnapshotStatus};
+use super::{Health, SnapshotHash, SnapshotStatus};
 use crate::words::{self, quoted};
 
 fn field(out: &mut impl Write, name: &str, value: impl std::fmt::Display) -> io::Result<()> {
@@ -162,6 +162,12 @@ pub(super) fn snapshot_status(out: &mut impl Write, status: &SnapshotStatus) -> 
     field(out, "Keys", status.rows)?;
     field(out, "Size", status.bytes)?;
     field(out, "Version", &status.version)
+}
+
+pub(super) fn snapshot_hash(out: &mut impl Write, hash: &SnapshotHash) -> io::Result<()> {
+    field(out, "Hash", hash.hash)?;
+    field(out, "Hash revision", hash.revision)?;
+    field(out, "Compact revision", hash.compact_revision)
 }
 
 pub(super) fn endpoint_health(out: &mut impl Write, healths: &[Health]) -> io::Result<()> {

@@ -17,7 +17,7 @@ use etcfs_proto::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Health, SnapshotStatus};
+use super::{Health, SnapshotHash, SnapshotStatus};
 use crate::words;
 
 pub(super) fn line(out: &mut impl Write, value: &Value) -> io::Result<()> {
@@ -256,6 +256,14 @@ pub(super) fn snapshot_status(status: &SnapshotStatus) -> Value {
         .with("totalKey", status.rows)
         .with("totalSize", status.bytes)
         .with("version", status.version.clone())
+        .done()
+}
+
+pub(super) fn snapshot_hash(hash: &SnapshotHash) -> Value {
+    Object::default()
+        .always("hash", hash.hash)
+        .always("hashRevision", hash.revision)
+        .always("compactRevision", hash.compact_revision)
         .done()
 }
 

@@ -11,7 +11,7 @@ use etcfs_proto::{
     mvccpb::{KeyValue, event::EventType},
 };
 
-use super::{Health, Output, SnapshotStatus, table};
+use super::{Health, Output, SnapshotHash, SnapshotStatus, table};
 use crate::words;
 
 fn line(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
@@ -121,6 +121,10 @@ pub(super) fn endpoint_status(out: &mut impl Write, statuses: &[(String, StatusR
 
 pub(super) fn snapshot_status(out: &mut impl Write, status: &SnapshotStatus) -> io::Result<()> {
     writeln!(out, "{}", table::snapshot_row(status).join(", "))
+}
+
+pub(super) fn snapshot_hash(out: &mut impl Write, hash: &SnapshotHash) -> io::Result<()> {
+    writeln!(out, "{}", table::hash_row(hash).join(", "))
 }
 
 pub(super) fn endpoint_health(out: &mut impl Write, healths: &[Health]) -> io::Result<()> {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use etcfs_proto::etcdserverpb::{HashKvResponse, MemberListResponse, StatusResponse};
 
-use super::{Health, SnapshotStatus};
+use super::{Health, SnapshotHash, SnapshotStatus};
 use crate::words;
 
 type Row = Vec<String>;
@@ -113,6 +113,14 @@ pub(super) fn snapshot_row(status: &SnapshotStatus) -> Row {
 
 pub(super) fn snapshot_status(out: &mut impl Write, status: &SnapshotStatus) -> io::Result<()> {
     frame(out, &["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE", "VERSION"], &[snapshot_row(status)])
+}
+
+pub(super) fn hash_row(hash: &SnapshotHash) -> Row {
+    [i64::from(hash.hash), hash.revision, hash.compact_revision].map(|number| number.to_string()).into()
+}
+
+pub(super) fn snapshot_hash(out: &mut impl Write, hash: &SnapshotHash) -> io::Result<()> {
+    frame(out, &["HASH", "HASH REVISION", "COMPACT REVISION"], &[hash_row(hash)])
 }
 
 pub(super) fn endpoint_health(out: &mut impl Write, healths: &[Health]) -> io::Result<()> {

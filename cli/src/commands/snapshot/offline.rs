@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use etcfs_server::restore::{self, Member, Options};
+use etcfs_server::offline::{self, Member, Options};
 
 use crate::{args::Global, error::CliError, output::Output};
 
@@ -42,13 +42,13 @@ pub(super) fn status(global: &Global, args: &[PathBuf]) -> Result<(), CliError> 
     let [path] = args else {
         return Err(CliError::arguments("snapshot status requires exactly one argument"));
     };
-    let status = restore::status(path).map_err(|error| CliError::failed(error.to_string()))?;
+    let status = offline::status(path).map_err(|error| CliError::failed(error.to_string()))?;
     Output::new(global)?.snapshot_status(&status.into())
 }
 
-impl From<restore::Status> for crate::output::SnapshotStatus {
-    fn from(status: restore::Status) -> Self {
-        let restore::Status { hash, revision, rows, bytes, version } = status;
+impl From<offline::Status> for crate::output::SnapshotStatus {
+    fn from(status: offline::Status) -> Self {
+        let offline::Status { hash, revision, rows, bytes, version } = status;
         Self { hash, revision, rows, bytes, version: version.to_owned() }
     }
 }
@@ -74,9 +74,9 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<(), CliError> {
         bump_revision: args.bump_revision,
         mark_compacted: args.mark_compacted,
     };
-    let restored = restore::member(snapshot, &member, options).map_err(|error| match error {
-        restore::Error::Settings(error) => CliError::arguments(error.to_string()),
-        restore::Error::Restore(error) => CliError::failed(error.to_string()),
+    let restored = offline::member(snapshot, &member, options).map_err(|error| match error {
+        offline::Error::Settings(error) => CliError::arguments(error.to_string()),
+        offline::Error::Restore(error) => CliError::failed(error.to_string()),
     })?;
     anstream::println!(
         "Snapshot restored to {}: member {:x} of cluster {:x}",

@@ -1,14 +1,24 @@
-//! Snapshot files without a server: what one holds, and a member out of it.
+//! Data without a server: what a snapshot file holds, a member out of it, and a member's directory
+//! made smaller.
 //!
 //! For the command line, which knows nothing of what lies on disk. The settings
 //! of the new member are checked as the server's own flags are.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+pub use crate::mvcc::KvHash;
 use crate::{
+    apply::Machine,
     config::{self, ConfigError, Invocation},
+    mvcc::{ReadError, StoreOptions},
     raft::{self, Bootstrap, InitialMember, Restore, RestoreError},
-    storage::{Backup, BackupError, Identity},
+    storage::{
+        Backup, BackupError, DataDir, DataDirError, DiskEngine, Engine as _, Identity, MemoryEngine,
+        StorageError,
+    },
     version,
 };
 
@@ -34,6 +44,50 @@ pub fn status(snapshot: &Path) -> Result<Status, BackupError> {
         bytes: backup.bytes(),
         version: version::STORAGE,
     })
+}
+
+/// Why a snapshot has no hash.
+#[derive(Debug, thiserror::Error)]
+pub enum HashError {
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// The hash over the keys and their history in a snapshot at `revision`, at the newest for 0: the one
+/// that members tell. Takes memory for all rows.
+pub fn hash_kv(snapshot: &Path, revision: i64) -> Result<KvHash, HashError> {
+    let backup = Backup::inspect(snapshot)?;
+    let engine = Arc::new(MemoryEngine::new());
+    engine.replace(&mut backup.rows()?)?;
+    let (_machine, state) = Machine::open(engine, StoreOptions::default())?;
+    Ok(state.store.hash_kv(revision)?)
+}
+
+/// Why a data directory is as large as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum DefragmentError {
+    #[error("there is no data of a member in {}", .0.display())]
+    NoMember(PathBuf),
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Gives back the disk space of what was deleted in the data directory of a member that does not run.
+pub fn defragment(data_dir: &Path) -> Result<(), DefragmentError> {
+    if !DataDir::has_identity(data_dir) {
+        return Err(DefragmentError::NoMember(data_dir.to_owned()));
+    }
+    let dir = DataDir::open(data_dir)?;
+    let engine = DiskEngine::open(&dir.image())?;
+    engine.verify()?;
+    while !engine.rewrite()? {}
+    Ok(())
 }
 
 /// The new member, as etcd's flags say it.
