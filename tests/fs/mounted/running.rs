@@ -148,7 +148,14 @@ fn a_supervised_mount_is_back_within_two_seconds() {
     let file = place.mnt().join("f");
     let answers = || fs::read_to_string(&file).is_ok_and(|text| text == "v");
     wait::until_true("the mount answers", answers);
-    let pid = || fs::read_to_string(place.dir.path().join("pid")).expect("it runs").trim().to_owned();
+    let pid_file = place.dir.path().join("pid");
+    // The mount may answer before the shell has written it.
+    let pid = || {
+        wait::until("its process is known", || {
+            let pid = fs::read_to_string(&pid_file).ok()?.trim().to_owned();
+            (!pid.is_empty() && Path::new("/proc").join(&pid).exists()).then_some(pid)
+        })
+    };
     let mut soonest = Duration::MAX;
     // On a loaded machine one of three is not held up.
     for _ in 0..3 {
