@@ -133,6 +133,9 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Config, 
             taken => taken?,
         }
     }
+    if options.visible_mine && options.background {
+        return Err(ArgsError::Value { option: "bg".to_owned(), reason: VISIBLE });
+    }
     let access = options.access()?;
     // As etcdctl has it: who names certificates wants them used.
     let default_scheme = if access.ca.is_some() || access.identity.is_some() { "https" } else { "http" };
@@ -150,6 +153,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Config, 
         },
         percent: options.percent,
         rel: options.rel,
+        visible_mine: options.visible_mine,
         retry: options.retry,
         background: options.background,
         foreground: cli.foreground,
@@ -168,6 +172,7 @@ struct Options {
     dir_mask: Option<u16>,
     percent: Percent,
     rel: Rel,
+    visible_mine: bool,
     wait: Wait,
     timeo: Duration,
     retry: Duration,
@@ -212,6 +217,7 @@ impl Default for Options {
             dir_mask: None,
             percent: Percent::Strict,
             rel: Rel::Links,
+            visible_mine: false,
             wait: Wait::Hard,
             timeo: TIMEO,
             retry: RETRY,
@@ -263,6 +269,9 @@ impl Options {
             ("rel", Some("dir")) => self.rel = Rel::Dir,
             ("rel", Some("off")) => self.rel = Rel::Off,
             ("rel", _) => return Err(bad("links, dir or off")),
+            ("visible", Some("mine")) => self.visible_mine = true,
+            ("visible", Some("all")) => self.visible_mine = false,
+            ("visible", _) => return Err(bad("mine or all")),
             ("put", Some("write")) => self.view.put = Put::Write,
             ("put", Some("close")) => self.view.put = Put::Close,
             ("put", _) => return Err(bad("write or close")),
@@ -325,6 +334,7 @@ const SECONDS: &str = "a number of seconds is needed";
 const ADDRESS: &str =
     "a port of this host, or an IP address and a port, are needed, such as 9379 or 0.0.0.0:9379";
 const FILE: &str = "the name of a file is needed";
+const VISIBLE: &str = "what visible=mine shows is decided by a server's answer before anything is mounted";
 const PASSWORD: &str = "everybody can read a command line; use credentials=FILE, or the variable ETCFS_USER";
 
 /// Absolute: the daemon leaves the directory that it was started in.
@@ -489,6 +499,8 @@ mod tests {
         assert!(refused("uid=me").contains("number"));
         assert!(refused("umask=9").contains("octal"));
         assert!(refused("put=later").contains("write or close"));
+        assert!(refused("visible=yours").contains("mine or all"));
+        assert!(refused("visible=mine,bg").contains("before anything is mounted"));
         assert!(refused("remount").contains("unmount"));
         assert!(parsed("h /mnt -s -o colour=red").is_ok(), "sloppy");
     }
@@ -500,7 +512,8 @@ mod tests {
              -o follow=off,scratch=.#*:x?,max_value=512K,cache=1G,locks=local,lock_ttl=5,quiet,soft,timeo=2.5,retry=0,noexec",
         )
         .unwrap();
-        assert!(config.foreground && config.allow_other && config.no_exec);
+        assert!(config.foreground && config.allow_other && config.no_exec && !config.visible_mine);
+        assert!(parsed("h /mnt -o visible=mine").unwrap().visible_mine);
         assert_eq!((config.percent, config.rel), (Percent::Escape, Rel::Dir));
         assert_eq!(config.view.patience, Patience::Soft(Duration::from_millis(2500)));
         assert_eq!(config.retry, Duration::ZERO);

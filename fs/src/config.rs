@@ -32,6 +32,8 @@ pub struct Config {
     pub view: View,
     pub percent: Percent,
     pub rel: Rel,
+    /// Shows what the user may read of the keys, instead of nothing where he may not read all.
+    pub visible_mine: bool,
     /// Goes on trying for so long where the server is not there at the start.
     pub retry: Duration,
     /// And after that without an end, in the background.

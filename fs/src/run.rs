@@ -4,6 +4,8 @@
 //! word to the caller. End, by a signal or by umount(8): the mount goes away from its path, what is unsaved is
 //! put, the session on the server ends. No process and no thread outlives that.
 
+mod grants;
+
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
@@ -13,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use etcfs_proto::key::KeyRange;
 use fuser::Session;
 use sd_notify::NotifyState;
 use tokio::runtime::Handle;
@@ -25,14 +26,14 @@ use crate::args::{self, ArgsError};
 use crate::config::{Config, Inotify, LockScope, access};
 use crate::errno::OpError;
 use crate::kernel::Kernel;
-use crate::map::{KeyMap, Rel, rights, rights::Need};
 use crate::mount::fork::{Half, Report, fork};
 use crate::mount::{mounts, point};
 use crate::ops::Fs;
 use crate::remote::client::{Login, Server};
-use crate::remote::unrecorded::Unrecorded;
 use crate::remote::{Remote, RemoteError};
 use crate::{echo, notify, scrape, sync, telemetry};
+
+use self::grants::Mounted;
 
 /// mount(8)'s exit codes for a wrong command line and for a mount that failed.
 const EXIT_USAGE: u8 = 1;
@@ -118,22 +119,17 @@ async fn mounted(config: &Config, before: Vec<OsString>, report: &mut Report) ->
     let password = credentials.as_ref().and_then(|found| access::password(&config.access, &found.user));
     let login = Login { tls, credentials, password };
     let server = Arc::new(Server::new(&config.source.endpoints, login, config.view.patience)?);
-    let map = KeyMap::new(config.source.prefix.clone(), config.percent, config.rel);
     let asked = Instant::now();
-    let missing = tokio::select! {
-        missing = missing(config, &server) => missing,
+    let rights = tokio::select! {
+        rights = grants::rights(config, &server) => rights,
         () = ends.signal() => bail!("interrupted"),
     };
     let waited = Duration::from_secs(asked.elapsed().as_secs());
+    let Mounted { map, remote, missing } = grants::mounted(config, &server, rights)?;
     let mut view = config.view.clone();
     if missing.locks {
         view.locks = LockScope::Off;
     }
-    let remote: Arc<dyn Remote> = if missing.directories && map.rel() == Rel::Off {
-        Arc::new(Unrecorded::new(server.clone()))
-    } else {
-        server.clone()
-    };
     let fs = Fs::new(map, remote, view, Handle::current());
     if !missing.told.is_empty() {
         let lacking = missing.told.join("; ");
@@ -207,7 +203,7 @@ async fn begin(
     match timeout(limit, sync::start(fs)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error @ OpError::Remote(RemoteError::PermissionDenied))) => {
-            let why = timeout(ATTEMPT, denied(config, server)).await.ok().flatten();
+            let why = timeout(ATTEMPT, grants::denied(config, server)).await.ok().flatten();
             Err(why.map_or_else(|| failed(error), |why| anyhow!("{}: {why}", config.source.text)))
         }
         Ok(Err(error)) if !config.background || !is_late(&error) => Err(failed(error)),
@@ -231,78 +227,6 @@ async fn begin(
             }
         }
     }
-}
-
-/// What the mount's user may not do, beside reading its keys, and the mount does without.
-#[derive(Default)]
-struct Missing {
-    directories: bool,
-    locks: bool,
-    /// In words.
-    told: Vec<String>,
-}
-
-/// Asks for the user's rights, as long as a mount waits for its server: `begin` says what is wrong with that.
-async fn missing(config: &Config, server: &Server) -> Missing {
-    let read_only = config.view.read_only;
-    let asked = async {
-        if !server.has_user() {
-            return None;
-        }
-        // Until it answers at all, whatever it is.
-        let _answer = server.server().await;
-        server.rights().await.ok().flatten()
-    };
-    let rights = timeout(config.retry.max(ATTEMPT), asked).await.ok().flatten();
-    let Some(rights) = rights else { return Missing::default() };
-    let needed = rights::ranges(&config.source.prefix, read_only, &server.changes());
-    let mut missing = Missing::default();
-    for (need, range) in needed.iter().filter(|(_, range)| !rights.cover(range, !read_only)) {
-        let without = match need {
-            // Without it nothing is mounted.
-            Need::Keys => continue,
-            Need::Directories => {
-                missing.directories = true;
-                "empty directories are kept in memory"
-            }
-            Need::Locks => {
-                missing.locks = true;
-                "there are no locks"
-            }
-            Need::Changes => "nothing can be changed",
-        };
-        missing.told.push(format!("`{}`: {without}", range.start.escape_ascii()));
-    }
-    missing
-}
-
-/// Why the user may not mount this, and what he may.
-async fn denied(config: &Config, server: &Server) -> Option<String> {
-    let rights = server.rights().await.ok().flatten()?;
-    let (prefix, read_only) = (&config.source.prefix, config.view.read_only);
-    let needed = rights::ranges(prefix, read_only, &server.changes());
-    let words = if read_only { "read" } else { "read and write" };
-    let named = |range: &KeyRange| format!("`{}`", range.start.escape_ascii());
-    let lacking: Vec<String> = needed
-        .iter()
-        .filter(|(_, range)| !rights.cover(range, !read_only))
-        .map(|(_, range)| named(range))
-        .collect();
-    let mut others = rights.readable().filter_map(|range| rights::spelled(&range)).peekable();
-    let mut why = match lacking.as_slice() {
-        // Of other keys than those below the prefix.
-        [] => {
-            "the user may not read bare keys, without a leading slash; -o rel=off leaves them out".to_owned()
-        }
-        lacking => format!(
-            "the user may not {words} all that begins with {}; `etcfs role grant-mount` grants a role what a mount needs",
-            lacking.join(", ")
-        ),
-    };
-    if others.peek().is_some() {
-        why += &format!(". This user may mount: {}", others.collect::<Vec<_>>().join(", "));
-    }
-    Some(why)
 }
 
 /// Lets inotify's listeners hear of remote changes, as far as that can be.

@@ -46,6 +46,21 @@ impl KeyRange {
         self.end.as_ref().is_some_and(|end| *end <= self.start)
     }
 
+    /// The keys that are in both, if there is room for any.
+    pub fn and(&self, other: &Self) -> Option<Self> {
+        let start = self.start.clone().max(other.start.clone());
+        let end = match (&self.end, &other.end) {
+            (Some(one), Some(two)) => Some(one.min(two).clone()),
+            (one, two) => one.clone().or_else(|| two.clone()),
+        };
+        Some(Self { start, end }).filter(|both| !both.is_empty())
+    }
+
+    /// This key alone.
+    pub fn single(key: &Bytes) -> Self {
+        Self { start: key.clone(), end: Some(successor(key)) }
+    }
+
     /// True iff the range was, or could have been, given as one key.
     pub fn is_single(&self) -> bool {
         self.end.as_ref().is_some_and(|end| {
@@ -102,6 +117,35 @@ impl KeySet {
             (Some(_), None) => false,
             (Some(end), Some(asked)) => asked <= end,
         })
+    }
+
+    /// Its ranges, in order.
+    pub fn ranges(&self) -> impl Iterator<Item = KeyRange> {
+        self.0.iter().map(|(start, end)| KeyRange { start: start.clone(), end: end.clone() })
+    }
+
+    /// The parts of a range that are in the set, in order.
+    pub fn within(&self, range: &KeyRange) -> Vec<KeyRange> {
+        self.ranges().filter_map(|part| part.and(range)).collect()
+    }
+
+    /// The keys that are not in another set.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        let mut rest = Self::default();
+        for range in self.ranges() {
+            let mut start = Some(range.start.clone());
+            for cut in other.within(&range) {
+                if let Some(start) = start {
+                    rest.insert(&KeyRange { start, end: Some(cut.start) });
+                }
+                start = cut.end;
+            }
+            if let Some(start) = start {
+                rest.insert(&KeyRange { start, end: range.end });
+            }
+        }
+        rest
     }
 
     /// The last range that starts at or before `bound`.
@@ -176,6 +220,16 @@ mod tests {
             let ends: Vec<_> = set.0.iter().collect();
             prop_assert!(ends.windows(2).all(|two| two[0].1.as_ref().is_some_and(|end| end < two[1].0)));
             let (start, end) = asked;
+            let mut within = KeySet::default();
+            set.within(&range(start, end)).iter().for_each(|part| within.insert(part));
+            let mut rest = KeySet::default();
+            rest.insert(&range(start, end));
+            let rest = rest.without(&set);
+            for key in 0..9 {
+                let inside = (start..end).contains(&key);
+                prop_assert_eq!(within.contains(&vec![key].into()), inside && holds(key));
+                prop_assert_eq!(rest.contains(&vec![key].into()), inside && !holds(key));
+            }
             if start < end {
                 prop_assert_eq!(set.covers(&range(start, end)), (start..end).all(holds));
             }

@@ -482,6 +482,28 @@ impl Table {
         }
     }
 
+    /// What is known of a key is known no more, since the server tells it no more. Who has it open keeps it.
+    pub(crate) fn withhold(&mut self, key: &Bytes) {
+        if self.locals.contains_key(key) {
+            return;
+        }
+        let Some(state) = self.keys.get_mut(key) else { return };
+        self.cached_bytes = self.cached_bytes.saturating_sub(state.cached_bytes());
+        // What it may be once it is told again is newer.
+        self.seq += 1;
+        (state.rev, state.seq) = (0, self.seq);
+        if let Known::Present(before) = std::mem::replace(&mut state.known, Known::Unknown)
+            && state.handles > 0
+        {
+            state.make_busy().last = before.bytes;
+        }
+        if let Some(busy) = &mut state.busy {
+            // Nothing comes any more that they could wait for.
+            busy.waiters.clear();
+        }
+        state.publish_unseen();
+    }
+
     fn is_over(&self) -> bool {
         self.keys.len() - self.leaving_keys > self.limits.keys_max
             || self.cached_bytes.saturating_sub(self.leaving_bytes) > self.limits.bytes_max
@@ -583,6 +605,31 @@ mod tests {
         drop(kv);
         assert_eq!(table.stats().cached_bytes, 5);
         assert!(answer.is_unique());
+    }
+
+    /// A right that is taken away is EACCES
+    #[test]
+    fn what_is_withheld_is_read_again_later_and_stays_with_who_has_it_open() {
+        let (mut table, nodes) = table_of(&["a"]);
+        let key = key_of("a");
+        let base = |table: &Table, id: NodeId| match table.nodes.get(&id) {
+            Some(Node::File(node)) => node.base.clone(),
+            other => panic!("{other:?}"),
+        };
+        let before = base(&table, nodes[0]);
+        let open = table.open_reader(nodes[0], Caller { thread: 1, process: None }).expect("it is there");
+        let mut told = table.wait_published(&key, Until::Rev(9)).expect("it is of a later revision");
+        table.withhold(&key);
+        assert_eq!((table.known(&key), table.stats().cached_bytes), (Known::Unknown, 0));
+        assert!(told.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed));
+        assert!(table.lookup_file(&key, ROOT, OsStr::new("a"), Instant::now()).is_none());
+
+        let value = Value { bytes: Bytes::from_static(b"new"), create: 2, rev: 9, version: 2, lease: 0 };
+        table.begin_load(&key);
+        table.end_load(&key, Some((9, Some(value))));
+        let found = table.lookup_file(&key, ROOT, OsStr::new("a"), Instant::now()).expect("it was read");
+        assert_eq!((base(&table, found.node), base(&table, nodes[0])), (Bytes::from_static(b"new"), before));
+        table.release(open);
     }
 
     /// What is cached stays within its bound

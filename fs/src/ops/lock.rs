@@ -207,7 +207,11 @@ impl Fs {
             return Err(OpError::NoLocks);
         }
         match self.kind_of(id)? {
-            Kind::File => self.nodes.with(|table| table.key_of(id)).ok_or(OpError::Stale),
+            Kind::File => {
+                let name = self.nodes.with(|table| table.key_of(id)).ok_or(OpError::Stale)?;
+                let may_lock = self.remote.may_write(&range_of(&name).start);
+                may_lock.then_some(name).ok_or(OpError::NoLocks)
+            }
             Kind::Dir | Kind::Link => Err(OpError::NoLocks),
         }
     }

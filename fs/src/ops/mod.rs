@@ -46,7 +46,7 @@ use crate::errno::OpError;
 use crate::map::{Dir, Key, KeyMap};
 use crate::metrics::{Counts, Metrics};
 use crate::node::{Kind, NodeId, Shared, Trust, Value};
-use crate::remote::{LeaseId, Remote, Renewal, Revision};
+use crate::remote::{LeaseId, Remote, RemoteError, Renewal, Revision};
 
 pub(crate) use attr::{SetAttr, SetTime};
 pub(crate) use create::Created;
@@ -163,13 +163,16 @@ impl Fs {
         self.remote.time_of_next()
     }
 
-    /// What this mount itself keeps in the key space is not written by path.
+    /// What this mount itself keeps in the key space is not written by path, nor is what its user may not write.
     fn writable(&self, key: &[u8]) -> Result<(), OpError> {
         if self.view.read_only {
             return Err(OpError::ReadOnly);
         }
         if self.map.is_own_record(key) {
             return Err(OpError::NotPermitted("the mount's own records are written by the mount alone"));
+        }
+        if !self.remote.may_write(key) {
+            return Err(RemoteError::PermissionDenied.into());
         }
         Ok(())
     }

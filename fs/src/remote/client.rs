@@ -19,7 +19,7 @@ use etcfs_client::{Client, ClientError, Config, Credentials, PasswordSource, Tls
 use etcfs_proto::etcdserverpb::{
     LeaseGrantRequest, LeaseTimeToLiveRequest, RangeRequest, RangeResponse, ResponseHeader, TxnRequest,
 };
-use etcfs_proto::key::KeyRange;
+use etcfs_proto::key::{KeyRange, KeySet};
 use futures_util::FutureExt;
 use futures_util::future::try_join_all;
 
@@ -340,6 +340,19 @@ impl Remote for Server {
 
     fn changes(&self) -> String {
         needed::changes_of(self.user.as_deref())
+    }
+
+    fn readable(&self) -> Call<'_, Option<KeySet>> {
+        let asked = async { self.reach.ask(|| self.rights()).await };
+        self.call(async { Ok(asked.await?.map(|rights| rights.read)) })
+    }
+
+    fn may_write(&self, _key: &[u8]) -> bool {
+        true
+    }
+
+    fn shown(&self) -> Option<String> {
+        None
     }
 
     fn heard(&self) -> Revision {

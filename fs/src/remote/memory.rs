@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use etcfs_proto::key::KeyRange;
+use etcfs_proto::key::{KeyRange, KeySet};
 use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
@@ -54,6 +54,8 @@ struct State {
     commits: u64,
     /// It is as etcd is.
     plain: bool,
+    /// What may be asked for, where that is not everything.
+    readable: Option<KeySet>,
 }
 
 #[derive(Debug)]
@@ -78,6 +80,12 @@ impl Memory {
     /// From now on it has etcd's API and no more.
     pub fn be_plain(&self) {
         self.state.lock().plain = true;
+    }
+
+    /// From now on the mount's user may read this, or all, and write what he may read.
+    pub fn allow(&self, readable: Option<KeySet>) {
+        self.state.lock().readable = readable;
+        self.wake();
     }
 
     /// Another client's put.
@@ -218,6 +226,34 @@ impl Memory {
 }
 
 impl State {
+    fn may_read(&self, range: &KeyRange) -> Result<(), RemoteError> {
+        let may = self.readable.as_ref().is_none_or(|readable| readable.covers(range));
+        may.then_some(()).ok_or(RemoteError::PermissionDenied)
+    }
+
+    fn may_read_key(&self, key: &Key) -> Result<(), RemoteError> {
+        self.may_read(&KeyRange::single(&key.bytes()))
+    }
+
+    fn may_change(&self, change: &Change) -> Result<(), RemoteError> {
+        change.compares.iter().try_for_each(|compare| match compare {
+            Compare::Unchanged(key, _)
+            | Compare::Absent(key)
+            | Compare::Present(key)
+            | Compare::SameSince(key, _) => self.may_read_key(key),
+            Compare::NothingIn(range) | Compare::NotPutSince(range, _) => self.may_read(range),
+        })?;
+        change.then.iter().chain(&change.otherwise).try_for_each(|op| match op {
+            Op::Put { key, .. } | Op::Attach { key, .. } | Op::Delete(key) | Op::Get(key) => {
+                self.may_read_key(key)
+            }
+            Op::DeleteRange(range) | Op::Keys { range, .. } => self.may_read(range),
+            Op::Move(Move { from, to, .. }) => {
+                [from, to].iter().try_for_each(|prefix| self.may_read(&KeyRange::prefix(prefix)))
+            }
+        })
+    }
+
     fn at(&self, key: &Key, revision: i64) -> Option<&KeyValue> {
         let versions = self.keys.get(key)?;
         let past = versions.partition_point(|(made, _)| *made <= revision);
@@ -408,6 +444,7 @@ struct Made {
 impl Remote for Memory {
     fn get(&self, key: Key, how: Freshness) -> Call<'_, At<Option<KeyValue>>> {
         self.call(move |state| {
+            state.may_read_key(&key)?;
             let revision = state.revision(how)?;
             Ok(At { revision: Revision(revision), found: state.at(&key, revision).cloned() })
         })
@@ -415,6 +452,11 @@ impl Remote for Memory {
 
     fn lookup(&self, probes: Vec<Probe>, how: Freshness) -> Call<'_, At<Vec<Lookup>>> {
         self.call(move |state| {
+            for probe in &probes {
+                state.may_read_key(&probe.key)?;
+                state.may_read(&probe.below)?;
+                state.may_read(&probe.records)?;
+            }
             let revision = state.revision(how)?;
             let found = probes.iter().map(|probe| Lookup {
                 kv: state.at(&probe.key, revision).cloned(),
@@ -427,6 +469,7 @@ impl Remote for Memory {
 
     fn page(&self, page: PageRequest) -> Call<'_, At<Page>> {
         self.call(move |state| {
+            state.may_read(&page.range)?;
             let revision = state.revision(page.how)?;
             let limit = page.limit.max(1) as usize;
             let mut kvs: Vec<KeyValue> =
@@ -445,6 +488,7 @@ impl Remote for Memory {
             if state.plain {
                 return Ok(None);
             }
+            state.may_read(&KeyRange::prefix(&request.prefix))?;
             let revision = state.revision(request.how)?;
             let prefix = &request.prefix;
             let from = if request.from.is_empty() { prefix } else { &request.from };
@@ -484,6 +528,7 @@ impl Remote for Memory {
         debug_assert!(!change.otherwise.iter().any(Op::writes), "the other branch only reads");
         self.call(move |state| {
             state.commits += 1;
+            state.may_change(&change)?;
             state.commit(change)
         })
     }
@@ -586,6 +631,19 @@ impl Remote for Memory {
         crate::map::rights::changes_of(None)
     }
 
+    fn readable(&self) -> Call<'_, Option<KeySet>> {
+        let readable = self.state.lock().readable.clone();
+        async { Ok(readable) }.boxed()
+    }
+
+    fn may_write(&self, _key: &[u8]) -> bool {
+        true
+    }
+
+    fn shown(&self) -> Option<String> {
+        None
+    }
+
     fn heard(&self) -> Revision {
         Revision(self.state.lock().head)
     }
@@ -639,6 +697,10 @@ impl Watcher {
         }
         if self.lost {
             return None;
+        }
+        if let Err(error) = self.ranges.iter().try_for_each(|range| state.may_read(range)) {
+            self.ended = true;
+            return Some(Err(error));
         }
         if self.next <= state.compacted {
             self.ended = true;

@@ -1,7 +1,8 @@
 //! The server as the mount needs it: keys, whole revisions, and changes whose outcome is always known.
 //!
 //! Two implementations: [`client`] speaks to a server, [`memory`] is a store in this process with the same rules,
-//! for tests. [`unrecorded`] keeps from a server what the mount's user may not keep there. Nothing here knows paths.
+//! for tests. [`unrecorded`] keeps from a server what the mount's user may not keep there, [`visible`] what he may not
+//! read. Nothing here knows paths.
 //! A call waits for the server as the mount's [`Patience`] says; dropping its future gives up waiting. What a
 //! dropped [`Remote::commit`] did stays unknown to the caller, but happens at most once.
 
@@ -10,12 +11,13 @@ pub mod client;
 pub mod memory;
 pub mod times;
 pub mod unrecorded;
+pub mod visible;
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use etcfs_proto::key::KeyRange;
+use etcfs_proto::key::{KeyRange, KeySet};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
@@ -288,6 +290,15 @@ pub trait Remote: fmt::Debug + Send + Sync + 'static {
 
     /// Where this mount's user keeps what its mounts remember of their changes; ends in a slash.
     fn changes(&self) -> String;
+
+    /// What the mount's user may read by now; `None` where that is everything.
+    fn readable(&self) -> Call<'_, Option<KeySet>>;
+
+    /// False for a key that the mount's user may not put, as far as that is known before it is tried.
+    fn may_write(&self, key: &[u8]) -> bool;
+
+    /// Which keys are shown, in words; `None` where it is all of them.
+    fn shown(&self) -> Option<String>;
 
     /// The newest revision that any answer has told of.
     fn heard(&self) -> Revision;

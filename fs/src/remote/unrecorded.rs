@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use etcfs_proto::key::KeyRange;
+use etcfs_proto::key::{KeyRange, KeySet};
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
@@ -258,6 +258,18 @@ impl Remote for Unrecorded {
 
     fn changes(&self) -> String {
         self.server.changes()
+    }
+
+    fn readable(&self) -> Call<'_, Option<KeySet>> {
+        self.server.readable()
+    }
+
+    fn may_write(&self, key: &[u8]) -> bool {
+        self.server.may_write(key)
+    }
+
+    fn shown(&self) -> Option<String> {
+        self.server.shown()
     }
 
     fn heard(&self) -> Revision {

@@ -179,12 +179,20 @@ async fn resync(fs: &Fs, from: Revision) -> Result<Revision, OpError> {
         table.known_keys()
     });
     let reads = stream::iter(keys).map(|key| async move {
-        let read = fs.remote.get(key.clone().into(), Freshness::AtLeast(revision)).await;
+        let read = match fs.remote.get(key.clone().into(), Freshness::AtLeast(revision)).await {
+            // Who looks for it is told.
+            Err(RemoteError::PermissionDenied) => Ok(None),
+            read => read.map(Some),
+        };
         read.map(|read| (key, read))
     });
     let mut reads = reads.buffer_unordered(READS);
     while let Some(read) = reads.next().await {
-        let (key, At { revision, found }) = read?;
+        let (key, read) = read?;
+        let Some(At { revision, found }) = read else {
+            fs.nodes.with(|table| table.withhold(&key));
+            continue;
+        };
         let value = found.as_ref().map(Value::from);
         let rev = value.as_ref().map_or(revision.0, |value| value.rev);
         fs.nodes.with(|table| table.caught_up(&key, rev, value));

@@ -34,6 +34,8 @@ pub(crate) struct Status {
     pub(crate) lacks: Option<String>,
     /// What the mount's user may not do.
     pub(crate) rights: Option<String>,
+    /// The keys that are shown, where it is not all of them.
+    pub(crate) shown: Option<String>,
     /// The root shows no links to keys without a leading slash.
     pub(crate) too_many_links: bool,
     pub(crate) last_error: Option<(SystemTime, String)>,
@@ -83,6 +85,9 @@ impl fmt::Display for Status {
         writeln!(f, "locks: {} held, {} lost", self.locks, self.locks_lost)?;
         writeln!(f, "kernel lacks: {}", self.lacks.as_deref().unwrap_or("nothing"))?;
         writeln!(f, "rights lacking: {}", self.rights.as_deref().unwrap_or("none"))?;
+        if let Some(shown) = &self.shown {
+            writeln!(f, "visible: {shown}")?;
+        }
         if self.too_many_links {
             writeln!(f, "links in the root: none, since they would be too many")?;
         }

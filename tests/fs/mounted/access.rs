@@ -126,13 +126,13 @@ fn a_user_of_a_file_mounts_over_tls_what_its_role_holds(kind: Kind) {
     mount.unmount();
     let complaint = guarded.refused(&guarded.source(), &viewing);
     assert!(complaint.contains("may not read all that begins with `/project/`"), "{complaint}");
-    assert!(complaint.contains("may mount: /project/part\n"), "{complaint}");
+    assert!(complaint.contains("may mount: /project/part; visible=mine"), "{complaint}");
 
     // A right that is missing, a wrong password, a server that nobody vouches for.
     let everything = format!("https://{}:/", guarded.server.endpoint());
     let complaint = guarded.refused(&everything, &options);
     assert!(complaint.contains("begins with `/`, `.etcfs/dir//`"), "{complaint}");
-    assert!(complaint.contains("may mount: /project\n"), "{complaint}");
+    assert!(complaint.contains("may mount: /project; visible=mine"), "{complaint}");
     fs::write(guarded.certs.path("joe"), "username=joe\npassword=wrong\n").expect("a file of our own");
     let complaint = guarded.refused(&guarded.source(), &options);
     assert!(complaint.contains(&guarded.server.endpoint()) && !complaint.contains("wrong"), "{complaint}");
@@ -223,13 +223,150 @@ fn a_mount_reads_its_password_again_for_each_login_on_etcd() {
     a_password_is_read_again_for_each_login(Kind::Etcd);
 }
 
+impl Guarded {
+    /// A user of some roles, and the options of a mount as him.
+    fn user(&self, name: &str, roles: &[&str]) -> String {
+        self.as_root(&format!("user add {name}:{name}:s"));
+        roles.iter().for_each(|role| drop(self.as_root(&format!("user grant-role {name} {role}"))));
+        let file = self.certs.path(name);
+        fs::write(&file, format!("username={name}\npassword={name}:s\n")).expect("a file of our own");
+        format!("{},credentials={}", self.options(), file.display())
+    }
+
+    fn as_root(&self, words: &str) -> String {
+        self.etcdctl(&format!("{words} --user root:root's"), "")
+    }
+
+    /// Roles of which each knows some of the keys.
+    fn share_out(&self) {
+        for step in [
+            "role add team",
+            "role add conf",
+            "role add one",
+            "role grant-permission one readwrite /keys/one",
+            "role add exp",
+            "role grant-permission --prefix=true exp readwrite /exp",
+            "role grant-permission --prefix=true exp readwrite .etcfs/op/bob/",
+            "put /conf/a 1",
+            "put /conf/d/b 2",
+            "put /keys/one 3",
+            "put /keys/two x",
+            "put /shared/other x",
+            "put /secret x",
+            "put bare x",
+            "put /exp 1",
+            "put /expert/1 x",
+        ] {
+            self.as_root(step);
+        }
+        self.etcfs(&["--user", "root:root's", "role", "grant-mount", "team", "/shared/team"]);
+        self.etcfs(&["--user", "root:root's", "role", "grant-mount", "--read-only", "conf", "/conf"]);
+    }
+
+    fn everything(&self) -> String {
+        format!("https://{}:/", self.server.endpoint())
+    }
+}
+
+const TREE: &str = "conf\nconf/a\nconf/d\nconf/d/b\nkeys\nkeys/one\nshared\nshared/team\n";
+
+fn a_user_of_some_keys_sees_those(kind: Kind) {
+    let guarded = Guarded::new(kind);
+    guarded.share_out();
+    let ann = guarded.user("ann", &["team", "conf", "one"]);
+    let complaint = guarded.refused(&guarded.everything(), &ann);
+    assert!(complaint.contains("may mount: /conf, /shared/team; visible=mine"), "{complaint}");
+    let complaint = guarded.refused(&guarded.source(), &format!("{ann},visible=mine"));
+    assert!(complaint.contains("may not read"), "{complaint}");
+
+    let mount = Mount::with(&guarded.everything(), &format!("{ann},visible=mine"));
+    assert_eq!(mount.sh("find . -mindepth 1 -printf '%P\\n' | sort"), TREE);
+    assert_eq!(mount.sh("grep '^visible' %status"), "visible: `/conf/`, key `/keys/one`, `/shared/team/`\n");
+    assert_eq!(mount.sh("cat conf/a conf/d/b keys/one; df . >/dev/null"), "123");
+    assert_eq!(mount.sh("ls secret keys/two shared/other %rel 2>&1 | grep -c 'No such file'"), "4\n");
+    let at = mount.sh("sed -n 's/^revision: //p' %status");
+    let at = at.trim();
+    assert_eq!(mount.sh(&format!("cd %rev/{at}; find . -mindepth 1 -printf '%P\\n' | sort")), TREE);
+
+    mount.sh(
+        "cd shared/team; echo v > f; echo w >> f; mkdir d e; mv f d/g; flock -n d/g true; mv d h; rmdir e",
+    );
+    assert_eq!(mount.sh("cat shared/team/h/g; ls shared/team"), "v\nw\nh\n");
+    mount.sh("echo 4 > keys/one; rm keys/one; rm -r shared/team/h");
+    assert_eq!(mount.sh("ls keys shared/team"), "keys:\n\nshared/team:\n");
+    guarded.as_root("put /shared/team/r remote");
+    assert_eq!(mount.sh("until cat shared/team/r 2>/dev/null; do sleep 0.1; done"), "remote");
+    guarded.as_root("put /secret y");
+    mount.sh("until grep -q '\"/shared/team/r\"' %log; do sleep 0.1; done; ! grep secret %log");
+    mount.sh("grep -q '\"/conf/d/b\"' %rev/2/%log; ! grep secret %rev/2/%log");
+
+    for (script, errno) in [
+        ("echo x > conf/a", "Permission denied"),
+        ("echo x > conf/new", "Permission denied"),
+        ("rm -f conf/a", "Permission denied"),
+        ("mkdir conf/e", "Permission denied"),
+        ("echo x > new", "Permission denied"),
+        ("mkdir shared/others", "Permission denied"),
+        ("echo x > keys/two", "Permission denied"),
+        ("mv shared/team/r keys/r", "Permission denied"),
+        ("rmdir keys", "Permission denied"),
+        ("rmdir shared/team", "Permission denied"),
+        ("rmdir shared", "Permission denied"),
+        ("flock -n conf/a true", "No locks available"),
+    ] {
+        let complaint = sh(&mount.path(), script).failed();
+        assert!(complaint.contains(errno), "{script}: {complaint}");
+    }
+    assert_eq!(mount.sh("cat conf/a shared/team/r; ls -d keys"), "1remotekeys\n");
+}
+
+/// `-o visible=mine` shows what the user may read
+#[test]
+fn a_user_of_some_keys_sees_those_on_etcfsd() {
+    a_user_of_some_keys_sees_those(Kind::Etcfs);
+}
+
+#[test]
+fn a_user_of_some_keys_sees_those_on_etcd() {
+    a_user_of_some_keys_sees_those(Kind::Etcd);
+}
+
+fn keys_whose_records_may_not_be_kept_show_too(kind: Kind) {
+    let guarded = Guarded::new(kind);
+    guarded.share_out();
+    let bob = guarded.user("bob", &["exp"]);
+    let mount = Mount::with(&guarded.everything(), &format!("{bob},visible=mine"));
+    assert_eq!(
+        mount.sh("grep '^rights lacking' %status"),
+        "rights lacking: `.etcfs/dir//exp`: empty directories are kept in memory; \
+         `.etcfs/lock//exp`: there are no locks\n"
+    );
+    assert_eq!(mount.sh("find . -mindepth 1 -printf '%P\\n' | sort"), "exp\nexpert\nexpert/1\n");
+    mount.sh("echo 2 > exp; rm expert/1; mkdir expand; mkdir expand/in");
+    assert_eq!(mount.sh("find . -mindepth 1 -printf '%P\\n' | sort"), "exp\nexpand\nexpand/in\nexpert\n");
+    assert_eq!(mount.sh("rmdir expert; ls; ls exp%rev | wc -l"), "exp\nexpand\n2\n");
+    assert!(sh(&mount.path(), "flock -n exp true").failed().contains("No locks available"));
+    assert!(sh(&mount.path(), "mkdir other").failed().contains("Permission denied"));
+    assert_eq!(guarded.as_root("get --prefix .etcfs/dir/ --keys-only"), "");
+}
+
+/// `-o visible=mine` shows what the user may read
+#[test]
+fn keys_whose_records_may_not_be_kept_show_too_on_etcfsd() {
+    keys_whose_records_may_not_be_kept_show_too(Kind::Etcfs);
+}
+
+#[test]
+fn keys_whose_records_may_not_be_kept_show_too_on_etcd() {
+    keys_whose_records_may_not_be_kept_show_too(Kind::Etcd);
+}
+
 fn a_right_that_is_taken_away_is_eacces(kind: Kind) {
     let guarded = Guarded::new(kind);
-    let as_root = |words: &str| guarded.etcdctl(&format!("{words} --user root:root's"), "");
     let options = format!("{},credentials={}", guarded.options(), guarded.certs.text("joe"));
     let mount = Mount::with(&guarded.source(), &options);
     mount.sh("mkdir d; echo 1 > d/f");
-    as_root("user revoke-role joe app");
+    guarded.as_root("user revoke-role joe app");
     let until_denied = |name: &str| {
         mount.sh(&format!("until cat {name} 2>&1 | grep 'Permission denied'; do sleep 0.1; done"))
     };
@@ -242,9 +379,9 @@ fn a_right_that_is_taken_away_is_eacces(kind: Kind) {
     }
     assert_eq!(mount.sh("grep '^names' %status"), "names: are refused by the server\n");
 
-    as_root("user grant-role joe app");
+    guarded.as_root("user grant-role joe app");
     assert_eq!(mount.sh("until cat d/f 2>/dev/null; do sleep 0.1; done"), "1\n");
-    as_root("put /project/d/f 2");
+    guarded.as_root("put /project/d/f 2");
     mount.sh("until grep -q 2 d/f; do sleep 0.1; done; echo 3 > d/f");
 }
 
@@ -262,15 +399,14 @@ fn a_right_that_is_taken_away_is_eacces_on_etcd() {
 /// Its watch was of a range that its user had no right to.
 fn a_mount_of_all_keys_with_a_slash_follows_them(kind: Kind) {
     let guarded = Guarded::new(kind);
-    let as_root = |words: &str| guarded.etcdctl(&format!("{words} --user root:root's"), "");
-    as_root("role grant-permission --prefix=true narrow readwrite /");
+    guarded.as_root("role grant-permission --prefix=true narrow readwrite /");
     let kim = guarded.certs.path("kim");
     fs::write(&kim, "username=kim\npassword=kim:s\n").expect("a file of our own");
     let options = format!("{},credentials={},rel=off", guarded.options(), kim.display());
     let mount = Mount::with(&format!("https://{}:/", guarded.server.endpoint()), &options);
-    as_root("put /f 1");
+    guarded.as_root("put /f 1");
     assert_eq!(mount.sh("until cat f 2>/dev/null; do sleep 0.1; done"), "1");
-    as_root("put /f 2");
+    guarded.as_root("put /f 2");
     mount.sh("until grep -q 2 f; do sleep 0.1; done");
 }
 
@@ -283,4 +419,41 @@ fn a_mount_of_all_keys_with_a_slash_follows_them_on_etcfsd() {
 #[test]
 fn a_mount_of_all_keys_with_a_slash_follows_them_on_etcd() {
     a_mount_of_all_keys_with_a_slash_follows_them(Kind::Etcd);
+}
+
+fn a_right_to_some_of_the_keys_is_taken_away(kind: Kind) {
+    let guarded = Guarded::new(kind);
+    guarded.share_out();
+    let ann = guarded.user("ann", &["team", "conf"]);
+    let mount = Mount::with(&guarded.everything(), &format!("{ann},visible=mine"));
+    assert_eq!(mount.sh("cat conf/a; echo 1 > shared/team/f"), "1");
+    guarded.as_root("user revoke-role ann conf");
+    let until_denied = |name: &str| {
+        mount.sh(&format!("until cat {name} 2>&1 | grep 'Permission denied'; do sleep 0.1; done"))
+    };
+    until_denied("conf/unknown");
+    until_denied("conf/a");
+    assert!(sh(&mount.path(), "ls conf").failed().contains("Permission denied"));
+    assert_eq!(mount.sh("ls; echo 2 >> shared/team/f; cat shared/team/f"), "conf\nshared\n1\n2\n");
+    assert_eq!(
+        mount.sh("grep '^visible' %status"),
+        "visible: `/conf/`, `/shared/team/`; taken away since: `/conf/`\n"
+    );
+
+    guarded.as_root("put /conf/a 2");
+    guarded.as_root("user grant-role ann conf");
+    assert_eq!(mount.sh("until cat conf/a 2>/dev/null; do sleep 0.1; done"), "2");
+    guarded.as_root("put /conf/a 3");
+    mount.sh("until grep -q 3 conf/a; do sleep 0.1; done");
+}
+
+/// A right that is taken away is EACCES
+#[test]
+fn a_right_to_some_of_the_keys_is_taken_away_on_etcfsd() {
+    a_right_to_some_of_the_keys_is_taken_away(Kind::Etcfs);
+}
+
+#[test]
+fn a_right_to_some_of_the_keys_is_taken_away_on_etcd() {
+    a_right_to_some_of_the_keys_is_taken_away(Kind::Etcd);
 }

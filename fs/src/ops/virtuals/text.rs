@@ -96,6 +96,7 @@ impl Fs {
             locks_lost,
             lacks,
             rights,
+            shown: self.remote.shown(),
             too_many_links,
             last_error,
             metrics: self.metrics.get().map(|(address, _)| *address),

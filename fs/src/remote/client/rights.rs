@@ -12,8 +12,8 @@ use super::Server;
 /// The keys that a user may read, and those that he may write.
 #[derive(Debug, Default)]
 pub struct Rights {
-    read: KeySet,
-    write: KeySet,
+    pub read: KeySet,
+    pub write: KeySet,
     granted: BTreeSet<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
