@@ -84,6 +84,8 @@ pub struct Fs {
     helper: AtomicU32,
     /// How many files a lookup reads ahead, by how large they were last.
     ahead: AtomicUsize,
+    /// As it was last.
+    space: Mutex<statfs::Space>,
     counts: Counts,
     /// Where they are asked for, if they are.
     metrics: OnceLock<(SocketAddr, Metrics)>,
@@ -114,6 +116,7 @@ impl Fs {
             stopped: CancellationToken::new(),
             helper: AtomicU32::new(0),
             ahead: AtomicUsize::new(lookup::AHEAD_MIN),
+            space: Mutex::default(),
             counts: Counts::default(),
             metrics: OnceLock::new(),
             view,

@@ -2,7 +2,11 @@
 
 use std::fs;
 
-use etcfs_tests::{command::Followed, machine};
+use etcfs_tests::{
+    command::{Followed, sh},
+    machine,
+    mount::mounted,
+};
 
 use super::Stage;
 
@@ -55,4 +59,16 @@ fn a_mount_goes_on_after_each_restart_of_its_server() {
     assert_eq!(s.api.value("/log"), Some(lines));
     let version = s.api.get("/current").expect("it is there").version;
     assert_eq!(version as u64, count, "each write is one version");
+}
+
+/// A mount whose server is gone can be unmounted
+#[test]
+fn a_mount_without_its_server_tells_its_space_and_goes_away() {
+    let mut s = Stage::new();
+    let path = s.mount.path();
+    let space = s.sh("df --output=size,itotal .");
+    s.server.kill();
+    assert_eq!(s.sh("df --output=size,itotal ."), space);
+    sh(path.parent().expect("a directory of ours"), "umount mnt").ok();
+    assert!(!mounted(&path));
 }
