@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Quota,
-    maintain::{Disk, Sizes},
+    maintain::{Sizes, Space},
     propose::{Alarms, Members, Proposer},
 };
 
@@ -78,7 +78,7 @@ struct Look {
     /// Something did not fit.
     short: bool,
     in_use: u64,
-    disk: Disk,
+    disk: Space,
 }
 
 /// Whether to raise or to clear, from one look to the next.
@@ -127,9 +127,9 @@ mod tests {
     use super::*;
 
     const QUOTA: Quota = Quota::Bytes(1000);
-    const PLENTY: Disk = Disk { free: 1 << 40, total: 1 << 40 };
+    const PLENTY: Space = Space { free: 1 << 40, total: 1 << 40 };
 
-    fn look(raised: bool, in_use: u64, disk: Disk) -> Look {
+    fn look(raised: bool, in_use: u64, disk: Space) -> Look {
         Look { raised, short: false, in_use, disk }
     }
 
@@ -171,7 +171,7 @@ mod tests {
     fn a_full_disk_raises_it_and_room_clears_it() {
         const MIB: u64 = 1 << 20;
         for (total, full, little, roomy) in [(100_000, 95, 100, 128), (256, 63, 65, 86), (64, 15, 17, 22)] {
-            let free = |free: u64| Disk { free: free * MIB, total: total * MIB };
+            let free = |free: u64| Space { free: free * MIB, total: total * MIB };
             let mut verdict = Verdict::default();
             assert_eq!(verdict.next(look(false, 10, free(total / 2)), QUOTA), None);
             assert_eq!(

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::Disk;
+use super::Space;
 use crate::{
     mvcc::Store,
     storage::{Image, engine::Engine, error::StorageError},
@@ -51,9 +51,9 @@ impl Sizes {
     }
 
     /// The disk as it will be once what waits for the image is there.
-    pub fn disk(&self) -> Disk {
-        let disk = Disk::of(&self.data_dir);
-        Disk { free: disk.free.saturating_sub(IMAGE_FACTOR * self.image.lag_bytes()), ..disk }
+    pub fn disk(&self) -> Space {
+        let disk = Space::of(&self.data_dir);
+        Space { free: disk.free.saturating_sub(IMAGE_FACTOR * self.image.lag_bytes()), ..disk }
     }
 
     /// True if the disk has no room for `bytes` more; it is not asked each time.

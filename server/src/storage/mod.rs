@@ -19,6 +19,7 @@ pub mod keyspace;
 pub mod memory;
 pub mod sled;
 pub mod snapshot;
+pub mod space;
 pub mod wal;
 
 pub use backup::{Backup, BackupError};
@@ -31,4 +32,5 @@ pub use image::{Image, ImageHooks, ImageOptions, Written};
 pub use memory::MemoryEngine;
 pub use sled::DiskEngine;
 pub use snapshot::{IncomingSnapshot, SnapshotFile};
+pub use space::Space;
 pub use wal::{Wal, WalEntry, WalError, WalOptions};

@@ -30,7 +30,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 use super::{
-    Batch, Engine, StorageError,
+    Batch, Engine, Space, StorageError,
     engine::RowIter,
     fingerprint::{self, Fingerprint},
     keyspace,
@@ -47,9 +47,6 @@ const OPENING: &str = "OPENING";
 const OPENINGS_MAX: u32 = 3;
 /// In its place: what a full disk did not take is missing.
 const FULL: &str = "full";
-/// After a full disk nothing is tried before there is so much room, or such a part of a small disk.
-const ROOM_BYTES: u64 = 32 << 20;
-const ROOM_OF_DISK: u64 = 8;
 /// A batch, while all rows are replaced or copied.
 const COPY_ROWS: usize = 1000;
 const COPY_BYTES: usize = 1 << 20;
@@ -162,11 +159,7 @@ impl DiskEngine {
         if !self.current.read().was_full.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let disk = rustix::fs::statvfs(&self.dir)
-            .map_err(|error| StorageError::io("find room in", &self.dir)(error.into()))?;
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
-        if free < ROOM_BYTES.min(total / ROOM_OF_DISK) {
+        if !Space::of(&self.dir).is_roomy() {
             return Err(StorageError::io("write in", &self.dir)(io::ErrorKind::StorageFull.into()));
         }
         Err(unwritten(&self.dir))

@@ -7,16 +7,16 @@ use std::path::Path;
 const RESERVE_BYTES_MAX: u64 = 96 << 20;
 const RESERVE_OF_DISK: u64 = 4;
 
-/// The disk that the data lies on.
+/// Of the disk that the data lies on, in bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct Disk {
+pub struct Space {
     pub free: u64,
     pub total: u64,
 }
 
-impl Disk {
+impl Space {
     /// One that does not say is endless.
-    pub(super) fn of(dir: &Path) -> Self {
+    pub fn of(dir: &Path) -> Self {
         rustix::fs::statvfs(dir).map_or(Self { free: u64::MAX, total: u64::MAX }, |disk| Self {
             free: disk.f_bavail.saturating_mul(disk.f_frsize),
             total: disk.f_blocks.saturating_mul(disk.f_frsize),
