@@ -98,8 +98,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     }
     served?;
     tracing::info!("stopped");
-    let is_wanted = !shutdown.is_cancelled() && !removed.is_cancelled();
-    Ok(if start_anew.is_cancelled() && is_wanted { Next::StartAnew } else { Next::Nothing })
+    if !start_anew.is_cancelled() || shutdown.is_cancelled() || removed.is_cancelled() {
+        return Ok(Next::Nothing);
+    }
+    // Members that have come since would be thrown out.
+    anyhow::ensure!(
+        !config.force_new_cluster,
+        "the disk was full: start it again, without --force-new-cluster"
+    );
+    Ok(Next::StartAnew)
 }
 
 /// Opens the data and joins in, once the disk has room for that.
@@ -534,6 +541,7 @@ async fn feed_watchdog(interval: Duration, health: Health, shutdown: Cancellatio
     }
 }
 
+/// Tells that it lives until it can be asked how it is.
 async fn feed_watchdog_at_start(is_ready: CancellationToken) {
     let Some(interval) = sd_notify::watchdog_enabled() else { return };
     let mut ticks = time::interval(interval / 2);

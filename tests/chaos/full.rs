@@ -145,6 +145,27 @@ fn a_full_disk_refuses_puts_loses_nothing_and_ends_no_process() {
     server.kill();
 }
 
+/// Members that have joined since would be thrown out.
+#[test]
+fn a_server_that_forced_a_new_cluster_does_not_do_so_again_after_a_full_disk() {
+    let disk = Tmpfs::of(SMALL_MIB);
+    let data_dir = Some(disk.path().join("data"));
+    let mut server = Server::with(Kind::Etcfs, Options { data_dir, ..Default::default() });
+    assert!(server.stop().success());
+    server.set_env("ETCFSD_FORCE_NEW_CLUSTER", "true");
+    server.run();
+    let api = server.api();
+    put_until_refused(&api);
+    let filler = fill_up(&disk);
+    api.delete(delete("k00000")).unwrap();
+    wait::until_true("its image waits", || server.log().contains("the image waits for room"));
+    std::fs::remove_file(filler).unwrap();
+    disk.resize(LARGE_MIB);
+    let status = server.wait_for_end(wait::PATIENCE);
+    assert_eq!(status.code(), Some(1));
+    assert!(server.log().contains("start it again, without --force-new-cluster"), "{}", server.log());
+}
+
 #[test]
 fn a_server_waits_for_room_to_start_in() {
     let disk = Tmpfs::of(SMALL_MIB);
