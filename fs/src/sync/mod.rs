@@ -38,6 +38,7 @@ async fn current(fs: &Fs) -> Result<Revision, OpError> {
 async fn follow(fs: Arc<Fs>, from: Revision) {
     let mut from = from;
     while !fs.is_stopping() {
+        let began = Instant::now();
         let error = bring(&fs, &mut from).await;
         if error == OpError::Remote(RemoteError::Closed) {
             return;
@@ -45,6 +46,8 @@ async fn follow(fs: Arc<Fs>, from: Revision) {
         tracing::warn!(%error, "the watch has a gap; everything is read again");
         // What is shown until that is done waits, unless anything will do.
         distrust(&fs);
+        // A server that refuses each watch is not asked for everything without a pause.
+        sleep_until(began + RETRY).await;
         from = loop {
             let error = match resync(&fs, from).await {
                 Ok(revision) => break revision,
