@@ -99,6 +99,17 @@ impl Mount {
         command::sh(&self.path(), script).ok()
     }
 
+    /// Waits until a script in the mount point prints `output`: for changes made elsewhere.
+    #[track_caller]
+    pub fn comes_to_print(&self, script: &str, output: &str) {
+        let mut last = String::new();
+        let holds = wait::poll(wait::PATIENCE, || {
+            last = command::sh(&self.path(), script).stdout;
+            last == output
+        });
+        assert!(holds, "`{script}` prints {last:?}, not {output:?}");
+    }
+
     pub fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("the daemon runs")
     }

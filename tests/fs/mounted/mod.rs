@@ -29,7 +29,6 @@ use etcfs_tests::{
     api::Api,
     mount::Mount,
     server::{Kind, Server},
-    wait,
 };
 
 /// One server and one mount of all keys that begin with `/`.
@@ -59,11 +58,6 @@ impl Stage {
     /// Waits until a script in the mount point prints `output`: for changes made elsewhere.
     #[track_caller]
     fn comes_to_print(&self, script: &str, output: &str) {
-        let mut last = String::new();
-        let holds = wait::poll(wait::PATIENCE, || {
-            last = etcfs_tests::command::sh(&self.mount.path(), script).stdout;
-            last == output
-        });
-        assert!(holds, "`{script}` prints {last:?}, not {output:?}");
+        self.mount.comes_to_print(script, output);
     }
 }
