@@ -8,7 +8,7 @@ use etcfs_tests::{
     api::{Answer, Api, get, put},
     cluster::{Cluster, SETTLE, status},
     command::Client,
-    server::Server,
+    server::{Kind, Server},
     wait,
 };
 use tonic::{Code, Response};
@@ -304,6 +304,36 @@ fn one_that_is_left_becomes_a_cluster_of_its_own_and_grows_again() {
     cluster.members[0].kill();
     cluster.api(1).set("grown", "v");
     assert_eq!(cluster.api(2).value("alone").as_deref(), Some("v"));
+}
+
+/// The leader dies when the old and the new voters decide together, and the old ones would
+/// have to agree for ever.
+#[test]
+fn a_change_that_its_leader_leaves_half_done_is_finished_by_the_next() {
+    let mut cluster = Cluster::prepared(Kind::Etcfs, 1, &[]);
+    // Not in the change that brings the second.
+    cluster.members[0].set_env("FAILPOINTS", "raft-in-change=1*off->return");
+    cluster.run();
+    for nth in 1..3 {
+        let mut newcomer = cluster.newcomer(&format!("m{nth}"), &[]);
+        add_once_healthy(&cluster.api(0), &newcomer.peer_url(), false);
+        newcomer.launch();
+        cluster.members.push(newcomer);
+        if nth == 1 {
+            cluster.members[1].wait_until_ready();
+            wait_for_votes(&cluster, 1);
+        }
+    }
+    cluster.members[0].wait_for_end(SETTLE);
+    cluster.members[0].unset_env("FAILPOINTS");
+    cluster.run();
+    wait::within(SETTLE, "the change is finished", || {
+        let log: String = cluster.members.iter().map(Server::log).collect();
+        log.contains("was left half done is finished").then_some(())
+    });
+    cluster.agree();
+    cluster.members[0].kill();
+    cluster.api(1).set("by the second and the third", "v");
 }
 
 /// Its disk was replaced: it can't come again as who it was, and comes as somebody new.

@@ -390,6 +390,9 @@ impl World {
         self.step_until(PATIENCE, "every member has applied all", |world| {
             world.present().all(|place| at(place) >= goal)
         });
+        self.step_until(PATIENCE, "no change of the members is half done", |world| {
+            world.present().all(|place| place.node().is_some_and(|node| node.is_membership_whole()))
+        });
         let until = self.sim.elapsed() + PATIENCE;
         while self.sim.elapsed() < until && !self.are_told(goal) {
             self.step();

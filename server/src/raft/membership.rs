@@ -4,9 +4,14 @@
 //! then it receives the log and counts for no majority, so that adding one that
 //! never starts takes nothing from the cluster. To clients it is a voter from the
 //! start. One that is added as a learner stays without a vote until it is promoted.
+//!
+//! A change of votes is two entries: the old and the new voters together, then the
+//! new ones alone. openraft proposes the second only for who waits for the change,
+//! so that one whose leader ends in between is half done: whoever leads finishes it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -23,7 +28,7 @@ use tokio::{
 
 use super::{
     Node, id,
-    types::{self, Peer},
+    types::{self, Peer, StoredMembership},
 };
 use crate::storage::{Wal, WalError};
 
@@ -102,6 +107,7 @@ impl Node {
     }
 
     async fn commit_change(&self, change: ChangeMembers<u64, Peer>) -> Result<(), ChangeError> {
+        let before = self.membership();
         loop {
             match self.inner.raft.change_membership(change.clone(), false).await {
                 Ok(_) => return Ok(()),
@@ -110,7 +116,9 @@ impl Node {
                     ChangeMembershipError::InProgress(_),
                 ))) => time::sleep(BUSY_PAUSE).await,
                 Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
-                    return Err(ChangeError::NotLeader);
+                    // It may be the second of its entries for which there was no leader any more.
+                    let is_as_before = self.membership().log_id() == before.log_id();
+                    return Err(if is_as_before { ChangeError::NotLeader } else { ChangeError::Late });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the members could not be changed");
@@ -118,6 +126,16 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// By the last entry of the log that says so, committed or not.
+    fn membership(&self) -> Arc<StoredMembership> {
+        self.inner.metrics.borrow_watched().membership_config.clone()
+    }
+
+    /// True if no change of votes is half done, as far as this member knows.
+    pub fn is_membership_whole(&self) -> bool {
+        self.membership().membership().get_joint_config().len() == 1
     }
 
     /// What openraft is to do, if etcd's rules allow it.
@@ -220,15 +238,13 @@ impl Node {
         matched.is_some_and(|matched| enough(matched, last))
     }
 
+    fn leads(&self) -> bool {
+        self.inner.metrics.borrow_watched().state == ServerState::Leader
+    }
+
     /// Members that are to vote and do not yet, but could.
     fn ready_for_vote(&self) -> BTreeSet<u64> {
-        let membership = {
-            let metrics = self.inner.metrics.borrow_watched();
-            if metrics.state != ServerState::Leader {
-                return BTreeSet::new();
-            }
-            metrics.membership_config.clone()
-        };
+        let membership = self.membership();
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
         let waiting = membership.nodes().filter(|(id, peer)| !peer.learner && !voters.contains(id));
         let ids = waiting.map(|(id, _)| *id);
@@ -259,19 +275,31 @@ pub(super) async fn force_alone(
     Ok(())
 }
 
-/// Gives members their vote once they have caught up, while this one leads.
+/// While this member leads: gives others their vote once they have caught up, and
+/// finishes what was left half done.
 pub(super) async fn raise_voters(node: Node) {
     let mut ticks = time::interval(RAISE_INTERVAL);
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     while node.inner.shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-        let ready = node.ready_for_vote();
-        if ready.is_empty() {
+        if !node.leads() {
             continue;
         }
+        // Whoever makes a change holds this until it is whole.
         let Ok(_one_at_a_time) = node.inner.changing.try_lock() else { continue };
+        let (ready, is_whole) = (node.ready_for_vote(), node.is_membership_whole());
+        if ready.is_empty() && is_whole {
+            continue;
+        }
+        // Also with none of them it ends with the new voters alone.
         let change = ChangeMembers::AddVoterIds(ready.clone());
         let changed = node.inner.shutdown.run_until_cancelled(node.commit_change(change)).await;
-        if matches!(changed, Some(Ok(()))) {
+        if !matches!(changed, Some(Ok(()))) {
+            continue;
+        }
+        if !is_whole {
+            tracing::info!("a change of the members that was left half done is finished");
+        }
+        if !ready.is_empty() {
             let members: Vec<_> = ready.iter().map(|id| format!("{id:x}")).collect();
             tracing::info!(?members, "caught up: votes from now on");
         }

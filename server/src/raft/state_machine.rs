@@ -98,6 +98,9 @@ impl StateMachine {
         self.machine.publish(applied.revision);
         self.hub.publish(applied.events);
         failpoint::kill("raft-after-apply");
+        if matches!(&entry.payload, EntryPayload::Membership(them) if them.get_joint_config().len() > 1) {
+            failpoint::kill("raft-in-change");
+        }
         self.outcomes.applied(id.term, origin.as_ref(), applied.outcomes);
         if let Some(responder) = responder {
             responder.send(());
