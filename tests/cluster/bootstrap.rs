@@ -49,8 +49,8 @@ fn three_members_find_each_other_by_etcds_ids_and_agree() {
 }
 
 #[test]
-fn a_cluster_of_five_and_one_of_one_start_alike() {
-    for size in [1, 5] {
+fn clusters_of_one_and_of_five_and_of_seven_start_alike() {
+    for size in [1, 5, 7] {
         let cluster = Cluster::etcfs(size);
         cluster.leader();
         cluster.api(size - 1).set("a", "v");

@@ -93,6 +93,26 @@ fn without_a_majority_nothing_is_written_and_nothing_linearizable_is_read() {
     assert_ne!(api.value("a"), None);
 }
 
+/// A read asks the leader for its place in the log and writes nothing there; those that wait
+/// together share one question.
+#[test]
+fn linearizable_reads_through_a_follower_leave_the_log_alone() {
+    let cluster = Cluster::etcfs(3);
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    cluster.api(follower).set("a", "v");
+    cluster.agree();
+    let index = || status(&cluster.api(leader)).unwrap().raft_index;
+    let before = index();
+    let readers: Vec<_> = (0..20)
+        .map(|_| {
+            let api = cluster.api(follower);
+            std::thread::spawn(move || (0..50).for_each(|_| assert_eq!(api.value("a").as_deref(), Some("v"))))
+        })
+        .collect();
+    readers.into_iter().for_each(|reader| reader.join().unwrap());
+    assert_eq!(index(), before);
+}
+
 /// A paused leader wakes deposed: what it says then is nobody's.
 #[test]
 fn a_paused_leader_is_replaced_and_rejoins() {

@@ -6,6 +6,7 @@ use etcfs_proto::etcdserverpb::LeaseTimeToLiveRequest;
 use etcfs_tests::{
     api::{Api, grant, put_on_lease, runtime},
     cluster::{Cluster, SETTLE},
+    server::Kind,
     wait,
 };
 
@@ -49,6 +50,31 @@ fn a_lease_renewed_through_a_follower_lives_and_then_ends() {
     wait::until_true("it ends", || api.get("/l").is_none());
     let lived = renewed.elapsed();
     assert!(lived >= Duration::from_secs(2), "{lived:?}");
+}
+
+/// What the leader has noted to be left, the next one goes by; a renewal takes the note back
+/// before it is acknowledged. Notes come each second here, not each minute.
+#[test]
+fn the_next_leader_goes_by_what_was_noted_unless_the_lease_was_renewed() {
+    let mut cluster = Cluster::prepared(Kind::Etcfs, 3, &[]);
+    for member in &mut cluster.members {
+        member.set_env("FAILPOINTS", "lease-checkpoint-interval=return(1000)");
+    }
+    cluster.run();
+    let lease = cluster.api(0).grant(grant(60)).unwrap().id;
+    wait::until_true("ten seconds are gone", || left(&cluster.api(0), lease) <= 50);
+    let leader = cluster.leader();
+    cluster.members[leader].kill();
+    let follower = cluster.follower();
+    let told = left(&cluster.api(follower), lease);
+    assert!(told <= 52, "{told} s of 60 are left");
+    cluster.members[leader].run();
+    assert_eq!(cluster.api(leader).keep_alive(lease).unwrap().ttl, 60);
+    let leader = cluster.leader();
+    cluster.members[leader].kill();
+    let follower = cluster.follower();
+    let told = left(&cluster.api(follower), lease);
+    assert!(told > 52, "{told} s of 60 are left of a lease that was renewed");
 }
 
 /// The next leader gives a lease its whole time, so it ends late but never early.

@@ -37,6 +37,8 @@ const CHANGE_EVERY: u32 = 4;
 /// Runs `seed` with its files in `dir`, in a thread that draws from the seed too.
 pub(crate) fn run(seed: u64, honesty: Honesty, dir: &Path, trace: &Trace) -> Report {
     trace.hide(dir);
+    // Leases of two seconds are noted, too.
+    fail::cfg("lease-checkpoint-interval", "return(700)").expect("it is an action");
     let mut world = World::new(seed, honesty, dir);
     let faults = faults::draw(&mut world.random);
     world.suffer(&faults);
@@ -374,12 +376,7 @@ impl World {
     fn come_to_rest(&mut self) {
         self.run.hush();
         // The last renewals may be under way still; a leader may just have been found.
-        let leases = Duration::from_secs(TTL_MAX.unsigned_abs()) + 4 * ELECTION + Duration::from_secs(2);
-        let until = self.sim.elapsed() + leases;
-        let runs_on = |place: &Place| place.node().is_some_and(|node| !node.state().leases.ids().is_empty());
-        while self.sim.elapsed() < until && (self.run.has_open_calls() || self.present().any(runs_on)) {
-            self.step();
-        }
+        self.await_lease_ends();
         let closer = self.members().choose(&mut self.random).copied();
         self.run.have_closed(closer.expect("there is a cluster"));
         if !self.step_until(PATIENCE, "a write is acknowledged", |world| world.run.goal().is_some()) {
@@ -398,6 +395,27 @@ impl World {
             self.step();
         }
         self.note_end(goal);
+    }
+
+    /// No lease is renewed any more: each ends in its time, and that of two elections, since then
+    /// or since the leader changed, whichever is later.
+    fn await_lease_ends(&mut self) {
+        let lasts = Duration::from_secs(TTL_MAX.unsigned_abs()) + 2 * ELECTION;
+        let give_up = self.sim.elapsed() + lasts + PATIENCE;
+        let (mut since, mut term) = (self.sim.elapsed(), None);
+        let runs_on = |place: &Place| place.node().is_some_and(|node| !node.state().leases.ids().is_empty());
+        while self.run.has_open_calls() || self.present().any(runs_on) {
+            let leads = self.leader().and_then(|number| self.places[number].node()).map(|node| node.term());
+            if self.run.has_open_calls() || leads.is_none() || leads != term {
+                (since, term) = (self.sim.elapsed(), leads);
+            }
+            let elapsed = self.sim.elapsed();
+            if elapsed > since + lasts || elapsed > give_up {
+                self.breaches.push(format!("leases are there {:?} after the last renewal", elapsed - since));
+                return;
+            }
+            self.step();
+        }
     }
 
     fn are_told(&self, goal: i64) -> bool {

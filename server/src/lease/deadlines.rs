@@ -13,10 +13,11 @@ use std::{
 use tokio::time::Instant;
 
 /// The remainder of a lease longer than this is noted so often, while nobody renews it.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
+pub(super) const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Deadlines {
+    checkpoint_interval: Duration,
     leases: HashMap<i64, Timer>,
     /// One entry for each lease; its time is at or before the lease's deadline.
     queue: BinaryHeap<Reverse<(Instant, i64)>>,
@@ -48,6 +49,11 @@ pub(super) enum Renewal {
 }
 
 impl Deadlines {
+    pub(super) fn new(checkpoint_interval: Duration) -> Self {
+        let (leases, queue, checkpoints) = (HashMap::new(), BinaryHeap::new(), BinaryHeap::new());
+        Self { checkpoint_interval, leases, queue, checkpoints }
+    }
+
     /// Starts a lease's time, from a checkpoint if it is `noted`; one that runs
     /// already goes on as it does.
     pub(super) fn start(&mut self, id: i64, ttl: Duration, left: Duration, noted: bool, now: Instant) {
@@ -57,8 +63,8 @@ impl Deadlines {
         let ends = now + left;
         self.leases.insert(id, Timer { ttl, ends, ending: false, touched: now, noted });
         self.queue.push(Reverse((ends, id)));
-        if ttl > CHECKPOINT_INTERVAL {
-            self.checkpoints.push(Reverse((now + CHECKPOINT_INTERVAL, id)));
+        if ttl > self.checkpoint_interval {
+            self.checkpoints.push(Reverse((now + self.checkpoint_interval, id)));
         }
     }
 
@@ -124,7 +130,7 @@ impl Deadlines {
         {
             self.checkpoints.pop();
             let Some(timer) = self.leases.get_mut(&id) else { continue };
-            let next = timer.touched + CHECKPOINT_INTERVAL;
+            let next = timer.touched + self.checkpoint_interval;
             if next > now {
                 self.checkpoints.push(Reverse((next, id)));
                 continue;
@@ -134,7 +140,7 @@ impl Deadlines {
                 (timer.touched, timer.noted) = (now, true);
                 due.push((id, left));
             }
-            self.checkpoints.push(Reverse((now + CHECKPOINT_INTERVAL, id)));
+            self.checkpoints.push(Reverse((now + self.checkpoint_interval, id)));
         }
         due
     }
@@ -188,7 +194,7 @@ mod tests {
     }
 
     fn started(ids: std::ops::Range<i64>, ttl: u64, now: Instant) -> Deadlines {
-        let mut deadlines = Deadlines::default();
+        let mut deadlines = Deadlines::new(CHECKPOINT_INTERVAL);
         ids.for_each(|id| deadlines.start(id, seconds(ttl), seconds(ttl), false, now));
         deadlines
     }
@@ -253,7 +259,7 @@ mod tests {
     #[test]
     fn revoked_leases_do_not_pile_up_in_the_queue() {
         let now = Instant::now();
-        let mut deadlines = Deadlines::default();
+        let mut deadlines = Deadlines::new(CHECKPOINT_INTERVAL);
         for id in 0..100_000 {
             deadlines.start(id, seconds(1000), seconds(1000), false, now);
             deadlines.remove(id);
@@ -296,7 +302,7 @@ mod tests {
     #[test]
     fn a_checkpoint_and_a_lift_of_the_leader_before_are_heeded() {
         let now = Instant::now();
-        let mut deadlines = Deadlines::default();
+        let mut deadlines = Deadlines::new(CHECKPOINT_INTERVAL);
         deadlines.start(1, seconds(300), seconds(10), true, now);
         deadlines.heed(1, false, now + seconds(5));
         assert_eq!(deadlines.left(1, now + seconds(5)), Some(seconds(300)));

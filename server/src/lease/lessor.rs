@@ -28,10 +28,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    deadlines::{Deadlines, Renewal},
+    deadlines::{CHECKPOINT_INTERVAL, Deadlines, Renewal},
     table::{LeaseChange, LeaseFacts, TableHandle},
 };
-use crate::propose::{MemberStatus, Proposer, ReadBarrier};
+use crate::{
+    propose::{MemberStatus, Proposer, ReadBarrier},
+    storage::failpoint,
+};
 
 /// Leases that one log entry ends.
 const EXPIRE_BATCH_MAX: usize = 1000;
@@ -86,7 +89,7 @@ struct Shared {
     expired: prometheus::IntCounter,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Clock {
     /// The term that this member leads, if it does.
     leads: Option<u64>,
@@ -101,7 +104,10 @@ impl Lessor {
         renewed: prometheus::IntCounter,
         expired: prometheus::IntCounter,
     ) -> Self {
-        let (clock, ended, notes) = (Mutex::default(), Notify::new(), RwLock::default());
+        // A test does not wait for a minute.
+        let interval = failpoint::time("lease-checkpoint-interval", CHECKPOINT_INTERVAL);
+        let clock = Mutex::new(Clock { leads: None, deadlines: Deadlines::new(interval) });
+        let (ended, notes) = (Notify::new(), RwLock::default());
         Self(Arc::new(Shared { table, proposer, barrier, notes, clock, ended, renewed, expired }))
     }
 

@@ -1,8 +1,10 @@
-//! Places where a crash test may end the process, or spoil what it holds.
+//! Places where a crash test may end the process, spoil what it holds, or shorten a wait.
 //!
 //! Compiled in by the feature `failpoints`, and armed by the environment:
 //! `FAILPOINTS=wal-after-append=1%return` kills at one in a hundred passes. Kills,
 //! not panics: nothing may be flushed or unwound that a power cut would not.
+
+use std::time::Duration;
 
 /// Dies here, at once, if the failpoint `name` is armed with `return`. Any other
 /// action (`sleep`, `pause`, `print`) does what it does in the fail crate.
@@ -21,6 +23,19 @@ pub fn kill(name: &'static str) {
 /// Nothing, without the feature.
 #[cfg(not(feature = "failpoints"))]
 pub fn kill(_name: &'static str) {}
+
+/// So many milliseconds as the failpoint is armed with (`return(300)`); `usual` if it is not.
+#[cfg(feature = "failpoints")]
+pub fn time(name: &'static str, usual: Duration) -> Duration {
+    let armed = fail::eval(name, |millis| millis.and_then(|millis| millis.parse().ok())).flatten();
+    armed.map_or(usual, Duration::from_millis)
+}
+
+/// The usual time, without the feature.
+#[cfg(not(feature = "failpoints"))]
+pub fn time(_name: &'static str, usual: Duration) -> Duration {
+    usual
+}
 
 /// Other bytes than those given, as a broken machine makes them, if the failpoint is armed with `return`.
 #[cfg(feature = "failpoints")]

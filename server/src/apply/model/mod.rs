@@ -8,13 +8,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use etcfs_proto::{
     etcdserverpb::{
-        CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
-        RangeRequest, RequestOp, TxnRequest,
+        CompactionRequest, Compare, DeleteRangeRequest, LeaseCheckpoint, LeaseGrantRequest,
+        LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
         compare::{CompareResult, CompareTarget, TargetUnion},
         request_op::Request,
     },
     etcfs::{
-        command::{self, LeaseExpire, request::Body},
+        command::{self, LeaseCheckpoints, LeaseExpire, request::Body},
         record::LogId,
     },
 };
@@ -167,6 +167,10 @@ fn body() -> impl Strategy<Value = Body> {
         1 => (1i64..4).prop_map(|id| Body::LeaseRevoke(LeaseRevokeRequest { id })),
         1 => (prop::collection::vec(1i64..4, 1..3), 1u64..3)
             .prop_map(|(ids, term)| Body::LeaseExpire(LeaseExpire { ids, term })),
+        1 => (prop::collection::vec((1i64..4, 0i64..10), 1..3), 1u64..3).prop_map(|(left, term)| {
+            let note = |(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl };
+            Body::LeaseCheckpoint(LeaseCheckpoints { checkpoints: left.into_iter().map(note).collect(), term })
+        }),
     ]
 }
 
@@ -289,7 +293,8 @@ fn check_all(member: &Member, reference: &Reference) {
     }
     for id in 0..5 {
         assert_eq!(member.state.leases.keys(id), reference.attached(id), "keys of lease {id}");
-        assert_eq!(member.state.leases.lookup(id).is_some(), reference.leases.contains(&id));
+        let noted = member.state.leases.lookup(id).map(|facts| facts.remaining_ttl);
+        assert_eq!(noted.as_ref(), reference.leases.get(&id), "what is left of lease {id}");
     }
     assert_eq!(store.keys() as usize, reference.now().len());
 }

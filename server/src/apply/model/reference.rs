@@ -35,13 +35,14 @@ pub(super) struct Reference {
     /// Changes of each revision in order; `None` deletes.
     changes: Vec<Vec<(Bytes, Option<KeyValue>)>>,
     pub(super) compacted: i64,
-    pub(super) leases: BTreeSet<i64>,
+    /// What is noted to be left of each.
+    pub(super) leases: BTreeMap<i64, i64>,
 }
 
 impl Default for Reference {
     fn default() -> Self {
         let (states, changes) = (vec![Keys::new(); 2], vec![Vec::new(); 2]);
-        Self { states, changes, compacted: -1, leases: BTreeSet::new() }
+        Self { states, changes, compacted: -1, leases: BTreeMap::new() }
     }
 }
 
@@ -73,7 +74,7 @@ impl Reference {
 
     pub(super) fn attached(&self, lease: i64) -> Option<Vec<Bytes>> {
         let keys = || self.now().values().filter(|kv| kv.lease == lease).map(|kv| kv.key.clone()).collect();
-        self.leases.contains(&lease).then(keys)
+        self.leases.contains_key(&lease).then(keys)
     }
 
     fn work(&self) -> Work {
@@ -112,9 +113,10 @@ impl Reference {
                 Response::Compaction(CompactionResponse { header: header(self.current()) })
             }
             Body::LeaseGrant(request) => {
-                if !self.leases.insert(request.id) {
+                if self.leases.contains_key(&request.id) {
                     return Err("lease already exists".into());
                 }
+                self.leases.insert(request.id, 0);
                 Response::LeaseGrant(LeaseGrantResponse {
                     header: header(self.current()),
                     id: request.id,
@@ -137,6 +139,17 @@ impl Reference {
                 }
                 return Ok(Response::Done);
             }
+            Body::LeaseCheckpoint(request) => {
+                if request.term != term {
+                    return Err("decided in another term".into());
+                }
+                for checkpoint in &request.checkpoints {
+                    if let Some(left) = self.leases.get_mut(&checkpoint.id) {
+                        *left = checkpoint.remaining_ttl;
+                    }
+                }
+                return Ok(Response::Done);
+            }
             other => panic!("not modelled: {other:?}"),
         };
         self.commit(work);
@@ -151,11 +164,11 @@ impl Reference {
             work.changes.push((key, None));
         }
         self.commit(work);
-        self.leases.remove(&id)
+        self.leases.remove(&id).is_some()
     }
 
     fn check_put(&self, put: &PutRequest) -> Outcome<()> {
-        if put.lease != 0 && !self.leases.contains(&put.lease) {
+        if put.lease != 0 && !self.leases.contains_key(&put.lease) {
             return Err("requested lease not found".into());
         }
         if (put.ignore_value || put.ignore_lease) && !self.now().contains_key(&put.key) {
