@@ -232,6 +232,8 @@ fn an_initial_cluster_that_does_not_fit_is_refused() {
         ],
         &["--initial-advertise-peer-urls has a=http://h:1 but missing from --initial-cluster"],
     );
+    let eight: Vec<String> = (1..=8).map(|nth| format!("m{nth}=http://h:{nth}")).collect();
+    refused(&["--name=m1", "--initial-cluster", &eight.join(",")], &["8 members", "at most 7"]);
     refused(&["--name=a", "--initial-cluster", "a=h:1"], &["h:1: a URL needs a scheme"]);
     refused(&["--name=a", "--initial-cluster", "http://h:1"], &["NAME=URL"]);
     refused(&["--initial-cluster-state=existing"], &["must name the members that are there"]);

@@ -19,12 +19,37 @@ use super::record;
 
 /// Leaders killed of each store.
 const KILLS: u64 = 1;
+/// So many tell one store from the other; fewer show that it works.
+const JUDGED: usize = 45;
 /// The same for both, and etcd's defaults.
 const ARGS: [&str; 2] = ["--heartbeat-interval=100", "--election-timeout=1000"];
 /// Time between two puts to one member.
 const STEP: Duration = Duration::from_millis(10);
+/// Several election timeouts.
+const CUT_OFF: Duration = Duration::from_secs(5);
 /// How long it may take: far more than it does, or the cluster is stuck.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Pre-vote: one that asks for votes in vain, for it is cut off, raises no term meanwhile, and does
+/// not make the others' leader step down when it is back.
+#[test]
+fn a_follower_that_was_cut_off_deposes_nobody() {
+    let cluster = Cluster::start(Kind::Etcfs, Shape::default());
+    let leader = wait::until("a leader is known", || cluster.leader());
+    let follower = (leader + 1) % cluster.len();
+    let told = |member| cluster.status(member).map(|status| (status.leader, status.raft_term));
+    let before = wait::until("the leader tells its term", || told(leader));
+    cluster.isolate(follower);
+    wait::until_true("it misses the leader", || told(follower).is_some_and(|(leader, _)| leader == 0));
+    let began = Instant::now();
+    while began.elapsed() < CUT_OFF {
+        cluster.api(leader).set("a", "v");
+    }
+    assert_eq!(told(follower), Some((0, before.1)), "it has raised no term");
+    cluster.rejoin(follower);
+    wait::within(PATIENCE, "it follows again", || (told(follower) == Some(before)).then_some(()));
+    assert_eq!(told(leader), Some(before));
+}
 
 /// Both stores in turn, so that what else the machine does hits both alike; the medians are shown.
 #[test]
@@ -54,6 +79,11 @@ fn a_killed_leader_is_replaced() {
             cluster.kind(),
             times.len()
         ));
+    }
+    if let [(_, etcd), (_, etcfs)] = &clusters
+        && etcd.len() >= JUDGED
+    {
+        assert!(etcfs[etcfs.len() / 2] <= etcd[etcd.len() / 2], "the median is to be at most etcd's");
     }
     let test = record::test();
     record::keep(&format!("{test}.json"), &json!({ "test": test, "args": ARGS, "stores": stores }));

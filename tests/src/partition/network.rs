@@ -3,7 +3,9 @@
 //! Every member lives in a network namespace with two links: one to all other
 //! members, over a bridge that nothing else is on, and one to the test. Cutting
 //! the first leaves a member that its clients still reach, as a partition does:
-//! that is where stale answers come from. Packets are then lost without a word.
+//! that is where stale answers come from. Packets are then lost without a word, as
+//! by a rule of iptables that drops them, and no package is needed for it. Cuts of
+//! one direction, or between two members alone, are the simulation's (tests/sim).
 
 use std::{
     fs::{self, File},
