@@ -161,6 +161,7 @@ async fn serve(
         barrier: barrier.clone(),
         members: members.clone(),
         hash: hash.clone(),
+        auth: state.auth.clone(),
     };
     let errand_service = InterceptedService::new(ErrandsServer::new(errand_service), node.guard());
     let routes =
@@ -285,6 +286,7 @@ async fn serve(
 
     let check = CorruptionCheck {
         hash: hash.clone(),
+        auth: state.auth.clone(),
         members: members.clone(),
         errands: errands.clone(),
         proposer: proposer.clone(),

@@ -1,11 +1,12 @@
 //! Members that do not hold what the others hold: found at the start, and found while they serve.
 
 use etcfs_proto::etcdserverpb::{
-    AlarmRequest, AlarmType, MemberRemoveRequest, RangeRequest, alarm_request::AlarmAction,
+    AlarmRequest, AlarmType, AuthUserAddRequest, MemberRemoveRequest, RangeRequest,
+    alarm_request::AlarmAction,
 };
 use etcfs_tests::{
     api::{Api, compact, get, put},
-    cluster::{Cluster, SETTLE, status},
+    cluster::{Cluster, SETTLE, status, whole_hash},
     server::{Kind, Server, http_get},
     wait,
 };
@@ -88,9 +89,40 @@ fn a_member_that_holds_other_values_does_not_start_and_the_others_do() {
         cluster.members[nth].add_arg("--feature-gates=InitialCorruptCheck=true");
         cluster.members[nth].run();
         let log = cluster.members[nth].log_of_last_run();
-        assert!(log.contains("the keys are those of the other members"), "{log}");
+        assert!(log.contains("the keys and history are those of the other members"), "{log}");
     }
     assert_eq!(cluster.api(1).value("a").as_deref(), Some("v"));
+}
+
+#[test]
+fn a_member_that_holds_another_password_is_named() {
+    let mut cluster = Cluster::prepared(Kind::Etcfs, 3, &["--corrupt-check-time=500ms", "--bcrypt-cost=4"]);
+    cluster.members[2].set_env("FAILPOINTS", "auth-spoil-password=return");
+    cluster.run();
+    let broken = id_of(&cluster.members[2]);
+    let api = cluster.api(0);
+    api.set("a", "v");
+    let user = AuthUserAddRequest { name: "joe".into(), password: "joe's".into(), ..Default::default() };
+    api.user_add(user).unwrap();
+    wait::within(SETTLE, "the alarm is raised", || (!alarms(&api).is_empty()).then_some(()));
+    assert_eq!(alarms(&api), [(broken, AlarmType::Corrupt)]);
+    let log: String = cluster.members.iter().map(Server::log).collect();
+    assert!(log.contains("the users and roles differ between the members"), "{log}");
+    assert!(!log.contains("the keys and history differ between the members"), "{log}");
+}
+
+/// etcd's HashKV says nothing of them: `Hash` does.
+#[test]
+fn a_user_that_is_added_changes_the_hash_alike_on_all_members() {
+    let cluster = Cluster::with(Kind::Etcfs, 3, &["--bcrypt-cost=4"]);
+    let api = cluster.api(0);
+    api.set("a", "v");
+    cluster.agree();
+    let before = whole_hash(&api).unwrap();
+    let user = AuthUserAddRequest { name: "joe".into(), password: "joe's".into(), ..Default::default() };
+    api.user_add(user).unwrap();
+    cluster.agree();
+    assert_ne!(whole_hash(&api).unwrap(), before);
 }
 
 #[test]

@@ -321,6 +321,7 @@ pub(crate) async fn live(run: Run, place: Place) -> turmoil::Result {
         barrier: barrier.clone(),
         members: members.clone(),
         hash: Hash::new(state.store.clone()),
+        auth: state.auth.clone(),
     };
     tokio::spawn(wire::serve(node.clone(), errand_service, ELECTION / 2));
     let headers = Headers::new(members.clone());

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use etcfs_proto::etcdserverpb::{HashKvRequest, MemberListRequest, StatusRequest, StatusResponse};
+use etcfs_proto::etcdserverpb::{
+    HashKvRequest, HashRequest, MemberListRequest, StatusRequest, StatusResponse,
+};
 use tonic::Response;
 
 use crate::{
@@ -116,7 +118,7 @@ impl Cluster {
         other.expect("a cluster has more members than its leader")
     }
 
-    /// Waits until all that run hold the same keys and history.
+    /// Waits until all that run hold the same keys and history, and the same users and roles.
     #[track_caller]
     pub fn agree(&self) {
         let running: Vec<_> = self.members.iter().filter(|member| member.is_running()).collect();
@@ -124,7 +126,13 @@ impl Cluster {
             let revision = running[0].api().range(crate::api::get("no such key")).ok()?.header?.revision;
             let hashes: Vec<u32> =
                 running.iter().filter_map(|member| hash(&member.api(), revision).ok()).collect();
-            (hashes.len() == running.len() && hashes.iter().all(|hash| *hash == hashes[0])).then_some(())
+            let whole: Vec<u32> =
+                running.iter().filter_map(|member| whole_hash(&member.api()).ok()).collect();
+            let alike = |hashes: &[u32]| {
+                hashes.len() == running.len() && hashes.iter().all(|hash| *hash == hashes[0])
+            };
+            // etcd's is of its file, which no two members have alike.
+            (alike(&hashes) && (self.kind == Kind::Etcd || alike(&whole))).then_some(())
         });
     }
 }
@@ -149,6 +157,11 @@ pub fn status(api: &Api) -> Answer<StatusResponse> {
 pub fn hash(api: &Api, revision: i64) -> Answer<u32> {
     let answer = api.wait(api.maintenance().hash_kv(HashKvRequest { revision }));
     answer.map(|answer| answer.into_inner().hash)
+}
+
+/// The hash of all that a member holds, users and roles among it.
+pub fn whole_hash(api: &Api) -> Answer<u32> {
+    api.hash(HashRequest {}).map(|answer| answer.hash)
 }
 
 /// Member ids and names, as one member lists them.

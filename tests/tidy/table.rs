@@ -46,7 +46,7 @@ pub(crate) const SERVER: &[Module] = &[
     module("propose", &["raft", "apply", "metrics"]),
     // Snapshots to take away and defragmentation are the image's own work.
     module("maintain", &["storage", "mvcc", "propose"]),
-    module("background", &["propose", "maintain", "mvcc", "config", "version"]),
+    module("background", &["propose", "maintain", "mvcc", "auth", "config", "version"]),
     module("lease::deadlines", &["lease::table"]),
     module("lease::lessor", &["lease::deadlines", "lease::table", "propose", "maintain", "mvcc"]),
     // The options of the store pass through to it.

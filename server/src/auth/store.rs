@@ -27,7 +27,7 @@ use prost::Message as _;
 
 use super::{AuthError, ROOT, Rights, tokens::Digest, tokens::Tokens};
 use crate::storage::{
-    Batch, Engine, StorageError, codec,
+    Batch, Engine, StorageError, codec, failpoint,
     keyspace::{self, ROLES, Rows, USERS},
 };
 
@@ -60,6 +60,8 @@ struct Shared {
     // Beside the state, so that a request costs no lock while authentication is off.
     enabled: AtomicBool,
     revision: AtomicU64,
+    /// Held while users and roles change and their revision with them; taken before `state`.
+    moving: Mutex<()>,
     /// Held for a few lines, with no other lock taken under it.
     state: RwLock<State>,
     listener: Mutex<Option<Box<dyn Fn() + Send>>>,
@@ -160,16 +162,24 @@ impl Auth {
 
     /// A hash of the whole state but the tokens: alike on all members.
     pub fn hash(&self) -> u32 {
+        let (revision, records) = self.fingerprint();
+        let hash = crc32c::crc32c_append(records, &[u8::from(self.is_enabled())]);
+        crc32c::crc32c_append(hash, &revision.to_be_bytes())
+    }
+
+    /// The revision and a hash of the users and roles at it. Whether authentication is on is not in it: that
+    /// changes without the revision, so members could not be compared.
+    pub fn fingerprint(&self) -> (u64, u32) {
+        let _moving = self.shared.moving.lock();
         let state = self.shared.state.read();
-        let mut hash = crc32c::crc32c(&[u8::from(self.is_enabled())]);
-        hash = crc32c::crc32c_append(hash, &self.revision().to_be_bytes());
+        let mut hash = 0;
         for entry in state.users.values() {
             hash = crc32c::crc32c_append(hash, &entry.record.encode_to_vec());
         }
         for role in state.roles.values() {
             hash = crc32c::crc32c_append(hash, &role.encode_to_vec());
         }
-        hash
+        (self.revision(), hash)
     }
 }
 
@@ -210,15 +220,18 @@ impl AuthStore {
         }
         state.recount(|_| true);
         let shared = &self.handle.shared;
+        let moving = shared.moving.lock();
         *shared.state.write() = state;
         shared.revision.store(meta.auth_revision.max(FIRST_REVISION), Ordering::Release);
         shared.enabled.store(meta.auth_enabled, Ordering::Release);
+        drop(moving);
         self.tell();
         Ok(())
     }
 
     /// Carries out a command about users and roles; `None` for another.
     pub fn apply(&self, body: &Body, batch: &mut Batch, meta: &mut Meta) -> Option<Result<(), AuthError>> {
+        let moving = self.handle.shared.moving.lock();
         let changed = match body {
             Body::AuthEnable(_) => self.enable(meta).map(|()| false),
             Body::AuthDisable(_) => Ok(self.disable(meta)),
@@ -241,6 +254,7 @@ impl AuthStore {
                 revision.store(next, Ordering::Release);
                 meta.auth_revision = next;
             }
+            drop(moving);
             self.tell();
         }))
     }
@@ -275,6 +289,7 @@ impl AuthStore {
         let no_password = request.options.is_some_and(|options| options.no_password);
         let password =
             if no_password { Bytes::new() } else { request.hashed_password.clone().into_bytes().into() };
+        let password = failpoint::spoil("auth-spoil-password", password);
         let record = User {
             name: request.name.clone().into_bytes().into(),
             password,

@@ -1,4 +1,5 @@
-//! Whether the members still hold the same: hashes of their keys and history, compared.
+//! Whether the members still hold the same: hashes of their keys and history, and of
+//! their users and roles, compared.
 //!
 //! At the start, before clients are let in, a member compares itself with the
 //! others, and ends if it is the one that differs. While it leads, it compares all
@@ -18,14 +19,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::NOBODY;
 use crate::{
+    auth::Auth,
     maintain::Hash,
-    mvcc::{KvHash, ReadError},
+    mvcc::ReadError,
     propose::{Alarms, Errands, Members, Proposer},
 };
 
 #[derive(Debug)]
 pub struct CorruptionCheck {
     pub hash: Hash,
+    pub auth: Auth,
     pub members: Members,
     pub errands: Errands,
     pub proposer: Proposer,
@@ -36,39 +39,47 @@ pub struct CorruptionCheck {
 #[derive(Debug, thiserror::Error)]
 pub enum Inconsistent {
     #[error(
-        "found data inconsistency with peers: at revision {revision} the keys and history of this member \
-         ({own:x}) differ from those of {others}; if a majority agrees without it, remove it with \
-         `etcdctl member remove` and add it again without data"
+        "found data inconsistency with peers: at revision {revision} {what} of this member ({own:x}) differ \
+         from those of {others}; if a majority agrees without it, remove it with `etcdctl member remove` and \
+         add it again without data"
     )]
-    Differs { revision: i64, own: u64, others: String },
+    Differs { what: &'static str, revision: u64, own: u64, others: String },
     #[error("the keys could not be read for a comparison with the other members: {0}")]
     Read(#[from] ReadError),
+}
+
+/// What members that can be compared hold of one thing, at one revision of it.
+#[derive(Debug)]
+struct Compared {
+    what: &'static str,
+    revision: u64,
+    /// By member, this one among them.
+    hashes: HashMap<u64, u32>,
 }
 
 impl CorruptionCheck {
     /// Returns once this member has been compared with those that answer. They must have caught up.
     pub async fn at_start(&self) -> Result<(), Inconsistent> {
         let own = self.members.member_id();
-        let (hash, told) = self.compare().await?;
-        let revision = hash.hash_revision;
-        match judge(&told, self.members.list().len()) {
-            Verdict::Agree => {
-                tracing::info!(
-                    revision,
-                    compared = told.len() - 1,
-                    "the keys are those of the other members"
-                );
-                Ok(())
-            }
-            Verdict::Differ(ids) if !ids.contains(&own) => {
-                tracing::warn!(revision, members = ?hex(ids), "a majority agrees; these members hold other keys");
-                Ok(())
-            }
-            Verdict::Differ(_) | Verdict::Undecided => {
-                let others = told.into_iter().filter(|&(_, other)| other != hash.hash).map(|(id, _)| id);
-                Err(Inconsistent::Differs { revision, own, others: hex(others).join(", ") })
+        for Compared { what, revision, hashes } in self.compare().await? {
+            match judge(&hashes, self.members.list().len()) {
+                Verdict::Agree => {
+                    let compared = hashes.len() - 1;
+                    tracing::info!(revision, compared, "{what} are those of the other members");
+                }
+                Verdict::Differ(ids) if !ids.contains(&own) => {
+                    let members = hex(ids);
+                    tracing::warn!(revision, ?members, "a majority agrees; {what} of these members differ");
+                }
+                Verdict::Differ(_) | Verdict::Undecided => {
+                    let held = hashes[&own];
+                    let others = hashes.into_iter().filter(|&(_, other)| other != held).map(|(id, _)| id);
+                    let others = hex(others).join(", ");
+                    return Err(Inconsistent::Differs { what, revision, own, others });
+                }
             }
         }
+        Ok(())
     }
 
     /// Compares all every `interval` while this member leads, until `shutdown`.
@@ -83,14 +94,20 @@ impl CorruptionCheck {
     }
 
     async fn check(&self) {
-        let (hash, told) = match self.compare().await {
-            Ok(compared) => compared,
-            Err(error) => return tracing::warn!(%error, "the members could not be compared"),
-        };
-        let revision = hash.hash_revision;
-        let suspects = match judge(&told, self.members.list().len()) {
+        match self.compare().await {
+            Ok(compared) => {
+                for one in compared {
+                    self.look_at(one).await;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the members could not be compared"),
+        }
+    }
+
+    async fn look_at(&self, Compared { what, revision, hashes }: Compared) {
+        let suspects = match judge(&hashes, self.members.list().len()) {
             Verdict::Agree => {
-                return tracing::debug!(revision, members = told.len(), "the members hold the same");
+                return tracing::debug!(revision, what, members = hashes.len(), "the members hold the same");
             }
             Verdict::Differ(ids) => ids,
             Verdict::Undecided => vec![NOBODY],
@@ -103,8 +120,8 @@ impl CorruptionCheck {
             tracing::error!(
                 revision,
                 member = format!("{member:x}"),
-                hashes = ?told.iter().map(|(id, hash)| format!("{id:x}: {hash:08x}")).collect::<Vec<_>>(),
-                "the members hold different keys; raising the alarm CORRUPT"
+                hashes = ?hashes.iter().map(|(id, hash)| format!("{id:x}: {hash:08x}")).collect::<Vec<_>>(),
+                "{what} differ between the members; raising the alarm CORRUPT"
             );
             let alarm = AlarmType::Corrupt as i32;
             let raise = AlarmRequest { action: AlarmAction::Activate as i32, member_id: member, alarm };
@@ -114,29 +131,35 @@ impl CorruptionCheck {
         }
     }
 
-    /// This member's hash, and those of all at its revision that can be compared with it, its own among them.
-    async fn compare(&self) -> Result<(KvHash, HashMap<u64, u32>), ReadError> {
+    /// What this member holds, and what all others do at the same revisions.
+    async fn compare(&self) -> Result<[Compared; 2], ReadError> {
         let own = self.members.member_id();
         let hash = self.hash.of_keys(0).await?;
+        let (auth_revision, auth_hash) = self.auth.fingerprint();
         let others: Vec<u64> =
             self.members.list().into_iter().map(|member| member.id).filter(|&id| id != own).collect();
         let asked = others.into_iter().map(|id| async move {
-            let member = format!("{id:x}");
             match self.errands.hash_keys(id, hash.hash_revision).await {
-                // What the one has compacted and the other has not is in one hash only.
-                Ok(told) if told.compact_revision != hash.compact_revision => {
-                    tracing::debug!(member, "compacted at another revision: not compared");
-                    None
-                }
-                Ok(told) => Some((id, told.hash)),
+                Ok(told) => Some((id, told)),
                 Err(status) => {
+                    let member = format!("{id:x}");
                     tracing::info!(member, error = status.message(), "a member could not be compared");
                     None
                 }
             }
         });
-        let told = future::join_all(asked).await.into_iter().flatten();
-        Ok((hash, told.chain([(own, hash.hash)]).collect()))
+        let told: Vec<_> = future::join_all(asked).await.into_iter().flatten().collect();
+        // What the one has compacted and the other has not is in one hash only.
+        let keys = told.iter().filter(|(_, told)| told.compact_revision == hash.compact_revision);
+        let keys = keys.map(|(id, told)| (*id, told.hash)).chain([(own, hash.hash)]).collect();
+        let auth = told.iter().filter(|(_, told)| told.auth_revision == Some(auth_revision));
+        let auth = auth.filter_map(|(id, told)| Some((*id, told.auth_hash?)));
+        let auth = auth.chain([(own, auth_hash)]).collect();
+        let revision = hash.hash_revision.unsigned_abs();
+        Ok([
+            Compared { what: "the keys and history", revision, hashes: keys },
+            Compared { what: "the users and roles", revision: auth_revision, hashes: auth },
+        ])
     }
 }
 

@@ -7,6 +7,7 @@ use etcfs_proto::etcfs::peer::{
 use tonic::{Request, Response, Status};
 
 use crate::{
+    auth::Auth,
     lease::lessor::{KeepAlive, Lessor, NotLeader, TimeToLive},
     maintain::Hash,
     propose::{Members, ReadBarrier},
@@ -18,6 +19,7 @@ pub struct Errands {
     pub barrier: ReadBarrier,
     pub members: Members,
     pub hash: Hash,
+    pub auth: Auth,
 }
 
 fn not_leader() -> Status {
@@ -68,10 +70,13 @@ impl errands_server::Errands for Errands {
         self.barrier.wait().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let hash = self.hash.of_keys(request.into_inner().revision).await;
         let hash = hash.map_err(|error| Status::out_of_range(error.to_string()))?;
+        let (auth_revision, auth_hash) = self.auth.fingerprint();
         Ok(Response::new(HashKeysResponse {
             hash: hash.hash,
             compact_revision: hash.compact_revision,
             hash_revision: hash.hash_revision,
+            auth_revision: Some(auth_revision),
+            auth_hash: Some(auth_hash),
         }))
     }
 }
