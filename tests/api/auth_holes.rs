@@ -10,6 +10,7 @@ use etcfs_proto::{
         LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberListRequest, PutRequest, StatusRequest,
         WatchCreateRequest, WatchResponse, alarm_request::AlarmAction,
     },
+    v3electionpb::{CampaignRequest, LeaderRequest, ProclaimRequest},
 };
 use etcfs_tests::{
     api::{Api, Op, compact, delete, get, grant as lease, put, put_on_lease, txn, watch_key, watch_prefix},
@@ -189,6 +190,23 @@ fn a_watch_of_the_time_before_ends_when_authentication_begins() {
     let ended = stream.next();
     assert_eq!((ended.canceled, ended.events.len()), (true, 0));
     assert_eq!(ended.cancel_reason, format!("rpc error: code = InvalidArgument desc = {USER_EMPTY}"));
+}
+
+/// What is said after the right is gone is not told any more.
+#[test]
+fn an_observation_ends_with_the_right_to_it() {
+    let s = subject(Kind::Etcfs);
+    let (root, joe) = enabled(&s, &[(Type::Read, "e/", "e0")]);
+    let campaign = |value: &str| CampaignRequest { name: bytes("e"), lease: 0, value: bytes(value) };
+    let won = s.wait(root.election().campaign(root.signed(campaign("one")))).unwrap().into_inner();
+    let request = joe.signed(LeaderRequest { name: bytes("e") });
+    let mut told = s.wait(joe.election().observe(request)).unwrap().into_inner();
+    let first = s.wait(told.message()).unwrap().unwrap();
+    assert_eq!(first.kv.unwrap().value, "one");
+    forbid(&root, "r", "e/", "e0").unwrap();
+    let request = ProclaimRequest { leader: won.leader, value: bytes("secret") };
+    s.wait(root.election().proclaim(root.signed(request))).unwrap();
+    refused(s.wait(told.message()), Code::PermissionDenied, DENIED);
 }
 
 /// Each round takes a right and writes: nothing of what is written after may be seen.
