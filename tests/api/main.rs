@@ -20,6 +20,7 @@ mod compare;
 mod delete;
 mod election;
 mod gateway;
+mod habits;
 mod health;
 mod http;
 mod lease;
