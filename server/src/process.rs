@@ -21,6 +21,9 @@ use crate::{
 /// Bad arguments, as clap and most Unix programs have it.
 const EXIT_USAGE: u8 = 2;
 
+/// In the environment of a process that executed itself anew after it had forced a new cluster.
+const FORCED: &str = "_ETCFSD_NEW_CLUSTER_IS_FORCED";
+
 /// What etcfsd does with its command line and environment.
 pub fn main() -> ExitCode {
     // What is not Unicode can't be one of our names.
@@ -40,8 +43,14 @@ pub fn main() -> ExitCode {
 
 /// Serves until SIGTERM or SIGINT; a second one ends the process at once. A server that has to start anew does so
 /// in the same process, with the same command line and environment.
-pub fn serve(config: Config) -> ExitCode {
+pub fn serve(mut config: Config) -> ExitCode {
     telemetry::open(&config.log);
+    let forces = config.force_new_cluster;
+    if forces && std::env::var_os(FORCED).is_some() {
+        // Members that have come since would be thrown out.
+        tracing::info!("a new cluster was forced before the disk was full; it is not forced again");
+        config.force_new_cluster = false;
+    }
     telemetry::abort_on_panic();
     #[cfg(feature = "failpoints")]
     let _failpoints = fail::FailScenario::setup();
@@ -63,7 +72,7 @@ pub fn serve(config: Config) -> ExitCode {
         Ok(Next::Nothing) => ExitCode::SUCCESS,
         Ok(Next::StartAnew) => {
             tracing::warn!("starting anew after a full disk");
-            let error = execute_again();
+            let error = execute_again(forces);
             tracing::error!(%error, "could not start anew");
             ExitCode::FAILURE
         }
@@ -74,13 +83,17 @@ pub fn serve(config: Config) -> ExitCode {
     }
 }
 
-/// Has this process execute its own program once more; returns only if that fails.
-fn execute_again() -> io::Error {
+/// Has this process execute its own program once more; returns only if that fails. A new cluster that was forced
+/// stays as it is.
+fn execute_again(forced: bool) -> io::Error {
     let mut args = std::env::args_os();
     // The program that runs, even where a newer one lies in its place by now.
     let mut again = Command::new("/proc/self/exe");
     if let Some(name) = args.next() {
         again.arg0(name);
+    }
+    if forced {
+        again.env(FORCED, "1");
     }
     again.args(args).exec()
 }

@@ -101,11 +101,6 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     if !start_anew.is_cancelled() || shutdown.is_cancelled() || removed.is_cancelled() {
         return Ok(Next::Nothing);
     }
-    // Members that have come since would be thrown out.
-    anyhow::ensure!(
-        !config.force_new_cluster,
-        "the disk was full: start it again, without --force-new-cluster"
-    );
     Ok(Next::StartAnew)
 }
 

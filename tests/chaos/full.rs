@@ -161,9 +161,13 @@ fn a_server_that_forced_a_new_cluster_does_not_do_so_again_after_a_full_disk() {
     wait::until_true("its image waits", || server.log().contains("the image waits for room"));
     std::fs::remove_file(filler).unwrap();
     disk.resize(LARGE_MIB);
-    let status = server.wait_for_end(wait::PATIENCE);
-    assert_eq!(status.code(), Some(1));
-    assert!(server.log().contains("start it again, without --force-new-cluster"), "{}", server.log());
+    wait::until_true("it starts anew", || server.log().contains("starting anew after a full disk"));
+    wait::until_true("puts are taken", || api.put(put("more", "v")).is_ok());
+    let log = server.log_of_last_run();
+    assert!(!log.contains("is a cluster of its own from here on"), "{log}");
+    assert!(server.log().contains("it is not forced again"), "{}", server.log());
+    assert_eq!(server.api().value("more").as_deref(), Some("v"));
+    server.kill();
 }
 
 #[test]
