@@ -173,16 +173,6 @@ async fn serve(
     tasks.spawn(lessor.clone().run(members.watch(), shutdown.clone()));
     let versions = Versions { members: members.clone(), proposer: proposer.clone() };
     tasks.spawn(versions.run(shutdown.clone()));
-    if let Some(rule) = config.auto_compaction {
-        let compactor = Compactor {
-            rule,
-            store: state.store.clone(),
-            members: members.clone(),
-            proposer: proposer.clone(),
-        };
-        tasks.spawn(compactor.run(shutdown.clone()));
-    }
-
     let keeper = RoomKeeper {
         quota: config.quota,
         sizes: sizes.clone(),
@@ -296,6 +286,10 @@ async fn serve(
     };
     let begun = shutdown.run_until_cancelled(begun).await.transpose();
     if matches!(begun, Ok(Some(()))) {
+        if let Some(rule) = config.auto_compaction {
+            let (store, members, proposer) = (state.store.clone(), members.clone(), proposer.clone());
+            tasks.spawn(Compactor { rule, store, members, proposer }.run(shutdown.clone()));
+        }
         if let Some(interval) = config.corrupt_check_interval {
             tasks.spawn(check.run(interval, shutdown.clone()));
         }

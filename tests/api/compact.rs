@@ -1,7 +1,11 @@
 //! Compact: what it takes away, what it keeps, and its bounds.
 
 use etcfs_proto::etcdserverpb::{CompactionRequest, RangeRequest};
-use etcfs_tests::api::{compact, delete, get, prefix};
+use etcfs_tests::{
+    api::{Api, compact, delete, get, prefix},
+    server::{Kind, Options, Server},
+    wait,
+};
 use tonic::Code;
 
 use crate::subject::{Subject, numbers, pairs, refused, revision};
@@ -154,4 +158,39 @@ fn a_compaction_at_zero_is_accepted_once(s: &Subject) {
     s.compact(compact(0)).unwrap();
     refused(s.compact(compact(0)), Code::OutOfRange, COMPACTED);
     assert_eq!(at(s, 2), "a=1");
+}
+
+fn compacting(mode: &str, retention: &str) -> Server {
+    let args = ["--auto-compaction-mode", mode, "--auto-compaction-retention", retention].map(str::to_owned);
+    Server::with(Kind::Etcfs, Options { args: args.to_vec(), ..Default::default() })
+}
+
+fn is_gone(api: &Api, revision: i64) -> bool {
+    api.range(RangeRequest { revision, ..get("a") }).is_err_and(|status| status.message() == COMPACTED)
+}
+
+#[test]
+fn history_older_than_a_period_goes_by_itself() {
+    let server = compacting("periodic", "1s");
+    let api = server.api();
+    let first = api.set("a", "1");
+    let second = api.set("a", "2");
+    wait::until_true("the first revision is compacted", || is_gone(&api, first));
+    wait::until_true("all is, up to the last change", || {
+        server.metric("etcd_debugging_mvcc_compact_revision") == Some(second as f64)
+    });
+    assert_eq!(api.value("a").as_deref(), Some("2"));
+}
+
+/// It looks each five minutes, and when it begins to serve.
+#[test]
+fn so_many_revisions_are_kept() {
+    let mut server = compacting("revision", "10");
+    let last = (0..30).map(|n| server.api().set("a", n.to_string())).last().unwrap();
+    assert!(server.stop().success());
+    server.run();
+    let api = server.api();
+    wait::until_true("older ones are compacted", || is_gone(&api, last - 11));
+    let kept = api.range(RangeRequest { revision: last - 10, ..get("a") }).unwrap();
+    assert_eq!(kept.kvs[0].value, "19");
 }

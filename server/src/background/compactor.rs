@@ -2,7 +2,8 @@
 //!
 //! Periodic: keeps the history of a length of time, known from samples of the
 //! revision taken as time passes (a restart starts them anew, so it compacts
-//! late rather than early). By revisions: keeps so many. Only the leader acts.
+//! late rather than early). By revisions: keeps so many. Only the leader acts, from
+//! when it serves: what a leader's restart finds by revisions goes at once.
 
 use std::{
     collections::VecDeque,
