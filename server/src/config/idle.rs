@@ -35,6 +35,8 @@ const SETTINGS: &[(&str, Shape, Values)] = &[
     ("compaction-batch-limit", Value, All),
     ("compaction-sleep-interval", Value, All),
     ("enable-distributed-tracing", Switch, Only(&["false"])),
+    ("enable-lease-checkpoint", Switch, Only(&["true"])),
+    ("enable-lease-checkpoint-persist", Switch, Only(&["true"])),
     ("enable-log-rotation", Switch, Only(&["false"])),
     ("enable-pprof", Switch, Only(&["false"])),
     ("initial-election-tick-advance", Switch, All),
@@ -47,6 +49,8 @@ const SETTINGS: &[(&str, Shape, Values)] = &[
     ("snapshot-catchup-entries", Value, All),
     ("socket-reuse-address", Switch, Only(&["true", "false"])),
     ("socket-reuse-port", Switch, Only(&["false"])),
+    ("stop-grpc-service-on-defrag", Switch, Only(&["false"])),
+    ("txn-mode-write-with-shared-buffer", Switch, Only(&["true", "false"])),
     ("unsafe-no-fsync", Switch, Only(&["false"])),
 ];
 

@@ -69,7 +69,7 @@ fn unknown_settings_are_refused_and_foreign_variables_mentioned() {
     refused(&["--naem", "x"], &["--naem"]);
     refused(&["stray"], &["stray"]);
     assert!(serve(&[], &[("ETCFSD_NAEM", "x")]).unwrap_err().contains("ETCFSD_NAEM=x"));
-    assert!(serve(&[], &[("ETCD_CIPHER_SUITES", "x")]).unwrap_err().contains("the ciphers are"));
+    assert!(serve(&[], &[("ETCD_WAL_DIR", "x")]).unwrap_err().contains("the log lives"));
     let config = serve(&[], &[("ETCD_OF_SOMEONE", "x"), ("ETCDCTL_API", "3")]).unwrap();
     assert_eq!(config.warnings, ["unrecognized environment variable ETCD_OF_SOMEONE=x"]);
 }
@@ -79,6 +79,10 @@ fn settings_of_etcd_that_are_not_here_yet_are_refused_with_the_reason() {
     refused(&["--wal-dir=/x"], &["--wal-dir=/x", "the log lives in the data directory", "remove it"]);
     refused(&["--experimental-compact-hash-check-enabled=true"], &["--corrupt-check-time"]);
     refused(&["--pre-vote=false"], &["--pre-vote=false", "always ask"]);
+    let apart = ["--listen-client-http-urls=http://localhost:1"];
+    refused(&apart, &["gRPC and HTTP share", "--listen-client-urls", "remove it"]);
+    refused(&["--experimental-enable-lease-checkpoint=false"], &["is always noted in the log"]);
+    refused(&["--experimental-stop-grpc-service-on-defrag"], &["does not stop the server"]);
 }
 
 #[test]
@@ -90,6 +94,10 @@ fn settings_of_etcd_that_change_nothing_are_taken() {
         "--pre-vote",
         "--enable-pprof=false",
         "-socket-reuse-address",
+        "--experimental-enable-lease-checkpoint",
+        "--experimental-enable-lease-checkpoint-persist=true",
+        "--experimental-stop-grpc-service-on-defrag=false",
+        "--experimental-txn-mode-write-with-shared-buffer=false",
         "--name=a",
     ];
     let config = serve(&taken, &[("ETCD_UNSAFE_NO_FSYNC", "false")]).unwrap();
@@ -105,6 +113,46 @@ fn settings_of_etcd_that_change_nothing_are_taken() {
     );
     refused(&["--logger=capnslog"], &["--logger=capnslog", "one logger"]);
     refused(&["--max-wals"], &["a value is required for '--max-wals'"]);
+}
+
+/// GHSA-9gp7, GHSA-pm3m: sizes and times of etcd that made it panic.
+#[test]
+fn every_flag_takes_or_refuses_any_number() {
+    use clap::CommandFactory as _;
+    let numbers = [
+        "-1",
+        "0",
+        "1",
+        "4294967295",
+        "4294967296",
+        "9223372036854775807",
+        "9223372036854775808",
+        "18446744073709551615",
+        "18446744073709551616",
+        "-9223372036854775808",
+        "1e300",
+        "-1s",
+        "0s",
+        "9223372036s",
+        "18446744073709551615s",
+        "99999999999999h",
+    ];
+    let command = args::Args::command();
+    let names: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+    assert!(names.len() > 50, "{names:?}");
+    let mut taken = 0;
+    for name in names {
+        for number in numbers {
+            // Where it is taken, what follows from it can be worked out too.
+            if let Ok(config) = serve(&[&format!("--{name}={number}")], &[]) {
+                let limits = (config.limits.max_receive_bytes(), config.peer_limits().max_receive_bytes());
+                let times = (config.request_timeout(), config.min_lease_ttl());
+                assert!(limits.0 > 0 && limits.1 > 0 && !times.0.is_zero() && times.1 > 0, "{name}={number}");
+                taken += 1;
+            }
+        }
+    }
+    assert!(taken > 100, "{taken}");
 }
 
 /// A file of settings, and its name.

@@ -31,7 +31,22 @@ pub struct Tls {
     pub bound_to_host: bool,
     pub min_version: TlsVersion,
     pub max_version: TlsVersion,
+    /// Names of ciphers of TLS 1.2; all that there are for none. Those of 1.3 are not chosen, as with etcd.
+    pub ciphers: Vec<String>,
 }
+
+/// The ciphers of TLS 1.2 that can be chosen: those that authenticate what they hide.
+const CIPHERS: [&str; 6] = [
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+];
+/// Those of TLS 1.3, which may be named and are always spoken.
+const CIPHERS_1_3: [&str; 3] =
+    ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Certificate {
@@ -92,6 +107,36 @@ pub(super) struct TlsArgs {
     /// Newest version of TLS that is spoken, with members too.
     #[arg(long, value_enum, default_value = "TLS1.3")]
     tls_max_version: TlsVersion,
+    /// Ciphers of TLS 1.2, with members too, comma separated [default: all with authentication].
+    #[arg(long, default_value = "", hide_default_value = true)]
+    cipher_suites: String,
+}
+
+impl TlsArgs {
+    fn ciphers(&self) -> Result<Vec<String>, ConfigError> {
+        let refused = |remedy: &str| refuse("--cipher-suites", &self.cipher_suites, remedy);
+        let mut ciphers = Vec::new();
+        for name in self.cipher_suites.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            // Go has two of them by a shorter name, too.
+            let found =
+                CIPHERS.iter().find(|known| **known == name || known.strip_suffix("_SHA256") == Some(name));
+            match found {
+                Some(known) => ciphers.push((*known).to_owned()),
+                None if CIPHERS_1_3.contains(&name) => {}
+                None => {
+                    let known = CIPHERS.join(", ");
+                    return Err(refused(&format!("{name} is none that is spoken here; there are {known}")));
+                }
+            }
+        }
+        if !ciphers.is_empty() && self.tls_min_version == TlsVersion::V1_3 {
+            return Err(refused("is for TLS 1.2, which --tls-min-version=TLS1.3 leaves out; remove one"));
+        }
+        if ciphers.is_empty() && !self.cipher_suites.is_empty() && self.tls_max_version == TlsVersion::V1_2 {
+            return Err(refused("has none of TLS 1.2, the only one that --tls-max-version lets be spoken"));
+        }
+        Ok(ciphers)
+    }
 }
 
 /// The flags of the peer port.
@@ -212,6 +257,7 @@ impl Port<'_> {
         if min_version > max_version {
             return Err(refuse("--tls-min-version", "TLS1.3", "is above --tls-max-version"));
         }
+        let ciphers = common.ciphers()?;
         if self.client_cert_auth && self.trusted_ca.is_none() {
             let remedy =
                 format!("needs {}, the CAs whose certificates are taken", self.flag("trusted-ca-file"));
@@ -231,6 +277,7 @@ impl Port<'_> {
             bound_to_host: self.bound_to_host,
             min_version,
             max_version,
+            ciphers,
         }))
     }
 
@@ -306,6 +353,24 @@ mod tests {
         let plain = of(&[], &["--auto-tls"]).unwrap();
         assert_eq!(plain.client_tls, None);
         assert!(plain.warnings[0].contains("no https URL"));
+    }
+
+    #[test]
+    fn ciphers_are_named_as_etcd_names_them() {
+        let of_ciphers = |names: &str, more: &[&str]| {
+            let named = format!("--cipher-suites={names}");
+            of(&CLIENTS, &[&["--auto-tls", &named], more].concat())
+                .map(|config| config.client_tls.unwrap().ciphers)
+        };
+        assert_eq!(of_ciphers("", &[]).unwrap(), [""; 0]);
+        let named = "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305,TLS_AES_128_GCM_SHA256";
+        assert_eq!(of_ciphers(named, &[]).unwrap(), ["TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"]);
+        for weak in ["TLS_RSA_WITH_AES_128_CBC_SHA", "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256", "nonsense"] {
+            let refused = of_ciphers(weak, &[]).unwrap_err();
+            assert!(refused.contains(weak) && refused.contains(CIPHERS[0]), "{refused}");
+        }
+        assert!(of_ciphers(CIPHERS[0], &["--tls-min-version=TLS1.3"]).unwrap_err().contains("TLS 1.2"));
+        assert!(of_ciphers(CIPHERS_1_3[0], &["--tls-max-version=TLS1.2"]).unwrap_err().contains("TLS 1.2"));
     }
 
     #[test]

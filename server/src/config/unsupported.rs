@@ -7,20 +7,27 @@
 const DISCOVERY: &str = "members are found by --initial-cluster or --discovery-srv";
 const TUNING: &str = "there is nothing to tune here: the consensus is not etcd's";
 const ELSEWHERE: &str = "there is nothing to tune here: the storage is not etcd's";
+const CHECKPOINTS: &str = "what is left of long leases is always noted in the log";
 
 /// Names without dashes in front, with the reason.
 const SETTINGS: &[(&str, &str)] = &[
-    ("wal-dir", "the log lives in the data directory"),
+    ("wal-dir", "the log lives in the data directory, which --data-dir puts on the fast disk"),
     ("client-cert-file", "the server is no client of itself"),
     ("client-key-file", "the server is no client of itself"),
-    ("cipher-suites", "the ciphers are those of TLS 1.3, and of 1.2 with authentication, always"),
     ("discovery", DISCOVERY),
     ("discovery-token", DISCOVERY),
     ("discovery-endpoints", DISCOVERY),
     ("pre-vote", "members always ask before they stand for election"),
     ("initial-election-tick-advance", TUNING),
     ("snapshot-catchup-entries", TUNING),
-    ("listen-client-http-urls", "gRPC and HTTP share one port"),
+    (
+        "listen-client-http-urls",
+        "gRPC and HTTP share each port of --listen-client-urls; --listen-metrics-urls has HTTP alone",
+    ),
+    ("enable-lease-checkpoint", CHECKPOINTS),
+    ("enable-lease-checkpoint-persist", CHECKPOINTS),
+    ("txn-mode-write-with-shared-buffer", ELSEWHERE),
+    ("stop-grpc-service-on-defrag", "defragmentation does not stop the server: there is nothing to wait for"),
     ("max-snapshots", ELSEWHERE),
     ("max-wals", ELSEWHERE),
     ("backend-batch-interval", ELSEWHERE),

@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use rustls::{ServerConfig, crypto::aws_lc_rs, server::WebPkiClientVerifier};
+use rustls::{ServerConfig, server::WebPkiClientVerifier};
 use tokio::{net::TcpStream, time};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
@@ -51,7 +51,7 @@ impl Acceptor {
 }
 
 fn load(settings: &Tls) -> Result<ServerConfig, TlsError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let provider = files::provider(settings);
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&files::versions(settings))?;
     let builder = match &settings.trusted_ca {

@@ -9,7 +9,7 @@ use std::{io, sync::Arc};
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -38,7 +38,7 @@ impl Connector {
 }
 
 fn load(settings: &Tls) -> Result<ClientConfig, TlsError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let provider = files::provider(settings);
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&files::versions(settings))?;
     let builder = match (&settings.certificate, &settings.trusted_ca) {

@@ -3,11 +3,13 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use rustls::{
-    RootCertStore, SupportedProtocolVersion,
+    RootCertStore, SupportedCipherSuite, SupportedProtocolVersion,
+    crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject},
     version::{TLS12, TLS13},
 };
@@ -37,6 +39,19 @@ pub(super) fn versions(settings: &Tls) -> Vec<&'static SupportedProtocolVersion>
     let all = [(TlsVersion::V1_2, &TLS12), (TlsVersion::V1_3, &TLS13)];
     let spoken = settings.min_version..=settings.max_version;
     all.into_iter().filter(|(version, _)| spoken.contains(version)).map(|(_, version)| version).collect()
+}
+
+/// What is spoken of all that rustls has: it encrypts nothing without authentication.
+pub(super) fn provider(settings: &Tls) -> Arc<CryptoProvider> {
+    let mut provider = aws_lc_rs::default_provider();
+    let is_chosen = |suite: &SupportedCipherSuite| {
+        let name = suite.suite().as_str();
+        suite.tls13().is_some() || settings.ciphers.iter().any(|chosen| Some(chosen.as_str()) == name)
+    };
+    if !settings.ciphers.is_empty() {
+        provider.cipher_suites.retain(is_chosen);
+    }
+    Arc::new(provider)
 }
 
 /// What the port shows.
