@@ -56,8 +56,12 @@ pub struct PeerReading {
     pub id: String,
     /// It answered its last call.
     pub up: bool,
+    /// How often it stopped answering.
+    pub losses: u64,
     /// Calls that it did not answer.
     pub failures: u64,
+    /// Of these, heartbeats.
+    pub heartbeat_failures: u64,
     pub sent_bytes: u64,
     pub received_bytes: u64,
 }
@@ -110,6 +114,8 @@ pub struct Metrics {
     pub txns: IntCounter,
     pub received_bytes: IntCounter,
     pub sent_bytes: IntCounter,
+    /// By API and by what failed, which is `receive` here: what is sent is not ours any more.
+    stream_failures: IntCounterVec,
     pub connections: IntGauge,
     pub connections_refused: IntCounter,
     pub health_success: IntCounter,
@@ -121,6 +127,7 @@ pub struct Metrics {
     pub wal_fsync_seconds: Histogram,
     pub image_commit_seconds: Histogram,
     pub defragment_seconds: Histogram,
+    defragments_inflight: IntGauge,
     pub snapshot_seconds: Histogram,
     /// By member, in hex.
     pub peer_round_trip_seconds: HistogramVec,
@@ -194,6 +201,11 @@ impl Metrics {
             ),
             sent_bytes: make
                 .counter("etcd_network_client_grpc_sent_bytes_total", "Bytes of answers sent to clients."),
+            stream_failures: make.counters(
+                "etcd_network_server_stream_failures_total",
+                "Streams of clients that broke off with an error.",
+                &["API", "Type"],
+            ),
             connections: make.gauge("etcfs_client_connections", "Client connections open now."),
             connections_refused: make
                 .counter("etcfs_client_connection_errors_total", "Connections that could not be accepted."),
@@ -217,6 +229,8 @@ impl Metrics {
                 "Time that giving back deleted space took.",
                 0.1,
             ),
+            defragments_inflight: make
+                .gauge("etcd_disk_defrag_inflight", "1 while deleted space is given back."),
             snapshot_seconds: make.histogram_from(
                 "etcd_disk_backend_snapshot_duration_seconds",
                 "Time that writing a snapshot for a client took.",
@@ -232,6 +246,23 @@ impl Metrics {
             applies: Arc::new(Applies::new(&make)),
             registry,
         }
+    }
+
+    /// Counts the streams of an API of etcd's that break off.
+    pub fn broken_streams(&self, api: &str) -> IntCounter {
+        self.stream_failures.with_label_values(&[api, "receive"])
+    }
+
+    /// A defragmentation goes on until what this gives is dropped.
+    pub fn defragmenting(&self) -> impl Drop + use<> {
+        struct Inflight(IntGauge);
+        impl Drop for Inflight {
+            fn drop(&mut self) {
+                self.0.dec();
+            }
+        }
+        self.defragments_inflight.inc();
+        Inflight(self.defragments_inflight.clone())
     }
 
     /// A call has come from a client that says this version of the API, if any.
@@ -257,6 +288,7 @@ impl Metrics {
         let id = self.gauges.own.get_or_init(|| format!("{member_id:x}"));
         self.gauges.id.with_label_values(&[id.as_str()]).set(1);
         self.gauges.version.with_label_values(&[version]).set(1);
+        self.gauges.go_version.with_label_values(&["none"]).set(1);
         self.gauges.quota.set(signed(quota_bytes));
     }
 
@@ -288,6 +320,7 @@ struct Gauges {
     quota: IntGauge,
     id: IntGaugeVec,
     version: IntGaugeVec,
+    go_version: IntGaugeVec,
     cluster_version: IntGaugeVec,
     db_size: IntGauge,
     db_size_in_use: IntGauge,
@@ -304,6 +337,8 @@ struct Gauges {
     /// This member's ID, for what names both ends.
     own: OnceLock<String>,
     active_peers: IntGaugeVec,
+    disconnected_peers: IntCounterVec,
+    heartbeat_failures: IntCounter,
     sent_failures: IntCounterVec,
     peer_sent: IntCounterVec,
     peer_received: IntCounterVec,
@@ -362,6 +397,20 @@ impl Gauges {
             leases: make.gauge("etcfs_leases", "Leases granted and not ended."),
             peers: make.gauge("etcfs_peers_in_contact", "Other members that answered their last call."),
             own: OnceLock::new(),
+            go_version: make.gauges(
+                "etcd_server_go_version",
+                "1; for dashboards that ask for it: this server has none.",
+                &["server_go_version"],
+            ),
+            disconnected_peers: make.counters(
+                "etcd_network_disconnected_peers_total",
+                "How often the member stopped answering.",
+                &["Local", "Remote"],
+            ),
+            heartbeat_failures: make.counter(
+                "etcd_server_heartbeat_send_failures_total",
+                "Heartbeats of this leader that were not answered in time.",
+            ),
             active_peers: make.gauges(
                 "etcd_network_active_peers",
                 "1 for a member that answered its last call.",
@@ -435,11 +484,15 @@ impl Gauges {
 
     fn take_peers(&self, peers: &[PeerReading]) {
         let own = self.own.get().map(String::as_str).unwrap_or_default();
+        // Of members that were removed they are not known any more.
+        let beats: u64 = peers.iter().map(|peer| peer.heartbeat_failures).sum();
+        raise(&self.heartbeat_failures, beats.max(self.heartbeat_failures.get()));
         // Of a member that was removed nothing shall stay.
         self.active_peers.reset();
         for peer in peers {
             let id = peer.id.as_str();
             self.active_peers.with_label_values(&[own, id]).set(peer.up.into());
+            raise(&self.disconnected_peers.with_label_values(&[own, id]), peer.losses);
             raise(&self.sent_failures.with_label_values(&[id]), peer.failures);
             raise(&self.peer_sent.with_label_values(&[id]), peer.sent_bytes);
             raise(&self.peer_received.with_label_values(&[id]), peer.received_bytes);
@@ -609,7 +662,9 @@ mod tests {
             peers: vec![PeerReading {
                 id: "ab".into(),
                 up: false,
+                losses: 2,
                 failures: 9,
+                heartbeat_failures: 4,
                 sent_bytes: 7,
                 received_bytes: 5,
             }],
@@ -631,6 +686,9 @@ mod tests {
             "etcd_server_client_requests_total{client_api_version=\"3.6.1\",type=\"unary\"} 2",
             "etcd_network_active_peers{Local=\"8e9e\",Remote=\"ab\"} 0",
             "etcd_network_peer_sent_failures_total{To=\"ab\"} 9",
+            "etcd_network_disconnected_peers_total{Local=\"8e9e\",Remote=\"ab\"} 2",
+            "etcd_server_heartbeat_send_failures_total 4",
+            "etcd_server_go_version{server_go_version=\"none\"} 1",
             "etcd_network_peer_sent_bytes_total{To=\"ab\"} 7",
             "etcd_network_peer_received_bytes_total{From=\"ab\"} 5",
             "grpc_server_started_total{grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 1",

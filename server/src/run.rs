@@ -509,8 +509,10 @@ fn describe(
 }
 
 fn peer_reading(peer: raft::PeerReading) -> PeerReading {
-    let raft::PeerReading { member_id, up, failures, sent_bytes, received_bytes } = peer;
-    PeerReading { id: format!("{member_id:x}"), up, failures, sent_bytes, received_bytes }
+    let raft::PeerReading { member_id, up, losses, failures, heartbeat_failures, sent_bytes, received_bytes } =
+        peer;
+    let id = format!("{member_id:x}");
+    PeerReading { id, up, losses, failures, heartbeat_failures, sent_bytes, received_bytes }
 }
 
 /// As many open files as the system lets us have: each client takes one.

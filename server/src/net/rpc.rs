@@ -18,6 +18,7 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
+use prometheus::IntCounter;
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -215,6 +216,7 @@ impl Rpc {
             Method::MemberPromote => self.unary(request, |message| cluster.member_promote(message)).await,
             Method::Defragment => {
                 let _timer = metrics.defragment_seconds.start_timer();
+                let _inflight = metrics.defragmenting();
                 self.unary(request, |DefragmentRequest {}| maintenance.defragment()).await
             }
             Method::Snapshot => {
@@ -322,13 +324,16 @@ impl Rpc {
 
     fn watch(&self, request: Request<Input>, caller: Result<Caller, Refusal>) -> BoxFuture<'static, Answer> {
         let led = self.leader_lost(&request);
-        let call = WatchCall(self.services.watch.clone(), caller, self.max_receive_bytes, led);
+        let broken = self.metrics.broken_streams("watch");
+        let call = WatchCall(self.services.watch.clone(), caller, self.max_receive_bytes, led, broken);
         streaming::<WatchRequest, WatchResponse, _>(call, request, self.max_receive_bytes).boxed()
     }
 
     fn keep_alive(&self, request: Request<Input>, caller: Caller) -> BoxFuture<'static, Answer> {
         let led = self.leader_lost(&request);
-        let call = KeepAliveCall(self.services.lease.clone(), caller.into(), self.shutdown.clone(), led);
+        let broken = self.metrics.broken_streams("lease-keepalive");
+        let lease = self.services.lease.clone();
+        let call = KeepAliveCall(lease, caller.into(), self.shutdown.clone(), led, broken);
         let max_bytes = self.max_receive_bytes;
         streaming::<LeaseKeepAliveRequest, LeaseKeepAliveResponse, _>(call, request, max_bytes).boxed()
     }
@@ -366,7 +371,7 @@ where
     grpc.streaming(call, request).await.map(Body::Stream)
 }
 
-struct WatchCall(Watch, Result<Caller, Refusal>, usize, LeaderLost);
+struct WatchCall(Watch, Result<Caller, Refusal>, usize, LeaderLost, IntCounter);
 
 impl StreamingService<WatchRequest> for WatchCall {
     type Response = WatchResponse;
@@ -376,6 +381,8 @@ impl StreamingService<WatchRequest> for WatchCall {
     fn call(&mut self, request: tonic::Request<Streaming<WatchRequest>>) -> Self::Future {
         let max_bytes = self.2;
         let requests = request.into_inner();
+        let broken = self.4.clone();
+        let requests = requests.inspect(move |request| note_broken(request, &broken));
         let requests = requests.map(move |request| request.map_err(|status| etcd_words(status, max_bytes)));
         let answers = self.0.serve(requests, self.1.clone()).boxed();
         ready(Ok(tonic::Response::new(while_led(answers, self.3.take()))))
@@ -383,7 +390,7 @@ impl StreamingService<WatchRequest> for WatchCall {
 }
 
 /// One answer for each request, in their order.
-struct KeepAliveCall(Lease, Arc<Caller>, CancellationToken, LeaderLost);
+struct KeepAliveCall(Lease, Arc<Caller>, CancellationToken, LeaderLost, IntCounter);
 
 impl StreamingService<LeaseKeepAliveRequest> for KeepAliveCall {
     type Response = LeaseKeepAliveResponse;
@@ -392,12 +399,21 @@ impl StreamingService<LeaseKeepAliveRequest> for KeepAliveCall {
 
     fn call(&mut self, request: tonic::Request<Streaming<LeaseKeepAliveRequest>>) -> Self::Future {
         let (lease, caller) = (self.0.clone(), self.1.clone());
-        let answers = request.into_inner().then(move |request| {
+        let broken = self.4.clone();
+        let requests = request.into_inner().inspect(move |request| note_broken(request, &broken));
+        let answers = requests.then(move |request| {
             let (lease, caller) = (lease.clone(), caller.clone());
             async move { Ok(lease.keep_alive(request?, &caller).await?) }
         });
         let answers = answers.take_until(self.2.clone().cancelled_owned()).boxed();
         ready(Ok(tonic::Response::new(while_led(answers, self.3.take()))))
+    }
+}
+
+/// Counts a stream that ends with an error; not one that its client has given up.
+fn note_broken<Q>(request: &Result<Q, Status>, broken: &IntCounter) {
+    if request.as_ref().is_err_and(|status| status.code() != Code::Cancelled) {
+        broken.inc();
     }
 }
 

@@ -102,7 +102,9 @@ impl Links {
         let reading = |link: &Arc<Link>| PeerReading {
             member_id: link.id,
             up: link.health.lock().up,
+            losses: link.losses.load(Ordering::Relaxed),
             failures: link.failures.load(Ordering::Relaxed),
+            heartbeat_failures: link.heartbeat_failures.load(Ordering::Relaxed),
             sent_bytes: link.traffic.sent.load(Ordering::Relaxed),
             received_bytes: link.traffic.received.load(Ordering::Relaxed),
         };
@@ -132,8 +134,12 @@ pub struct PeerReading {
     pub member_id: u64,
     /// It answered its last call.
     pub up: bool,
+    /// How often it stopped answering.
+    pub losses: u64,
     /// Calls that it did not answer.
     pub failures: u64,
+    /// Heartbeats that it did not answer in time.
+    pub heartbeat_failures: u64,
     /// Of messages; what HTTP/2 and TLS add is not counted.
     pub sent_bytes: u64,
     pub received_bytes: u64,
@@ -166,7 +172,9 @@ pub(super) struct Link {
     at: AtomicUsize,
     badge: Badge,
     health: Mutex<Health>,
+    losses: AtomicU64,
     failures: AtomicU64,
+    heartbeat_failures: AtomicU64,
     pub(super) traffic: Arc<Traffic>,
 }
 
@@ -209,7 +217,9 @@ impl Link {
             at: AtomicUsize::new(0),
             badge: Badge::new(shared.own, id, Version::own()),
             health: Mutex::new(Health { up: false, since: Instant::now() }),
+            losses: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            heartbeat_failures: AtomicU64::new(0),
             traffic: Arc::default(),
         }
     }
@@ -228,6 +238,11 @@ impl Link {
         Ok(ErrandsClient::new(InterceptedService::new(self.way()?.control.clone(), self.badge.clone())))
     }
 
+    /// Counts a heartbeat as failed unless it is answered before the caller gives it up.
+    pub(super) fn heartbeat(&self) -> Heartbeat<'_> {
+        Heartbeat { link: self, answered: false }
+    }
+
     fn way(&self) -> Result<&Way, Status> {
         let unusable = || Status::unavailable(format!("member {:x} has no usable peer URL", self.id));
         let count = self.ways.len().max(1);
@@ -238,6 +253,25 @@ impl Link {
         PeerClient::with_interceptor(channel, self.badge.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+}
+
+pub(super) struct Heartbeat<'l> {
+    link: &'l Link,
+    answered: bool,
+}
+
+impl Heartbeat<'_> {
+    pub(super) fn answered(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Heartbeat<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.link.heartbeat_failures.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -264,6 +298,7 @@ impl Links {
             match &result {
                 Err(error) if !up => {
                     let error = cause(error);
+                    link.losses.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(member, urls = ?link.urls, error, "lost contact with a peer");
                 }
                 _ => tracing::info!(member, urls = ?link.urls, "in contact with a peer"),

@@ -174,12 +174,14 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         // No deadline: openraft drops a heartbeat that takes too long, and a connection that is dead
         // is found by its pings.
+        let heartbeat = self.link.heartbeat();
         let mut client = self.link.control().map_err(rpc_error)?;
         let request = append_request(&rpc);
         self.link.traffic.sends(&request);
         let began = Instant::now();
         let answer = client.append_entries(request).await;
         let answer = self.links.noted(&self.link, answer).map_err(rpc_error)?.into_inner();
+        heartbeat.answered();
         self.links.round_trip(&self.link, began.elapsed());
         self.link.traffic.receives(&answer);
         match answer.outcome {
