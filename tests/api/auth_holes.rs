@@ -14,6 +14,8 @@ use etcfs_proto::{
 };
 use etcfs_tests::{
     api::{Api, Op, compact, delete, get, grant as lease, put, put_on_lease, txn, watch_key, watch_prefix},
+    command::sh,
+    machine,
     server::{Kind, Options, Server},
     wait,
 };
@@ -313,6 +315,61 @@ fn secrets_lie_nowhere_in_clear() {
             assert!(!holds(bytes, secret), "{secret} is in {name}");
         }
     }
+}
+
+/// CVE-2026-33186: what is asked is judged by where it goes, not by how its path is spelled.
+#[test]
+fn a_path_spelled_otherwise_leads_nowhere() {
+    machine::program("curl");
+    let s = subject(Kind::Etcfs);
+    let (root, _joe) = enabled(&s, &RIGHTS);
+    root.set("secret", "found");
+    let dir = tempfile::tempdir().unwrap();
+    // A message of gRPC: no compression, 8 bytes, a Range of `secret`.
+    std::fs::write(dir.path().join("range"), b"\0\0\0\0\x08\x0a\x06secret").unwrap();
+    let ask = |path: &str, token: &str| {
+        let script = format!(
+            "curl -s -i --max-time 20 --http2-prior-knowledge --request-target '{path}' \
+             -H 'content-type: application/grpc' -H 'te: trailers' -H 'token: {token}' \
+             --data-binary @range --output - http://{}/ | tr -d '\\0'",
+            s.endpoint()
+        );
+        sh(dir.path(), &script).stdout
+    };
+    let token = root.token().unwrap();
+    assert!(ask("/etcdserverpb.KV/Range", token).contains("found"), "with a token, spelled right");
+    for path in [
+        "/etcdserverpb.KV/Range",
+        "/etcdserverpb.KV/Range?x",
+        "etcdserverpb.KV/Range",
+        "//etcdserverpb.KV/Range",
+        "/etcdserverpb.KV//Range",
+        "/etcdserverpb.KV/Range/",
+        "/./etcdserverpb.KV/Range",
+        "/v3/../etcdserverpb.KV/Range",
+        "/etcdserverpb.KV%2fRange",
+        "/%65tcdserverpb.KV/Range",
+        "/etcdserverpb.kv/range",
+        "/ETCDSERVERPB.KV/RANGE",
+    ] {
+        for token in ["", "stranger.1"] {
+            let answer = ask(path, token);
+            assert!(!answer.contains("found") && !answer.contains("grpc-status: 0"), "{path}: {answer}");
+        }
+    }
+    assert_eq!(root.value("secret").as_deref(), Some("found"), "and the server lives");
+}
+
+/// CVE-2020-15115: a short one is taken, as clients of etcd use such, and told of.
+#[test]
+fn a_short_password_is_warned_of() {
+    let args = ["--bcrypt-cost", "4"].map(str::to_owned).to_vec();
+    let server = Server::with(Kind::Etcfs, Options { args, ..Default::default() });
+    let warning = "the new password has fewer than 8 characters";
+    add_user(&server.api(), "jane", "12345678").unwrap();
+    assert!(!server.log().contains(warning));
+    add_user(&server.api(), "joe", "1234567").unwrap();
+    wait::until_true("it is warned of", || server.log().contains(warning));
 }
 
 #[test]

@@ -15,6 +15,7 @@ use etcfs_tests::{
     certs::Certs,
     command::{Output, sh},
     machine,
+    port::Port,
     server::{Kind, Options, Server},
     wait,
 };
@@ -173,10 +174,78 @@ fn a_clients_certificate_is_asked_for_and_names_the_user() {
     );
 }
 
+/// CVE-2018-16886: whose certificate a connection has shown is nobody's user at the gateway.
+#[test]
+fn a_certificate_names_no_user_at_the_gateway() {
+    let certs = Certs::new();
+    certs.sign("root");
+    let server = secure(&certs, &["--client-cert-auth", "--trusted-ca-file", &certs.text("ca.pem")]);
+    let own = "--cacert ca.pem --cert root.pem --key root.key";
+    for command in
+        ["user add root:rt", "role add root", "user grant-role root root", "put a 1", "auth enable"]
+    {
+        etcdctl(&certs, &server, &format!("{own} {command}")).ok();
+    }
+    assert_eq!(etcdctl(&certs, &server, &format!("{own} get --print-value-only a")).ok(), "1\n", "over gRPC");
+    let post = |path: &str, flags: &str, body: &str| {
+        let url = format!("https://{}{path}", server.endpoint());
+        sh(certs.dir(), &format!("curl -sS {own} {flags} -d '{body}' -w '%{{http_code}}' {url}")).ok()
+    };
+    for (path, body) in [
+        ("/v3/kv/range", r#"{"key":"YQ=="}"#),
+        ("/v3beta/kv/range", r#"{"key":"YQ=="}"#),
+        ("/v3/kv/put", r#"{"key":"YQ==","value":"Mg=="}"#),
+        ("/v3/auth/user/list", "{}"),
+        ("/v3/auth/disable", "{}"),
+    ] {
+        for version in ["--http1.1", "--http2"] {
+            let answer = post(path, version, body);
+            assert!(answer.contains("user name is empty") && answer.ends_with("400"), "{path}: {answer}");
+        }
+    }
+    let login = post("/v3/auth/authenticate", "", r#"{"name":"root","password":"rt"}"#);
+    let token = login.split("\"token\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    let answer = post("/v3/kv/range", &format!("-H 'Authorization: {token}'"), r#"{"key":"YQ=="}"#);
+    assert!(answer.contains(r#""value":"MQ==""#) && answer.ends_with("200"), "{answer}");
+}
+
 /// Whether curl is answered with the certificate of `name`.
 fn comes_in(certs: &Certs, server: &Server, name: &str) -> bool {
+    is_let_in(certs, &server.endpoint(), name)
+}
+
+fn is_let_in(certs: &Certs, endpoint: &str, name: &str) -> bool {
     let own = format!("--cacert ca.pem --cert {name}.pem --key {name}.key");
-    sh(certs.dir(), &format!("curl -sS {own} https://{}/version 2>&1", server.endpoint())).code == 0
+    sh(certs.dir(), &format!("curl -sS {own} https://{endpoint}/version 2>&1")).code == 0
+}
+
+/// GHSA-3wh4-j44w-pg92: no second door has other rules than the first.
+#[test]
+fn a_certificate_that_is_revoked_is_taken_by_no_listener() {
+    let certs = Certs::new();
+    ["joe", "eve"].iter().for_each(|name| certs.sign(name));
+    certs.revoke(&["eve"]);
+    let (ca, revoked) = (certs.text("ca.pem"), certs.text("revoked.pem"));
+    let doors = [Port::take(), Port::take()];
+    let urls = doors.each_ref().map(|door| format!("https://{}", door.address())).join(",");
+    let args = [
+        "--client-cert-auth",
+        "--trusted-ca-file",
+        &ca,
+        "--client-crl-file",
+        &revoked,
+        "--listen-metrics-urls",
+        &urls,
+    ];
+    let server = secure(&certs, &args);
+    let everywhere = [server.endpoint(), doors[0].address(), doors[1].address()];
+    for endpoint in &everywhere {
+        assert!(is_let_in(&certs, endpoint, "joe") && !is_let_in(&certs, endpoint, "eve"), "{endpoint}");
+    }
+    certs.revoke(&["eve", "joe"]);
+    for endpoint in &everywhere {
+        wait::until_true("the list is read again", || !is_let_in(&certs, endpoint, "joe"));
+    }
 }
 
 #[test]
@@ -229,6 +298,19 @@ fn a_new_certificate_is_shown_without_a_restart() {
         assert_eq!(serial(), second);
         server.log().contains("can't be used")
     });
+}
+
+#[test]
+fn the_ciphers_that_are_named_are_the_only_ones_of_tls_1_2() {
+    let certs = Certs::new();
+    let server = secure(&certs, &["--cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"]);
+    let shakes = |options: &str| {
+        let script = format!("openssl s_client -connect {} {options} </dev/null 2>&1", server.endpoint());
+        sh(certs.dir(), &script).stdout.contains("BEGIN CERTIFICATE")
+    };
+    assert!(shakes("-tls1_3") && shakes("-tls1_2 -cipher ECDHE-ECDSA-AES256-GCM-SHA384"));
+    assert!(!shakes("-tls1_2 -cipher ECDHE-ECDSA-AES128-GCM-SHA256"));
+    assert_eq!(etcdctl(&certs, &server, "--cacert ca.pem put a 1").ok(), "OK\n");
 }
 
 #[test]

@@ -2,16 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use etcfs_proto::etcdserverpb::{
-    MoveLeaderRequest, WatchRequest, watch_client::WatchClient, watch_request::RequestUnion,
+use bytes::Bytes;
+use etcfs_proto::{
+    etcdserverpb::{MoveLeaderRequest, WatchRequest, watch_client::WatchClient, watch_request::RequestUnion},
+    etcfs::peer::{KeepAliveRequest, ProposeRequest, errands_client::ErrandsClient, peer_client::PeerClient},
 };
 use etcfs_tests::{
-    api::watch_key,
+    api::{Api, watch_key},
     cluster::{Cluster, members, status},
     command::Client,
     wait,
 };
-use tonic::{Code, Request};
+use tonic::{Code, Request, metadata::MetadataMap};
 
 #[test]
 fn the_leader_moves_where_it_is_told() {
@@ -30,6 +32,37 @@ fn the_leader_moves_where_it_is_told() {
     ask(leader, id).unwrap();
     assert_eq!(cluster.leader(), target);
     cluster.api(leader).set("a", "v");
+}
+
+/// CVE-2020-15114: what members hand on goes one way at most. Who does not lead hands back what it is handed.
+#[test]
+fn a_member_that_does_not_lead_passes_nothing_on() {
+    let cluster = Cluster::etcfs(3);
+    let follower = &cluster.members[cluster.follower()];
+    let own = status(&follower.api()).unwrap();
+    let header = own.header.unwrap();
+    let signed = |version: &str| {
+        let mut metadata = MetadataMap::new();
+        let ids = [
+            ("etcfs-cluster", header.cluster_id),
+            ("etcfs-from", own.leader),
+            ("etcfs-to", header.member_id),
+        ];
+        for (key, id) in ids {
+            metadata.insert(key, format!("{id:016x}").parse().unwrap());
+        }
+        metadata.insert("etcfs-version", version.parse().unwrap());
+        metadata
+    };
+    let peers = Api::to(&follower.peer_endpoint());
+    let mut request = Request::new(ProposeRequest { term: own.raft_term, batch: Bytes::new() });
+    *request.metadata_mut() = signed(&own.version);
+    let answer = peers.wait(PeerClient::new(peers.channel()).propose(request)).unwrap();
+    assert!(answer.into_inner().refused, "it was not appended, by nobody");
+    let mut request = Request::new(KeepAliveRequest { id: 1 });
+    *request.metadata_mut() = signed(&own.version);
+    let refused = peers.wait(ErrandsClient::new(peers.channel()).keep_alive(request)).unwrap_err();
+    assert_eq!((refused.code(), refused.message()), (Code::FailedPrecondition, "not leader"));
 }
 
 #[test]
