@@ -319,14 +319,16 @@ fn everything_is_as_before_once_it_is_disabled(s: &Subject) {
     s.user_delete(AuthUserDeleteRequest { name: "root".into() }).unwrap();
 }
 
-fn with_jwt(kind: Kind) -> (Server, Api) {
+const RSA: &str = "openssl genrsa -out key.pem 2048";
+
+/// A server whose tokens are signed by `method`, with a key that `make` makes.
+fn with_jwt(kind: Kind, method: &str, make: &str) -> (Server, Api) {
     let dir = tempfile::tempdir().unwrap();
     machine::program("openssl");
-    let make = "openssl genrsa -out key.pem 2048 2>/dev/null && openssl rsa -in key.pem -pubout -out pub.pem 2>/dev/null";
-    sh(dir.path(), make).ok();
+    sh(dir.path(), &format!("({make} && openssl pkey -in key.pem -pubout -out pub.pem) 2>&1")).ok();
     let path = |name: &str| dir.path().join(name).display().to_string();
     let token =
-        format!("jwt,pub-key={},priv-key={},sign-method=RS256,ttl=5m", path("pub.pem"), path("key.pem"));
+        format!("jwt,pub-key={},priv-key={},sign-method={method},ttl=5m", path("pub.pem"), path("key.pem"));
     let args = ["--bcrypt-cost", "4", "--auth-token", &token].map(str::to_owned).to_vec();
     let server = Server::with(kind, Options { args, ..Default::default() });
     let api = server.api();
@@ -335,7 +337,7 @@ fn with_jwt(kind: Kind) -> (Server, Api) {
 
 /// A signed token outlives the server, and not the state of users and roles that it speaks of.
 fn a_signed_token_is_for_one_state_of_users(kind: Kind) {
-    let (_server, api) = with_jwt(kind);
+    let (_server, api) = with_jwt(kind, "RS256", RSA);
     let (root, joe) = enabled(&api, &[(Type::Readwrite, "a", "")]);
     assert_eq!(joe.token().unwrap().split('.').count(), 3, "it is a JWT");
     joe.set("a", "1");
@@ -357,4 +359,30 @@ fn a_signed_token_is_for_one_state_of_users_on_etcfsd() {
 #[test]
 fn a_signed_token_is_for_one_state_of_users_on_etcd() {
     a_signed_token_is_for_one_state_of_users(Kind::Etcd);
+}
+
+#[test]
+fn a_token_is_signed_by_each_kind_of_key() {
+    let curve =
+        |name: &str| format!("openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:{name} -out key.pem");
+    for (method, make) in [
+        ("PS256", RSA.to_owned()),
+        ("RS512", RSA.to_owned()),
+        ("ES256", curve("P-256")),
+        ("ES384", curve("P-384")),
+        ("EdDSA", "openssl genpkey -algorithm ed25519 -out key.pem".to_owned()),
+    ] {
+        let (_server, api) = with_jwt(Kind::Etcfs, method, &make);
+        let (_root, joe) = enabled(&api, &[(Type::Readwrite, "a", "")]);
+        let head = joe.token().unwrap().split('.').next().unwrap().to_owned();
+        let head = sh(std::path::Path::new("/"), &format!("echo {head}= | base64 -di 2>/dev/null")).stdout;
+        assert!(head.contains(&format!("\"alg\":\"{method}\"")), "{method}: {head}");
+        joe.set("a", "1");
+        assert_eq!(joe.value("a").as_deref(), Some("1"), "{method}");
+        // The signature's first letter: its last may have bits that say nothing.
+        let (signed, signature) = joe.token().unwrap().rsplit_once('.').unwrap();
+        let other = if signature.starts_with('A') { 'B' } else { 'A' };
+        let forged = format!("{signed}.{other}{}", &signature[1..]);
+        refused(api.with_token(&forged).range(get("a")), Code::Unauthenticated, BAD_TOKEN);
+    }
 }

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use etcfs_tests::{curl::Curl, server::Server};
+use etcfs_tests::{command::sh, curl::Curl, server::Server};
 
 /// Fields whose values are a server's own.
 const MASKED: [&str; 6] = ["cluster_id", "member_id", "raft_term", "peerURLs", "clientURLs", "token"];
@@ -132,20 +132,19 @@ const STORY_OF_ROOT: &[Step] = &[
 ];
 
 /// Paths that are driven below.
-const APART: [&str; 8] = [
+const APART: [&str; 11] = [
     "/v3/cluster/member/list",
     "/v3/election/observe",
     "/v3/maintenance/status",
     "/v3/maintenance/alarm",
     "/v3/maintenance/hash",
     "/v3/maintenance/hashkv",
+    "/v3/maintenance/defragment",
+    "/v3/maintenance/downgrade",
+    "/v3/maintenance/snapshot",
     "/v3/auth/status",
     "/v3/watch",
 ];
-
-/// Paths of what `api::maintenance` drives by gRPC.
-const BY_GRPC: [&str; 3] =
-    ["/v3/maintenance/defragment", "/v3/maintenance/downgrade", "/v3/maintenance/snapshot"];
 
 struct Both {
     _servers: [Server; 2],
@@ -302,6 +301,52 @@ fn what_a_server_says_of_itself_has_the_same_fields() {
     assert!(hash.status == 200 && hash.body.contains("\"hash\":"), "{hash:?}");
 }
 
+/// The blobs, put together, are a file with its SHA-256 behind it.
+#[test]
+fn a_snapshot_comes_whole_through_the_gateway() {
+    let both = Both::start();
+    both.post("/v3/kv/put", r#"{"key":"YQ==","value":"MQ=="}"#);
+    for curl in [&both.ours, &both.theirs] {
+        let answer = curl.post("/v3/maintenance/snapshot", "{}");
+        assert_eq!(answer.status, 200);
+        let dir = tempfile::tempdir().unwrap();
+        let blobs: Vec<String> = answer
+            .body
+            .lines()
+            .map(|line| {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                line["result"]["blob"].as_str().unwrap_or_default().to_owned()
+            })
+            .collect();
+        fs::write(dir.path().join("blobs"), blobs.join("\n")).unwrap();
+        let script = "while read -r blob || [ \"$blob\" ]; do echo \"$blob\" | base64 -d; done <blobs >whole && \
+                      head -c -32 whole | sha256sum | cut -c1-64 && \
+                      tail -c 32 whole | od -An -v -tx1 | tr -d ' \\n'";
+        let sums = sh(dir.path(), script).ok();
+        let (of_file, told) = sums.split_once('\n').unwrap();
+        assert_eq!(of_file, told);
+        let size = fs::metadata(dir.path().join("whole")).unwrap().len();
+        assert!(size > 512 && size % 512 == 32, "{size}");
+    }
+}
+
+#[test]
+fn maintenance_is_done_through_the_gateway() {
+    let both = Both::start();
+    both.tell(&[step("/v3/maintenance/defragment", "{}")], None);
+    let downgrade = |action: &str| {
+        let body = format!(r#"{{"action":"{action}","version":"3.5.0"}}"#);
+        let answer = both.ours.post("/v3/maintenance/downgrade", &body);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body
+    };
+    assert!(downgrade("VALIDATE").contains(r#""version":"3.6.0""#));
+    downgrade("ENABLE");
+    let status = both.ours.post("/v3/maintenance/status", "{}").body;
+    assert!(status.contains(r#""downgradeInfo":{"enabled":true,"targetVersion":"3.5.0"}"#), "{status}");
+    downgrade("CANCEL");
+}
+
 fn kind(value: &serde_json::Value) -> &'static str {
     match value {
         serde_json::Value::String(_) => "text",
@@ -320,14 +365,8 @@ fn every_path_is_driven() {
         let posts = text.split("post: \"").skip(1).filter_map(|rest| rest.split('"').next());
         paths.extend(posts.map(str::to_owned));
     }
-    let driven: BTreeSet<String> = STORY
-        .iter()
-        .chain(STORY_OF_ROOT)
-        .map(|step| step.path)
-        .chain(APART)
-        .chain(BY_GRPC)
-        .map(str::to_owned)
-        .collect();
+    let driven: BTreeSet<String> =
+        STORY.iter().chain(STORY_OF_ROOT).map(|step| step.path).chain(APART).map(str::to_owned).collect();
     let missing: Vec<_> = paths.difference(&driven).collect();
     assert!(paths.len() > 40 && missing.is_empty(), "{missing:?}");
 }
