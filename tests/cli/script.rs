@@ -81,6 +81,102 @@ fn check(kind: Kind, script: &[&str]) {
     assert_eq!(key_space(&ours), key_space(&theirs), "the keys in the end");
 }
 
+/// Lines to which etcdctl is answered otherwise by etcfsd than by etcd 3.4: with the same exit code, and other words.
+const ANSWERED_OTHERWISE: [&str; 5] = [
+    // 3.6 has a header there, which 3.4 forgot.
+    "alarm list -w json",
+    // The version, and sizes and indexes of the server's own.
+    "endpoint status",
+    // Of rows as the server keeps them.
+    "endpoint hashkv",
+    "endpoint hashkv -w json",
+    // It tells its progress, and how much memory was used.
+    "check datascale",
+];
+
+/// What the scripts below leave out, for `etcfs` has it otherwise or not at all. `check perf` takes a minute.
+const THE_REST: [&str; 24] = [
+    "put a 1",
+    "endpoint health",
+    "endpoint status",
+    "endpoint hashkv",
+    "endpoint hashkv -w json",
+    "version",
+    "member list",
+    "member list -w json",
+    "watch a --rev=x",
+    "make-mirror",
+    "snapshot status",
+    "snapshot restore",
+    "snapshot save",
+    "defrag",
+    "elect",
+    "migrate",
+    "help",
+    "get --help",
+    "completion bash",
+    "completion zsh",
+    "completion fish",
+    "completion powershell",
+    "check datascale",
+    "check perf --load=nonsense",
+];
+
+/// Runs a script with etcdctl on both kinds of servers and compares line by line.
+#[track_caller]
+fn check_servers(script: &[&str]) {
+    let (theirs, ours) = (Server::etcd(), Server::etcfs());
+    let mut differences = Vec::new();
+    for line in script {
+        let (their_code, their_output) = run(&Client::etcdctl(&theirs.endpoint()), line);
+        let (our_code, our_output) = run(&Client::etcdctl(&ours.endpoint()), line);
+        let shown = |output: &str, server: &Server| without_term(&masked(output, server));
+        let alike = shown(&our_output, &ours) == shown(&their_output, &theirs);
+        if our_code != their_code || !(alike || ANSWERED_OTHERWISE.contains(line)) {
+            let codes = (their_code, our_code);
+            differences.push(format!("`{line}`: {codes:?}\n{their_output}\n{our_output}"));
+        }
+    }
+    assert!(differences.is_empty(), "etcd, then etcfsd:\n{}", differences.join("\n"));
+    assert_eq!(key_space(&ours), key_space(&theirs), "the keys in the end");
+}
+
+/// The same without terms, which count a server's own elections.
+fn without_term(output: &str) -> String {
+    let mut out = output.to_owned();
+    for mark in ["\"raft_term\":", "\"RaftTerm\" : "] {
+        let parts: Vec<_> =
+            out.split(mark).map(|part| part.trim_start_matches(|c: char| c.is_ascii_digit())).collect();
+        out = parts.join(mark);
+    }
+    out
+}
+
+#[test]
+fn the_rest_of_etcdctl_on_both() {
+    check_servers(&THE_REST);
+}
+
+#[test]
+fn every_command_of_etcdctl_is_in_a_script() {
+    let help = Client::etcdctl("127.0.0.1:1").run(["help"]).ok();
+    let (_, commands) = help.split_once("COMMANDS:").expect("it lists its commands");
+    let (commands, _) = commands.split_once("OPTIONS:").expect("and then its options");
+    let commands: Vec<_> = commands
+        .lines()
+        .filter_map(|line| line.trim().split('\t').next())
+        .filter(|name| !name.is_empty())
+        .collect();
+    assert!(commands.len() > 45, "{commands:?}");
+    let lines = [scripted(), THE_REST.to_vec()].concat();
+    let lacks = |name: &&&str| {
+        !lines.iter().any(|line| {
+            line.strip_prefix(**name).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+        })
+    };
+    assert_eq!(commands.iter().filter(lacks).collect::<Vec<_>>(), [&""; 0]);
+}
+
 /// All that a server holds, a line a key, but for the ids of leases.
 fn key_space(server: &Server) -> Vec<String> {
     let shown = |kv: &etcfs_proto::mvccpb::KeyValue| {
@@ -101,8 +197,15 @@ macro_rules! scripts {
                 fn on_etcfsd() { check(Kind::Etcfs, &$script) }
                 #[test]
                 fn on_etcd() { check(Kind::Etcd, &$script) }
+                #[test]
+                fn of_etcdctl_on_both() { check_servers(&$script) }
             }
         )*
+
+        /// The lines of all of them.
+        fn scripted() -> Vec<&'static str> {
+            [$(&$script[..]),*].concat()
+        }
 
         #[test]
         fn there_are_as_many_as_were_promised() {
