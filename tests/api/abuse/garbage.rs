@@ -10,6 +10,7 @@ use etcfs_tests::{
     machine::setting,
     process::show,
     raw::Raw,
+    wait,
 };
 use prost::{
     Message as _,
@@ -43,6 +44,19 @@ async fn call(api: Api, path: String, message: Bytes) -> Option<(Code, String)> 
         grpc.unary(Request::new(message), path, Raw).await
     };
     let answer = tokio::time::timeout(Duration::from_secs(2), asked).await.ok()?;
+    let status = answer.err().unwrap_or_else(|| Status::ok(""));
+    Some((status.code(), status.message().to_owned()))
+}
+
+/// The code of the first answer on a stream that `message` opens; `None` for one that rightly says nothing.
+async fn open(api: Api, path: String, message: Bytes, patience: Duration) -> Option<(Code, String)> {
+    let mut grpc = Grpc::new(api.channel()).max_decoding_message_size(usize::MAX);
+    let path = PathAndQuery::try_from(path).expect("a method's path");
+    let asked = async {
+        grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        grpc.server_streaming(Request::new(message), path, Raw).await?.into_inner().message().await
+    };
+    let answer = tokio::time::timeout(patience, asked).await.ok()?;
     let status = answer.err().unwrap_or_else(|| Status::ok(""));
     Some((status.code(), status.message().to_owned()))
 }
@@ -84,19 +98,30 @@ fn nonsense_is_answered_at_every_method() {
     let seed = setting("ETCFS_TEST_SEED", rand::random());
     show(&format!("ETCFS_TEST_SEED={seed}"));
     let mut random = StdRng::seed_from_u64(seed);
-    let unary = METHODS.iter().filter(|(service, _, kind)| *kind == "unary" && !service.starts_with("grpc."));
-    for (service, method, _) in unary {
+    let mut streams = 0;
+    for (service, method, kind) in METHODS.iter().filter(|(service, ..)| !service.starts_with("grpc.")) {
+        let is_stream = *kind != "unary";
+        streams += usize::from(is_stream);
+        let waits = ["Lock", "Campaign", "Watch", "Observe"].contains(method);
+        // So many snapshots are made one after the other.
+        let patience = if waits { Duration::from_secs(2) } else { wait::PATIENCE };
         let path = format!("/{service}/{method}");
         let calls: Vec<_> = (0..MESSAGES)
             .map(|_| {
                 let message = message(&mut random);
-                (message.clone(), runtime().spawn(call(api.clone(), path.clone(), message)))
+                let (api, path) = (api.clone(), path.clone());
+                let answer = if is_stream {
+                    runtime().spawn(open(api, path, message.clone(), patience))
+                } else {
+                    runtime().spawn(call(api, path, message.clone()))
+                };
+                (message, answer)
             })
             .collect();
         for (message, call) in calls {
             let answer = runtime().block_on(call).expect("a call does not panic");
             let Some((code, text)) = answer else {
-                assert!(["Lock", "Campaign"].contains(method), "{path}: no answer to {message:?}");
+                assert!(waits, "{path}: no answer to {message:?}");
                 continue;
             };
             // A lock whose lease has ended, or a leader that is none, has etcd's odd code.
@@ -104,6 +129,7 @@ fn nonsense_is_answered_at_every_method() {
             assert!(CODES.contains(&code) || is_odd, "{path}: {code:?} {text:?} to {message:?}");
         }
     }
+    assert_eq!(streams, 4, "Watch, LeaseKeepAlive, Snapshot, Observe");
     lives(&server, RESIDENT_BYTES_MAX);
 }
 

@@ -34,3 +34,27 @@ fn ten_thousand_watchers_on_one_stream_are_told() {
         server.metric("etcd_debugging_mvcc_watcher_total") == Some(0.0)
     });
 }
+
+/// So do ten thousand streams of one watcher each.
+#[test]
+fn ten_thousand_streams_are_told() {
+    const STREAMS: usize = 10_000;
+    let server = server(&[]);
+    let api = server.api();
+    let mut streams: Vec<_> = Vec::new();
+    for _ in 0..STREAMS / 100 {
+        let mut opened: Vec<_> = (0..100).map(|_| api.watch_stream()).collect();
+        opened.iter().for_each(|stream| stream.create(watch_prefix("k/", 0)));
+        assert!(opened.iter_mut().all(|stream| stream.next().created));
+        streams.append(&mut opened);
+    }
+    let revision = api.set("k/a", "1");
+    for stream in &mut streams {
+        assert_eq!(stream.next().events.first().map(event_revision), Some(revision));
+    }
+    lives(&server, RESIDENT_BYTES_MAX);
+    drop(streams);
+    wait::until_true("all go with their clients", || {
+        server.metric("etcd_debugging_mvcc_watch_stream_total") == Some(0.0)
+    });
+}
