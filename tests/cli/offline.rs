@@ -83,6 +83,56 @@ fn a_data_directory_is_defragmented_while_nobody_uses_it() {
     assert!(none.contains("there is no data of a member in /nowhere"), "{none}");
 }
 
+#[test]
+fn files_of_etcd_itself_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let nobody = Client::etcfs("");
+    let file = dir.path().join("db").display().to_string();
+    let server = Server::start(Kind::Etcd);
+    server.api().set("a", "1");
+    Client::etcdctl(&server.endpoint()).run(["snapshot", "save", &file]).ok();
+    let new = dir.path().join("new").display().to_string();
+    for args in [
+        &["snapshot", "status", &file][..],
+        &["snapshot", "restore", &file, "--data-dir", &new],
+        &["snapshot", "restore", &file, "--data-dir", &new, "--skip-hash-check"],
+        &["hashkv", &file],
+    ] {
+        let refused = nobody.run(args).failed();
+        assert!(refused.contains("a database of etcd itself (bbolt)"), "{args:?}: {refused}");
+        assert!(refused.contains("etcfs migrate"), "{args:?}: {refused}");
+    }
+    assert!(!Path::new(&new).exists());
+    let data_dir = server.data_dir().display().to_string();
+    let refused = nobody.run(["defrag", "--data-dir", &data_dir]).failed();
+    assert!(refused.contains("there is no data of a member in"), "{refused}");
+}
+
+#[test]
+fn what_etcdutl_takes_and_we_do_not_is_said() {
+    let nobody = Client::etcfs("");
+    let refused = nobody.run(["snapshot", "restore", "x", "--wal-dir", "/wal"]);
+    assert!(
+        refused.code == 128 && refused.stderr.contains("the log lies in the data directory"),
+        "{refused:?}"
+    );
+    for line in
+        ["migrate --data-dir d --target-version 3.6", "migrate --force", "migrate --target-version 3.6 x:1"]
+    {
+        let refused = nobody.run(line.split(' '));
+        assert!(refused.code == 128 && refused.stderr.contains("etcdutl migrate"), "{line}: {refused:?}");
+        assert!(refused.stderr.contains("Hint: `etcfs migrate DESTINATION`"), "{line}: {refused:?}");
+    }
+    assert!(nobody.run(["migrate"]).failed().contains("<DESTINATION>"));
+    let server = Server::start(Kind::Etcfs);
+    let file = server.scratch().join("backup.db").display().to_string();
+    Client::etcfs(&server.endpoint()).run(["snapshot", "save", &file]).ok();
+    let new = server.scratch().join("new").display().to_string();
+    nobody
+        .run(["snapshot", "restore", &file, "--data-dir", &new, "--initial-memory-map-size", "1048576"])
+        .ok();
+}
+
 fn size(dir: &Path) -> u64 {
     let told = command::sh(dir, "du --summarize --bytes .").ok();
     told.split('\t').next().and_then(|bytes| bytes.parse().ok()).expect("du tells bytes first")

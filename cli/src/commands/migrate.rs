@@ -12,7 +12,7 @@ mod marker;
 mod pass;
 mod target;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use etcfs_client::{BatchKind, Client, ClientError, WatchBatch, Watcher};
@@ -56,7 +56,8 @@ const BATCHES_MAX: usize = 32;
 )]
 pub(crate) struct MigrateArgs {
     /// An endpoint of the cluster to copy to; it has to be empty
-    destination: String,
+    #[arg(required_unless_present_any = ["data_dir", "target_version", "force"])]
+    destination: Option<String>,
     /// Repeat what is left, prove that both are equal, and end the migration
     #[arg(long)]
     finish: bool,
@@ -65,15 +66,27 @@ pub(crate) struct MigrateArgs {
     overwrite: bool,
     #[command(flatten)]
     there: Destination,
+    // Of `etcdutl migrate`, which is another thing.
+    #[arg(long, hide = true)]
+    data_dir: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    target_version: Option<String>,
+    #[arg(long, hide = true)]
+    force: bool,
 }
 
 pub(crate) async fn run(global: &Global, args: MigrateArgs) -> Result<(), CliError> {
+    let is_etcdutls = args.data_dir.is_some() || args.target_version.is_some() || args.force;
+    let Some(destination) = args.destination.filter(|_| !is_etcdutls) else {
+        return Err(CliError::arguments("the files of etcd are not changed: that is `etcdutl migrate`")
+            .hint("`etcfs migrate DESTINATION` copies a running cluster to another one"));
+    };
     let source = connect::client(global)?;
-    let target = connect::foreign(global, &args.there.security(), vec![args.destination.clone()])?;
+    let target = connect::foreign(global, &args.there.security(), vec![destination.clone()])?;
     let marker = Marker::claim(&source, &target, args.overwrite).await?;
     let target = Target::new(target, marker);
     let mut migration = Migration::new(source, target).await?;
-    if args.finish { migration.finish(&args.destination).await } else { migration.copy_and_follow().await }
+    if args.finish { migration.finish(&destination).await } else { migration.copy_and_follow().await }
 }
 
 struct Migration {

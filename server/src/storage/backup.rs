@@ -41,6 +41,11 @@ pub enum BackupError {
     /// In etcd's words.
     #[error("snapshot missing hash but --skip-hash-check=false")]
     NoHash,
+    #[error(
+        "{} is a database of etcd itself (bbolt), and only files of etcfsd are read: etcdutl reads that one, \
+         and `etcfs migrate` takes over a running etcd", .0.display()
+    )]
+    Bbolt(PathBuf),
     #[error("expected sha256 {expected}, got {found}")]
     Hash { expected: String, found: String },
 }
@@ -57,6 +62,9 @@ impl Backup {
         let io = |error| StorageError::io("read", path)(error);
         let mut file = File::open(path).map_err(StorageError::io("open", path))?;
         let bytes = file.metadata().map_err(io)?.len();
+        if is_bbolt(&mut file).map_err(io)? {
+            return Err(BackupError::Bbolt(path.to_owned()));
+        }
         if check_hash {
             check(&mut file, bytes, path)?;
             file.rewind().map_err(io)?;
@@ -128,6 +136,15 @@ impl Backup {
 /// As etcd tells, by the size alone.
 fn has_hash(bytes: u64) -> bool {
     bytes % BLOCK_BYTES == HASH_BYTES
+}
+
+/// Whether it begins as etcd's own files do: a page header, and the magic number of bbolt's meta page.
+fn is_bbolt(file: &mut File) -> io::Result<bool> {
+    const MAGIC: [u8; 4] = 0xed0c_daed_u32.to_le_bytes();
+    let mut begin = Vec::with_capacity(20);
+    file.by_ref().take(20).read_to_end(&mut begin)?;
+    file.rewind()?;
+    Ok(begin.get(16..) == Some(&MAGIC[..]))
 }
 
 /// Compares the hash behind the file with that of all before it.

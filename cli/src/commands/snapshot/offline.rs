@@ -28,13 +28,19 @@ pub(super) struct RestoreArgs {
     #[arg(long, default_value = "http://localhost:2380", value_name = "LIST")]
     initial_advertise_peer_urls: String,
     /// Take a file that has no hash behind it, as one out of a data directory
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long)]
     skip_hash_check: bool,
     /// Raise the revision by so much, so that clients see none twice
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "NUMBER")]
     bump_revision: u64,
+    /// Refused: the log lies in the data directory
+    #[arg(long, value_name = "DIR")]
+    wal_dir: Option<PathBuf>,
+    /// Taken from scripts for etcdutl, and changes nothing: nothing is mapped into memory
+    #[arg(long, value_name = "BYTES")]
+    initial_memory_map_size: Option<u64>,
     /// End the history there, so that clients that know of an older one read anew
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long)]
     mark_compacted: bool,
 }
 
@@ -57,6 +63,11 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<(), CliError> {
     let [snapshot] = args.args.as_slice() else {
         return Err(CliError::arguments("snapshot restore requires exactly one argument"));
     };
+    if let Some(dir) = &args.wal_dir {
+        let dir = dir.display();
+        return Err(CliError::arguments(format!("--wal-dir {dir}: the log lies in the data directory"))
+            .hint("leave it out; --data-dir on a fast disk serves the same end"));
+    }
     if (args.bump_revision > 0) != args.mark_compacted {
         return Err(CliError::arguments(
             "--bump-revision and --mark-compacted go together: revisions that never were can't be read",
