@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use anstream::{AutoStream, ColorChoice};
 use etcfs_client::WatchBatch;
 use etcfs_proto::etcdserverpb::{
     AlarmResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
@@ -95,14 +96,10 @@ impl Output {
             _ => return Err(CliError::new(Kind::Feature, "unsupported output format")),
         };
         let to_terminal = io::stdout().is_terminal();
+        // As anstream decides for messages: NO_COLOR, TERM=dumb and the like.
+        let colours = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
         let prefers_table = to_terminal && global.write_out.is_none();
-        Ok(Self {
-            format,
-            prefers_table,
-            hex: global.hex,
-            escapes: to_terminal && !global.raw,
-            colours: to_terminal,
-        })
+        Ok(Self { format, prefers_table, hex: global.hex, escapes: to_terminal && !global.raw, colours })
     }
 
     /// The format where there is a table.

@@ -9,10 +9,15 @@ use etcfs_tests::{
 
 /// What a command prints to a terminal.
 fn shown(server: &Server, arguments: &str) -> String {
+    shown_in(server, &[], arguments)
+}
+
+fn shown_in(server: &Server, variables: &[(&str, &str)], arguments: &str) -> String {
     let line = format!("{} {arguments}", binary::etcfs().display());
     let mut script = Command::new(machine::program("script"));
     script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
     script.env("ETCFS_ENDPOINTS", server.endpoint()).env("TERM", "xterm").env_remove("NO_COLOR");
+    script.envs(variables.iter().copied());
     command::run(&mut script, b"").stdout.replace("\r\n", "\n")
 }
 
@@ -55,4 +60,34 @@ fn a_key_does_not_steer_a_terminal_unless_it_is_asked_to() {
     assert_eq!(shown(&server, "get --prefix k"), "k\\x1b[2J\nv\\x1b[2J\n");
     assert_eq!(shown(&server, "get --raw --prefix k"), "k\x1b[2J\nv\x1b[2J\n");
     assert_eq!(piped(&server, "get --prefix k"), "k\x1b[2J\nv\x1b[2J\n");
+}
+
+#[test]
+fn colours_are_left_out_where_nobody_wants_them() {
+    let server = Server::start(Kind::Etcfs);
+    server.api().set("/a/b", "1");
+    for variable in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        for command in ["ls /", "tree /", "doctor", "--endpoints 127.0.0.1:1 get a"] {
+            let shown = shown_in(&server, &[variable], command);
+            assert!(!shown.is_empty() && !shown.contains("\x1b["), "{variable:?} {command}: {shown:?}");
+        }
+    }
+}
+
+#[test]
+fn long_work_shows_how_far_it_is_on_a_terminal_alone() {
+    let server = Server::start(Kind::Etcfs);
+    for number in 0..100 {
+        server.api().set(&format!("/a/{number}"), "v");
+    }
+    let to = |name: &str| server.scratch().join(name).display().to_string();
+    for (terminal, pipe) in [
+        (format!("export /a {}", to("one")), format!("export /a {}", to("two"))),
+        (format!("snapshot save {}", to("one.db")), format!("snapshot save {}", to("two.db"))),
+    ] {
+        let shown = shown(&server, &terminal);
+        assert!(shown.contains('\u{2588}') || shown.contains('\u{2591}'), "{terminal}: {shown:?}");
+        let piped = piped(&server, &pipe);
+        assert!(piped.is_ascii() && !piped.contains('\r') && !piped.contains('\x1b'), "{pipe}: {piped:?}");
+    }
 }
