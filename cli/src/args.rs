@@ -7,7 +7,45 @@
 
 use std::{collections::BTreeMap, ffi::OsString, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, CommandFactory, FromArgMatches, parser::ValueSource};
+use clap::{Arg, ArgAction, Args, Command, CommandFactory, FromArgMatches, parser::ValueSource};
+
+/// A command line that is read as etcdctl reads its own: the begin of a command's name is enough where no other
+/// begins so, the last of a repeated option counts, and switches take a value behind `=`.
+pub(crate) fn command<A: CommandFactory>() -> Command {
+    with_switches(A::command()).infer_subcommands(true).args_override_self(true)
+}
+
+/// Reads words without [`Global`].
+pub(crate) fn read<A: CommandFactory + FromArgMatches>(
+    words: impl IntoIterator<Item = OsString>,
+) -> Result<A, clap::Error> {
+    A::from_arg_matches_mut(&mut command::<A>().try_get_matches_from(words)?)
+}
+
+fn with_switches(command: Command) -> Command {
+    let switch = |arg: Arg| {
+        if !matches!(arg.get_action(), ArgAction::SetTrue) {
+            return arg;
+        }
+        let arg = if arg.get_default_values().is_empty() {
+            arg.default_value("false").hide_default_value(true)
+        } else {
+            arg
+        };
+        let arg = arg.num_args(0..=1).require_equals(true).default_missing_value("true");
+        arg.value_parser(boolean).value_name("BOOL")
+    };
+    command.mut_args(switch).mut_subcommands(with_switches)
+}
+
+/// A switch's value as Go takes it.
+fn boolean(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        _ => Err("neither true nor false"),
+    }
+}
 
 /// Parses a command line with [`Global`] in it; `variable` looks an environment variable up.
 pub(crate) fn parse<A: CommandFactory + FromArgMatches>(
@@ -15,7 +53,7 @@ pub(crate) fn parse<A: CommandFactory + FromArgMatches>(
     variable: impl Fn(&str) -> Option<OsString>,
     context: &Settings,
 ) -> Result<(A, Named), clap::Error> {
-    let mut command = A::command();
+    let mut command = command::<A>();
     let mut named = Named::default();
     for (flag, name) in GLOBAL_FLAGS {
         let of_variable = variable(&format!("ETCFS_{name}")).or_else(|| variable(&format!("ETCDCTL_{name}")));
@@ -56,7 +94,7 @@ pub(crate) struct Named {
 const NAMES_SERVERS: [&str; 2] = ["endpoints", "discovery_srv"];
 
 /// Flags with an environment variable: clap's id and the variable's name.
-pub(crate) const GLOBAL_FLAGS: [(&str, &str); 21] = [
+pub(crate) const GLOBAL_FLAGS: [(&str, &str); 24] = [
     ("context", "CONTEXT"),
     ("endpoints", "ENDPOINTS"),
     ("discovery_srv", "DISCOVERY_SRV"),
@@ -67,6 +105,8 @@ pub(crate) const GLOBAL_FLAGS: [(&str, &str); 21] = [
     ("command_timeout", "COMMAND_TIMEOUT"),
     ("keepalive_time", "KEEPALIVE_TIME"),
     ("keepalive_timeout", "KEEPALIVE_TIMEOUT"),
+    ("max_request_bytes", "MAX_REQUEST_BYTES"),
+    ("max_recv_bytes", "MAX_RECV_BYTES"),
     ("cacert", "CACERT"),
     ("cert", "CERT"),
     ("key_file", "KEY"),
@@ -77,8 +117,12 @@ pub(crate) const GLOBAL_FLAGS: [(&str, &str); 21] = [
     ("password_file", "PASSWORD_FILE"),
     ("write_out", "WRITE_OUT"),
     ("hex", "HEX"),
+    ("raw", "RAW"),
     ("debug", "DEBUG"),
 ];
+
+/// gRPC counts a message's bytes in 31 bits.
+const BYTES_MAX: i64 = i32::MAX as i64;
 
 /// What every command understands.
 #[derive(Args, Clone, Debug)]
@@ -100,7 +144,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "ADDRESS:PORT")]
     pub(crate) discovery_srv_server: Option<SocketAddr>,
     /// Take servers without TLS from the records
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set, default_value = "true", default_missing_value = "true")]
+    #[arg(long, global = true, default_value = "true")]
     pub(crate) insecure_discovery: bool,
     /// Longest wait for a connection
     #[arg(long, global = true, default_value = "2s", value_parser = duration, value_name = "TIME")]
@@ -114,19 +158,25 @@ pub(crate) struct Global {
     /// Longest wait for the answer to such a check
     #[arg(long, global = true, default_value = "6s", value_parser = duration, value_name = "TIME")]
     pub(crate) keepalive_timeout: Duration,
+    /// Largest request that is sent, in bytes; 0 leaves it to the server
+    #[arg(long, global = true, default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(..=BYTES_MAX), value_name = "BYTES")]
+    pub(crate) max_request_bytes: u32,
+    /// Largest answer that is taken, in bytes; 0 for as much as gRPC carries
+    #[arg(long, global = true, default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(..=BYTES_MAX), value_name = "BYTES")]
+    pub(crate) max_recv_bytes: u32,
     #[command(flatten)]
     pub(crate) security: Security,
     /// Output format: simple, fields, json, protobuf, table [default: simple, or table where a terminal reads one]
     #[arg(short = 'w', long, global = true, value_name = "FORMAT", hide_default_value = true)]
     pub(crate) write_out: Option<String>,
     /// Print keys and values as hexadecimal bytes
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long, global = true)]
     pub(crate) hex: bool,
     /// Print control bytes of keys and values to a terminal too
     #[arg(long, global = true)]
     pub(crate) raw: bool,
     /// Tell on standard error what the client does
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long, global = true)]
     pub(crate) debug: bool,
 }
 
@@ -154,10 +204,10 @@ pub(crate) struct Security {
     #[arg(id = "key_file", long = "key", global = true, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
     /// Speak in clear to endpoints without a scheme, where no certificate is given
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long, global = true, default_value = "true", hide_default_value = true)]
     pub(crate) insecure_transport: bool,
     /// Trust whatever server answers
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long, global = true)]
     pub(crate) insecure_skip_tls_verify: bool,
     /// User to log in as; the password is asked for, or better read from ETCFS_PASSWORD
     #[arg(long, global = true, value_name = "NAME[:PASSWORD]", hide_default_value = true)]
@@ -203,7 +253,7 @@ pub(crate) struct Destination {
     #[arg(long, value_name = "FILE")]
     dest_key: Option<PathBuf>,
     /// Speak in clear to a destination without a scheme, where no certificate is given
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long, default_value = "true", hide_default_value = true)]
     dest_insecure_transport: bool,
     /// User at the destination; the password is asked for, or better read from ETCFS_DEST_PASSWORD
     #[arg(long, value_name = "NAME[:PASSWORD]")]
@@ -261,6 +311,63 @@ mod tests {
         assert_eq!(of(&["etcfs"], false), ("e:1".into(), true, false));
         assert_eq!(of(&["etcfs", "--context", "c"], true), ("x:1".into(), true, true));
         assert_eq!(of(&["etcfs", "--endpoints", "a:1"], true), ("a:1".into(), true, false));
+    }
+
+    #[test]
+    fn a_switch_is_what_go_takes_for_true_or_false() {
+        for (value, wanted) in [("1", true), ("t", true), ("TRUE", true), ("True", true)] {
+            assert_eq!(boolean(value), Ok(wanted));
+        }
+        for value in ["0", "f", "F", "FALSE", "false", "False"] {
+            assert_eq!(boolean(value), Ok(false));
+        }
+        assert!(boolean("yes").is_err() && boolean("").is_err());
+        let of = |arguments: &[&str], variable: &str| {
+            let lookup =
+                |name: &str| (name == "ETCDCTL_INSECURE_SKIP_TLS_VERIFY").then(|| OsString::from(variable));
+            let line = parse::<Line>(arguments.iter().map(OsString::from), lookup, &Settings::default());
+            line.map(|(line, _)| (line.global.hex, line.global.security.insecure_skip_tls_verify)).ok()
+        };
+        assert_eq!(of(&["etcfs", "--hex=T"], "1"), Some((true, true)));
+        assert_eq!(of(&["etcfs", "--hex", "--hex=0"], "F"), Some((false, false)));
+        assert_eq!(of(&["etcfs", "--hex=yes"], "F"), None);
+        assert_eq!(of(&["etcfs"], "yes"), None);
+    }
+
+    #[test]
+    fn every_global_option_has_its_variable() {
+        let command = command::<Line>();
+        let options = command.get_arguments().map(|arg| arg.get_id().as_str()).filter(|id| *id != "help");
+        let mut options: Vec<&str> = options.collect();
+        let mut known = GLOBAL_FLAGS.map(|(flag, _)| flag).to_vec();
+        options.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(options, known);
+        for (flag, name) in GLOBAL_FLAGS {
+            assert_eq!(flag.trim_end_matches("_file").to_uppercase(), name.trim_end_matches("_FILE"));
+        }
+    }
+
+    #[test]
+    fn sizes_are_taken_as_far_as_grpc_goes() {
+        let of = |value: &str| {
+            let lookup = |name: &str| (name == "ETCDCTL_MAX_RECV_BYTES").then(|| OsString::from(value));
+            let line = ["etcfs", "--max-request-bytes", value].map(OsString::from);
+            let line = parse::<Line>(line, lookup, &Settings::default());
+            line.map(|(line, _)| (line.global.max_request_bytes, line.global.max_recv_bytes)).ok()
+        };
+        assert_eq!(of("0"), Some((0, 0)));
+        assert_eq!(of("2147483647"), Some((2_147_483_647, 2_147_483_647)));
+        assert_eq!(of("2147483648"), None);
+        assert_eq!(of("1MiB"), None);
+    }
+
+    #[test]
+    fn the_last_of_a_repeated_option_counts_and_a_list_grows() {
+        let line = ["etcfs", "--user", "a", "--user=b", "--endpoints", "x:1", "--endpoints", "y:1"];
+        let line = parse::<Line>(line.iter().map(OsString::from), |_| None, &Settings::default()).unwrap().0;
+        assert_eq!(line.global.security.user.as_deref(), Some("b"));
+        assert_eq!(line.global.endpoints, ["x:1", "y:1"]);
     }
 
     #[test]

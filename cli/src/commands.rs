@@ -68,7 +68,8 @@ pub(crate) struct Arguments {
     command: Command,
 }
 
-/// Commands, in the order in which people meet them.
+/// Commands, in the order in which people meet them. The begins of names that are aliases are etcdctl's: there no
+/// other command begins so.
 #[derive(Debug, Subcommand)]
 enum Command {
     Up(up::UpArgs),
@@ -85,7 +86,9 @@ enum Command {
     History(history::HistoryArgs),
     Diff(diff::DiffArgs),
     Restore(restore::RestoreArgs),
+    #[command(alias = "t")]
     Txn(txn::TxnArgs),
+    #[command(alias = "w")]
     Watch(watch::WatchArgs),
     Export(export::ExportArgs),
     Import(import::ImportArgs),
@@ -96,6 +99,7 @@ enum Command {
     Compaction(compaction::CompactionArgs),
     Endpoint(endpoint::EndpointArgs),
     Member(member::MemberArgs),
+    #[command(alias = "mo")]
     MoveLeader(move_leader::MoveLeaderArgs),
     Alarm(alarm::AlarmArgs),
     Defrag(defrag::DefragArgs),
@@ -103,12 +107,15 @@ enum Command {
     Hashkv(hashkv::HashkvArgs),
     MakeMirror(make_mirror::MakeMirrorArgs),
     Migrate(migrate::MigrateArgs),
+    #[command(alias = "do")]
     Downgrade(downgrade::DowngradeArgs),
     Top(top::TopArgs),
     Doctor(doctor::DoctorArgs),
     Check(check::CheckArgs),
     Auth(auth::AuthArgs),
+    #[command(alias = "u")]
     User(user::UserArgs),
+    #[command(alias = "r")]
     Role(role::RoleArgs),
     Whoami(whoami::WhoamiArgs),
     Bench(bench::BenchArgs),
@@ -273,19 +280,33 @@ fn wait<T>(command: impl Future<Output = Result<T, CliError>>) -> Result<T, CliE
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
+    fn options_end_where_the_command_of_a_lock_begins() {
+        let lock = |line: &str| {
+            let words = line.split(' ').map(OsString::from);
+            let Arguments { global, command } = args::read(words).unwrap();
+            let Command::Lock(lock) = command else { panic!("{line}") };
+            (global.write_out, format!("{lock:?}").replace('"', "'"))
+        };
+        let wanted =
+            "LockArgs { name: Some('n'), command: ['sh', '-c', 'true', '--ttl', '--', 'x'], ttl: 5 }";
+        let wanted = (Some("json".to_owned()), wanted.to_owned());
+        assert_eq!(lock("etcfs lock n --ttl 5 -w json sh -c true --ttl -- x"), wanted);
+        assert_eq!(lock("etcfs lock --ttl=5 n -w json -- sh -c true --ttl -- x"), wanted);
+        assert_eq!(lock("etcfs -w json lock --ttl 5 -- n sh -c true --ttl -- x"), wanted);
+    }
+
+    #[test]
     fn the_command_line_is_well_formed() {
-        Arguments::command().debug_assert();
+        args::command::<Arguments>().debug_assert();
     }
 
     /// Every command shows how it is used, by a line that it takes.
     #[test]
     fn every_help_text_has_an_example_that_is_right() {
-        let mut root = Arguments::command();
+        let mut root = args::command::<Arguments>();
         root.build();
         let shown = |inner: &&clap::Command| !inner.is_hide_set() && inner.get_name() != "help";
         let mut todo: Vec<_> = root.get_subcommands().filter(shown).collect();
@@ -304,7 +325,7 @@ mod tests {
                 let line = at.trim_end_matches(')');
                 let words = crate::words::split(line).expect("words");
                 let words = words.into_iter().map(|word| String::from_utf8(word).expect("text"));
-                Arguments::command()
+                args::command::<Arguments>()
                     .try_get_matches_from(words)
                     .unwrap_or_else(|refused| panic!("{line}: {refused}"));
             }
@@ -313,10 +334,79 @@ mod tests {
         assert!(seen > 60, "{seen}");
     }
 
+    /// etcdctl's commands, and those below them.
+    const ETCDCTLS: [(&str, &[&str]); 11] = [
+        (
+            "",
+            &[
+                "alarm",
+                "auth",
+                "check",
+                "compaction",
+                "completion",
+                "defrag",
+                "del",
+                "downgrade",
+                "elect",
+                "endpoint",
+                "get",
+                "help",
+                "lease",
+                "lock",
+                "make-mirror",
+                "member",
+                "move-leader",
+                "put",
+                "role",
+                "snapshot",
+                "txn",
+                "user",
+                "version",
+                "watch",
+            ],
+        ),
+        ("alarm", &["disarm", "list"]),
+        ("auth", &["disable", "enable", "status"]),
+        ("check", &["datascale", "perf"]),
+        ("downgrade", &["cancel", "enable", "validate"]),
+        ("endpoint", &["hashkv", "health", "status"]),
+        ("lease", &["grant", "keep-alive", "list", "revoke", "timetolive"]),
+        ("member", &["add", "list", "promote", "remove", "update"]),
+        ("role", &["add", "delete", "get", "grant-permission", "list", "revoke-permission"]),
+        ("snapshot", &["restore", "save", "status"]),
+        ("user", &["add", "delete", "get", "grant-role", "list", "passwd", "revoke-role"]),
+    ];
+
+    /// But for `h`, which here may begin `history` too.
+    #[test]
+    fn the_begin_of_a_name_is_enough_where_it_is_for_etcdctl() {
+        let help = |words: &[&str]| {
+            let words = words.iter().filter(|word| !word.is_empty());
+            let shown = args::command::<Arguments>().try_get_matches_from(words).unwrap_err();
+            (shown.kind(), shown.to_string())
+        };
+        let mut wrong = Vec::new();
+        for (parent, names) in ETCDCTLS {
+            for name in names {
+                let last = if *name == "help" { "get" } else { "--help" };
+                let whole = help(&["etcfs", parent, name, last]);
+                assert_eq!(whole.0, clap::error::ErrorKind::DisplayHelp, "{parent} {name}");
+                for begin in (1..name.len()).map(|end| &name[..end]) {
+                    let theirs = names.iter().filter(|name| name.starts_with(begin)).count();
+                    let is_one = theirs == 1 && (parent, begin) != ("", "h");
+                    if is_one && help(&["etcfs", parent, begin, last]) != whole {
+                        wrong.push(format!("{parent} {begin} ({name})"));
+                    }
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:?}");
+    }
+
     /// One that has would hide the other, and be read as what it is not: so once `history KEY`.
     #[test]
     fn no_argument_of_a_command_has_the_id_of_a_global_one() {
-        let command = Arguments::command();
+        let command = args::command::<Arguments>();
         let global: Vec<_> =
             command.get_arguments().filter(|arg| arg.is_global_set()).map(clap::Arg::get_id).collect();
         let mut commands: Vec<_> = command.get_subcommands().collect();

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use etcfs_client::{Client, Config, Credentials, Discovery, Tls};
+use etcfs_client::{ANSWER_BYTES_MAX, Client, Config, Credentials, Discovery, Tls};
 use etcfs_proto::etcdserverpb::MemberListRequest;
 
 use crate::{
@@ -82,7 +82,14 @@ fn config(global: &Global, security: &Security, endpoints: Vec<String>) -> Resul
         request_timeout: global.command_timeout,
         keepalive_interval: global.keepalive_time,
         keepalive_timeout: global.keepalive_timeout,
+        request_bytes_max: bytes(global.max_request_bytes),
+        answer_bytes_max: bytes(global.max_recv_bytes).unwrap_or(ANSWER_BYTES_MAX),
     })
+}
+
+/// A bound that 0 stands for none of.
+fn bytes(number: u32) -> Option<usize> {
+    usize::try_from(number).ok().filter(|&bytes| bytes > 0)
 }
 
 /// Where each member of the cluster says that clients reach it.

@@ -10,7 +10,7 @@ use etcfs_client::{ClientError, Code, Lost, Outcome, Unsent};
 pub(crate) enum Kind {
     /// The request failed.
     Failed,
-    /// The server could not be spoken to in time on a stream.
+    /// The server could not be spoken to in time on a stream, or did not let us in.
     Connection,
     /// What was read from standard input makes no sense.
     Input,
@@ -106,7 +106,9 @@ impl From<ClientError> for CliError {
             ClientError::Unsent(Unsent::Connect { .. } | Unsent::Deadline(_)) => {
                 Some("is a server running there? `etcfs up DIR` starts one, --endpoints names others")
             }
-            ClientError::Unsent(Unsent::Login { .. }) => Some("check --user and the password"),
+            ClientError::Unsent(Unsent::Login { .. }) => {
+                return Self::new(Kind::Connection, error.to_string()).hint("check --user and the password");
+            }
             ClientError::Unsent(Unsent::Returned(_)) => None,
             ClientError::Unknown(Lost::Broken(_) | Lost::Deadline(_)) => {
                 Some("a write may have been carried out: look before you repeat it")
@@ -119,15 +121,35 @@ impl From<ClientError> for CliError {
     }
 }
 
+/// What a server says, and what to do then.
+const HINTS: [(&str, &str); 10] = [
+    ("required revision has been compacted", "history up to there is gone; ask for a later revision"),
+    ("database space exceeded", "delete keys or compact to make room, then disarm the alarm"),
+    ("permission denied", "`etcfs whoami` shows our roles and which keys they let us read and write"),
+    ("user name is empty", "name a user by --user, with the password in ETCFS_PASSWORD"),
+    ("requested lease not found", "it has ended or never was; `etcfs lease list` shows those that live"),
+    ("request is too large", "the server takes 1.5 MiB unless its --max-request-bytes says otherwise"),
+    ("trying to send message larger than max", "--max-request-bytes is our own bound"),
+    (
+        "no leader",
+        "too few members reach each other: see `etcfs endpoint health --cluster`; look before you repeat a write",
+    ),
+    (
+        "unhealthy cluster",
+        "a member is down or not up for long: see `etcfs endpoint health --cluster`, then again",
+    ),
+    (
+        "duplicate key given in txn request",
+        "one transaction changes a key once: put the others into a second one",
+    ),
+];
+
 fn hint_for(code: Code, message: &str, outcome: Outcome) -> Option<&'static str> {
+    if let Some((_, hint)) = HINTS.iter().find(|(words, _)| message.contains(words)) {
+        return Some(hint);
+    }
     match code {
         Code::Unimplemented => Some("this server does not offer that request"),
-        Code::OutOfRange if message.contains("compacted") => {
-            Some("history up to there is gone; ask for a later revision")
-        }
-        Code::ResourceExhausted if message.contains("space exceeded") => {
-            Some("delete keys or compact to make room, then disarm the alarm")
-        }
         Code::Unavailable if outcome == Outcome::Unknown => {
             Some("the server may still carry a write out: look before you repeat it")
         }
@@ -151,7 +173,30 @@ mod tests {
         assert_eq!(CliError::arguments("x").kind.exit_code(), 128);
         assert_eq!(Kind::Feature.exit_code(), 4);
         assert_eq!(Kind::Interrupted.exit_code(), 5);
+        let login = Unsent::Login { endpoint: "a:1".into(), reason: "x".into() };
+        assert_eq!(CliError::from(ClientError::Unsent(login)).kind.exit_code(), 2);
         assert_eq!(CliError::from(ClientError::LeaseGone { id: 1 }).kind.exit_code(), 1);
+    }
+
+    #[test]
+    fn what_a_server_refuses_comes_with_a_hint() {
+        // In etcd's words.
+        for (code, message, wanted) in [
+            (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted", "a later revision"),
+            (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", "disarm the alarm"),
+            (Code::PermissionDenied, "etcdserver: permission denied", "etcfs whoami"),
+            (Code::InvalidArgument, "etcdserver: user name is empty", "--user"),
+            (Code::NotFound, "etcdserver: requested lease not found", "etcfs lease list"),
+            (Code::InvalidArgument, "etcdserver: request is too large", "1.5 MiB"),
+            (Code::ResourceExhausted, "trying to send message larger than max (9 vs. 5)", "our own bound"),
+            (Code::Unavailable, "etcdserver: no leader", "look before you repeat"),
+            (Code::Unavailable, "etcdserver: unhealthy cluster", "etcfs endpoint health --cluster"),
+            (Code::InvalidArgument, "etcdserver: duplicate key given in txn request", "a second one"),
+            (Code::Unimplemented, "unknown service", "does not offer"),
+        ] {
+            let error = CliError::from(ClientError::Status { code, message: message.to_owned() });
+            assert!(error.hint.as_ref().is_some_and(|hint| hint.contains(wanted)), "{message}: {error:?}");
+        }
     }
 
     #[test]

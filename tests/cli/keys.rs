@@ -3,8 +3,9 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use etcfs_tests::{
+    certs::Certs,
     command::Client,
-    server::{Kind, Server},
+    server::{Kind, Options, Server},
 };
 
 fn stage(kind: Kind) -> (Server, Client) {
@@ -154,6 +155,38 @@ fn a_key_moves_with_its_lease_in_one_revision(kind: Kind) {
     client.run(["mv", "/d/y", "/d/y"]).failed();
 }
 
+/// Options of etcdctl 3.6, which the one at hand does not have.
+fn keys_are_chosen_by_revision_and_ranges_named(kind: Kind) {
+    let (_server, client) = stage(kind);
+    // Created at 2, 3 and 4; a changed at 5.
+    put(&client, &[("a", "1"), ("b", "1"), ("c", "1"), ("a", "2")]);
+    for (option, keys) in [
+        ("--min-create-rev=3", "b c"),
+        ("--max-create-rev=3", "a b"),
+        ("--min-mod-rev=4", "a c"),
+        ("--max-mod-rev=4", "b c"),
+        ("--min-create-rev=3 --max-mod-rev=3", "b"),
+    ] {
+        let found = says(&client, &format!("get --from-key a --keys-only {option}"));
+        assert_eq!(found.split_whitespace().collect::<Vec<_>>().join(" "), keys, "{option}");
+    }
+    assert_eq!(says(&client, "del --range a c"), "2\n");
+    assert_eq!(says(&client, "get --from-key a --keys-only"), "c\n\n");
+}
+
+fn messages_have_the_bounds_that_are_named(kind: Kind) {
+    let (_server, client) = stage(kind);
+    let value = "v".repeat(5000);
+    let refused = client.run(["put", "a", &value, "--max-request-bytes=4000"]);
+    assert!(refused.code == 1 && refused.stderr.contains("larger than max"), "{refused:?}");
+    client.run(["put", "a", &value, "--max-request-bytes=6000"]).ok();
+    for args in [&["get", "a", "--max-recv-bytes=4000"][..], &["get", "a", "--command-timeout=60s"][..]] {
+        let refused = client.run_in(&[("ETCDCTL_MAX_RECV_BYTES", "4000")], args);
+        assert!(refused.code == 1 && refused.stderr.contains("too large"), "{refused:?}");
+    }
+    assert_eq!(client.run(["get", "a", "--max-recv-bytes=6000"]).ok().len(), "a\n\n".len() + value.len());
+}
+
 fn whoami_shows_roles_and_what_they_let_us_do(kind: Kind) {
     let (_server, client) = stage(kind);
     match kind {
@@ -191,5 +224,36 @@ on_both! {
     a_value_is_put_back_or_edited_if_nobody_was_faster
     keys_and_prefixes_are_copied_as_of_a_revision
     a_key_moves_with_its_lease_in_one_revision
+    keys_are_chosen_by_revision_and_ranges_named
+    messages_have_the_bounds_that_are_named
     whoami_shows_roles_and_what_they_let_us_do
+}
+
+#[test]
+fn whoami_takes_the_name_out_of_the_certificate() {
+    let certs = Certs::new();
+    certs.sign("alice");
+    let text = |name: &str| certs.path(name).display().to_string();
+    let args = [
+        format!("--cert-file={}", text("server.pem")),
+        format!("--key-file={}", text("server.key")),
+        format!("--trusted-ca-file={}", text("ca.pem")),
+        "--client-cert-auth".to_owned(),
+        "--bcrypt-cost=4".to_owned(),
+    ];
+    let server =
+        Server::with(Kind::Etcfs, Options { args: args.to_vec(), secure: true, ..Options::default() });
+    let client = Client::etcfs(&server.endpoint());
+    let files = [text("ca.pem"), text("alice.pem"), text("alice.key")];
+    let own = ["--cacert", &files[0], "--cert", &files[1], "--key", &files[2]];
+    let run = |line: &str| client.run(line.split(' ').chain(own));
+    run("user add root:rt").ok();
+    run("user grant-role root root").ok();
+    run("user add alice --no-password").ok();
+    run("role add dev").ok();
+    run("role grant-permission dev read /x").ok();
+    run("user grant-role alice dev").ok();
+    run("auth enable").ok();
+    let told = run("whoami").ok();
+    assert!(told.contains("User: alice\n") && told.contains("/x"), "{told}");
 }

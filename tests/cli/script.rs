@@ -280,11 +280,12 @@ scripts! {
         "role add r1", "role grant-permission r1 read k", "user grant-role u1 r1", "user grant-role u1 nobody",
         "user grant-role u1", "user get u1", "user get u1 --detail", "user get u1 -w json", "user get nobody",
         "user list", "user list -w json", "user revoke-role u1 r1", "user revoke-role u1 r1",
-        "user passwd u1 --interactive=false < pw2", "user delete u2", "user delete u2", "user list",
+        "user passwd u1 --interactive=false < pw2", "user list --user u1 --password pw2", "user delete u2", "user delete u2", "user list",
     ];
     authentication_goes_on_and_off: [
         "auth enable", "user add root:rt", "user grant-role root root", "role add root",
-        "user grant-role root root", "put a b", "auth enable", "get a", "auth disable", "user list", "--user root:rt auth disable",
+        "user grant-role root root", "put a b", "auth enable", "get a", "auth disable", "user list", "--user root --password rt user list",
+        "--user root --password wrong user list", "--user root:rt auth disable",
     ];
     locks_and_elections_are_asked_for_alike: [
         "lock mine echo held", "lock mine true", "lock", "get --prefix mine", "elect", "elect e", "elect e v -l",
@@ -293,6 +294,21 @@ scripts! {
         "member remove 1234", "member remove xyz", "member remove", "member update 1234", "member update",
         "member update 1234 --peer-urls http://127.0.0.1:1", "member promote 1234", "member add", "member add x",
         "move-leader xyz", "move-leader",
+    ];
+    the_begin_of_a_command_is_enough: [
+        "put a 1", "pu a 2", "put a 3", "g a", "compact 2", "mem list", "end health --cluster=false -w nonsense",
+        "lease time 1234", "lease gr 600", "lease gr 600 -w fields", "lease rev 1234", "r add r", "role grant r read k",
+        "u add u:p", "u grant u r", "user get u", "w", "mo xyz", "def --cluster", "t < \n\npu b 1\n\n\n", "get b",
+        "m list",
+    ];
+    options_are_read_as_go_reads_them: [
+        "put a 1", "put b 2", "get --prefix=1 ''", "get --prefix=T '' --keys-only=TRUE", "get --prefix=yes ''",
+        "get --prefix --prefix=0 ''", "get a --hex=t --hex=F", "get --prefix '' --limit=1 --limit=2",
+        "get a -w fields -w json", "put c 3 --prev-kv=False", "del --from-key=f c", "get a --rev=1 --rev=2",
+    ];
+    options_of_a_lock_may_follow_its_name: [
+        "lock mine --ttl 5 true", "lock mine --ttl=5 -w json true", "lock mine --ttl 5 -- sh -c echo",
+        "lock mine --ttl x true", "lock mine --nonsense true", "get --prefix mine",
     ];
     alarms_are_listed: ["alarm list", "alarm disarm", "alarm list -w json"];
 }

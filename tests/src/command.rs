@@ -83,6 +83,33 @@ impl Client {
         run(&mut self.command(args), input)
     }
 
+    /// Starts it with some variables set and reads its lines as they come.
+    pub fn follow_in<S: AsRef<OsStr>>(
+        &self,
+        variables: &[(&str, &str)],
+        args: impl IntoIterator<Item = S>,
+    ) -> Followed {
+        Followed::start(self.command(args).envs(variables.iter().copied()))
+    }
+
+    /// Runs it to its end, with its output to a command of the shell; gives what that prints.
+    #[track_caller]
+    pub fn run_into(&self, filter: &str, line: &str) -> String {
+        let script = format!("exec {} {line} | {filter}", self.program.display());
+        let command = self.command::<&str>([]);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(script);
+        for (name, value) in command.get_envs() {
+            shell.env(name, value.unwrap_or_default());
+        }
+        run(&mut shell, b"").ok()
+    }
+
+    /// Starts it with an input to [`Followed::type_in`].
+    pub fn follow_with_input<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Followed {
+        Followed::start_with_input(&mut self.command(args))
+    }
+
     /// Starts it and reads its lines as they come.
     pub fn follow<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Followed {
         Followed::start(&mut self.command(args))

@@ -146,6 +146,7 @@ pub(crate) const DOORS: &[Door] = &[
     door("server", "anyhow", &["run"]),
     door("fs", "fuser", &["kernel", "notify", "mount", "run"]),
     door("cli", "fuser", &["bench::files"]),
+    door("cli", "x509_parser", &["commands::whoami"]),
     door("fs", "etcfs_client", &["remote", "run", "config", "mount"]),
     door("fs", "clap", &["args"]),
     door("fs", "anyhow", &["run", "mount"]),

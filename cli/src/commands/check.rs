@@ -78,10 +78,10 @@ enum CheckCommand {
 #[derive(Args, Debug)]
 struct Auto {
     /// Compact afterwards
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long)]
     auto_compact: bool,
     /// Defragment every endpoint afterwards
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long)]
     auto_defrag: bool,
 }
 

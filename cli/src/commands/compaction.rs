@@ -13,7 +13,7 @@ pub(crate) struct CompactionArgs {
     #[arg(value_name = "REVISION")]
     args: Vec<String>,
     /// Wait until the history is removed from the server's disk
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long)]
     physical: bool,
 }
 

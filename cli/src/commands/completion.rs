@@ -13,11 +13,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use clap::{Arg, Args, Command, CommandFactory as _, ValueEnum};
+use clap::{Arg, Args, Command, ValueEnum};
 use clap_complete::generate;
 
 use super::Arguments;
-use crate::{connect, contexts, error::CliError, pages::Pages};
+use crate::{args, connect, contexts, error::CliError, pages::Pages};
 
 /// Says which shell asks.
 const VARIABLE: &str = "ETCFS_COMPLETE";
@@ -44,7 +44,7 @@ const KEYS: [(&str, &str); 19] = [
     ("export", "prefix"),
     ("import", "prefix"),
     ("run", "key"),
-    ("lock", "args"),
+    ("lock", "name"),
     ("elect", "args"),
 ];
 
@@ -73,11 +73,11 @@ pub(crate) fn run(args: &CompletionArgs) -> Result<(), CliError> {
         Shell::Zsh => include_str!("completion/etcfs.zsh"),
         Shell::Fish => include_str!("completion/etcfs.fish"),
         Shell::Elvish => {
-            generate(clap_complete::Shell::Elvish, &mut Arguments::command(), "etcfs", &mut out);
+            generate(clap_complete::Shell::Elvish, &mut args::command::<Arguments>(), "etcfs", &mut out);
             return Ok(());
         }
         Shell::Power => {
-            generate(clap_complete::Shell::PowerShell, &mut Arguments::command(), "etcfs", &mut out);
+            generate(clap_complete::Shell::PowerShell, &mut args::command::<Arguments>(), "etcfs", &mut out);
             return Ok(());
         }
     };
@@ -123,7 +123,7 @@ fn joined(words: Vec<String>) -> Vec<String> {
 /// What the last of the words may become.
 fn candidates(words: &[String], keys: impl FnOnce(&str) -> Vec<String>) -> Vec<String> {
     let Some((current, before)) = words.split_last() else { return Vec::new() };
-    let mut root = Arguments::command();
+    let mut root = args::command::<Arguments>();
     root.build();
     let mut command = &root;
     let mut positional = 0;
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn every_argument_that_is_a_key_is_there() {
-        let command = Arguments::command();
+        let command = args::command::<Arguments>();
         for (name, id) in KEYS {
             let found =
                 command.find_subcommand(name).is_some_and(|c| c.get_positionals().any(|a| a.get_id() == id));

@@ -18,7 +18,7 @@ const PATIENCE_MIN: Duration = Duration::from_secs(600);
 #[command(after_help = "Example: etcfs defrag --cluster")]
 pub(crate) struct DefragArgs {
     /// Every member of the cluster, not the given endpoints alone
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long)]
     cluster: bool,
     /// The data directory of a member that does not run, instead of any endpoint
     #[arg(long, value_name = "DIR", conflicts_with = "cluster")]

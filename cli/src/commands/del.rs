@@ -23,10 +23,10 @@ pub(crate) struct DelArgs {
     #[command(flatten)]
     reach: Reach,
     /// Print what was removed
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long)]
     prev_kv: bool,
     /// Says that RANGE_END is meant as one; changes nothing
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long)]
     range: bool,
 }
 

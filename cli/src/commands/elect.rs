@@ -34,7 +34,7 @@ pub(crate) struct ElectArgs {
     #[arg(value_name = "NAME")]
     args: Vec<OsString>,
     /// Show the leader and each that follows
-    #[arg(short, long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(short, long)]
     listen: bool,
 }
 

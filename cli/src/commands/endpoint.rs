@@ -21,14 +21,14 @@ pub(crate) struct EndpointArgs {
     #[command(subcommand)]
     command: EndpointCommand,
     /// Ask every member of the cluster, not the given endpoints alone
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long, global = true)]
     cluster: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum EndpointCommand {
     /// Shows whether an endpoint serves: a confirmed read, and no alarm.
-    #[command(after_help = "Example: etcfs endpoint health --cluster")]
+    #[command(alias = "he", after_help = "Example: etcfs endpoint health --cluster")]
     Health,
     /// Shows version, size, leader and log position.
     #[command(after_help = "Example: etcfs endpoint status --cluster -w table")]

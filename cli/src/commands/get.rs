@@ -41,13 +41,13 @@ pub(crate) struct GetArgs {
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "REVISION")]
     rev: i64,
     /// Keys without their values
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long)]
     keys_only: bool,
     /// The number of keys alone
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long)]
     count_only: bool,
     /// Values without their keys
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long)]
     print_value_only: bool,
     /// Lowest revision of creation
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "REVISION")]

@@ -42,7 +42,7 @@ enum LeaseCommand {
         #[arg(value_name = "ID")]
         args: Vec<String>,
         /// Show its keys too
-        #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+        #[arg(long)]
         keys: bool,
     },
     /// Lists the leases that live.
@@ -55,7 +55,7 @@ enum LeaseCommand {
         #[arg(value_name = "ID")]
         args: Vec<String>,
         /// Renew once and stop
-        #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+        #[arg(long)]
         once: bool,
     },
 }

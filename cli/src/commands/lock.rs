@@ -27,9 +27,10 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Example: etcfs lock /project/backup sh -c ./backup")]
 pub(crate) struct LockArgs {
-    /// NAME [COMMAND ...]
-    #[arg(value_name = "NAME", trailing_var_arg = true)]
-    args: Vec<OsString>,
+    name: Option<OsString>,
+    /// What runs under the lock; options are ours up to its first word
+    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
+    command: Vec<OsString>,
     /// Seconds after which the lock is free, should this command die
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     ttl: i64,
@@ -37,15 +38,14 @@ pub(crate) struct LockArgs {
 
 pub(crate) async fn run(global: &Global, args: LockArgs) -> Result<ExitCode, CliError> {
     let output = Output::new(global)?;
-    let mut words = args.args.into_iter();
-    let Some(name) = words.next() else {
+    let Some(name) = args.name else {
         return Err(CliError::arguments(
             "lock takes a lock name argument and an optional command to execute",
         ));
     };
     let client = connect::client(global)?;
     let mut session = Session::open(&client, args.ttl).await?;
-    let held = hold(&client, &mut session, name.as_bytes(), words.collect(), output).await;
+    let held = hold(&client, &mut session, name.as_bytes(), args.command, output).await;
     let closed = session.close(&client).await;
     let code = held?;
     closed.map(|()| code)

@@ -48,7 +48,7 @@ pub(crate) struct MakeMirrorArgs {
     #[arg(long, default_value = "", hide_default_value = true, value_name = "PREFIX")]
     dest_prefix: OsString,
     /// Cut --prefix off, and put nothing in its place
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long)]
     no_dest_prefix: bool,
     #[command(flatten)]
     there: Destination,

@@ -39,7 +39,7 @@ enum MemberCommand {
         #[arg(long, default_value = "", hide_default_value = true, value_name = "URL[,URL]")]
         peer_urls: String,
         /// It learns all that the others know before it counts
-        #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+        #[arg(long)]
         learner: bool,
     },
     /// Takes a member out; it stops by itself.

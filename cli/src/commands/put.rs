@@ -28,13 +28,13 @@ pub(crate) struct PutArgs {
     #[arg(long, default_value = "0", hide_default_value = true, value_name = "ID")]
     lease: String,
     /// Print what was there before
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long)]
     prev_kv: bool,
     /// Keep the value, change the lease alone
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long)]
     ignore_value: bool,
     /// Keep the lease, change the value alone
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long)]
     ignore_lease: bool,
 }
 

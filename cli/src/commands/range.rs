@@ -10,10 +10,10 @@ use crate::error::CliError;
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Reach {
     /// All keys that start with the key
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long)]
     prefix: bool,
     /// All keys from the key on, in byte order
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long)]
     from_key: bool,
 }
 

@@ -48,6 +48,8 @@ enum RoleCommand {
     List,
     /// Lets a role read, write or readwrite keys: ROLE TYPE KEY [RANGE_END]
     #[command(after_help = "Example: etcfs role grant-permission --prefix dev readwrite /project/")]
+    // As far as etcdctl needs it, which has no grant-mount.
+    #[command(aliases = ["gr", "gra", "gran", "grant", "grant-"])]
     GrantPermission {
         #[arg(value_name = "ARGUMENT")]
         args: Vec<OsString>,
@@ -77,10 +79,10 @@ enum RoleCommand {
 #[derive(Args, Clone, Copy, Debug)]
 struct Reach {
     /// All keys that start with KEY
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long)]
     prefix: bool,
     /// All keys from KEY on
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long)]
     from_key: bool,
 }
 

@@ -17,7 +17,7 @@ use super::{
     put::{Missing, PutArgs},
 };
 use crate::{
-    args::Global,
+    args::{self, Global},
     connect,
     error::{CliError, Kind},
     output::Output,
@@ -43,7 +43,7 @@ pub(crate) struct TxnArgs {
     #[arg(hide = true)]
     args: Vec<OsString>,
     /// Ask for each list
-    #[arg(short, long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(short, long)]
     interactive: bool,
 }
 
@@ -112,7 +112,7 @@ fn parse_request(line: &str) -> Result<RequestOp, CliError> {
     let invalid = || CliError::new(Kind::Input, format!("invalid txn request: {line}"));
     let words = words::split(line).ok_or_else(invalid)?;
     let words = words.into_iter().map(OsString::from_vec);
-    let Line { request } = Line::try_parse_from(words).map_err(|_| invalid())?;
+    let Line { request } = args::read(words).map_err(|_| invalid())?;
     let request = match request {
         LineRequest::Get(args) => Request::RequestRange(args.into_request()?),
         LineRequest::Put(args) => Request::RequestPut(args.into_request(Missing::Refuse)?),

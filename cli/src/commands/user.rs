@@ -33,7 +33,7 @@ enum UserCommand {
         #[arg(long, default_value = "", hide_default_value = true, value_name = "PASSWORD")]
         new_user_password: String,
         /// A user who can't log in: known by a client certificate's name alone
-        #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+        #[arg(long)]
         no_password: bool,
     },
     /// Removes a user.
@@ -48,7 +48,7 @@ enum UserCommand {
         #[arg(value_name = "NAME")]
         args: Vec<String>,
         /// Show what the roles may do, too
-        #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+        #[arg(long)]
         detail: bool,
     },
     /// Lists all users.
@@ -80,7 +80,7 @@ enum UserCommand {
 #[derive(Args, Clone, Copy, Debug)]
 struct Interactive {
     /// Ask for the password on the terminal; if false, the first line of standard input is it
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", value_name = "BOOL", action = clap::ArgAction::Set)]
+    #[arg(long, default_value = "true")]
     interactive: bool,
 }
 

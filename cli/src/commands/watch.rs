@@ -36,7 +36,7 @@ pub(crate) struct WatchArgs {
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
     /// Read watches from standard input, a line each
-    #[arg(short, long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(short, long)]
     interactive: bool,
     #[command(flatten)]
     what: What,
@@ -52,16 +52,16 @@ impl WatchArgs {
 #[derive(Args, Clone, Copy, Debug)]
 struct What {
     /// All keys that start with KEY
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long)]
     prefix: bool,
     /// Begin with changes of this revision, in the past if need be
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "REVISION")]
     rev: i64,
     /// Print what was there before, too
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long)]
     prev_kv: bool,
     /// Print the server's signs of life while nothing changes
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(long)]
     progress_notify: bool,
 }
 

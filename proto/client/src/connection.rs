@@ -55,6 +55,8 @@ pub(crate) struct Connection {
     pub(crate) number: u64,
     /// What the login gave.
     token: Option<HeaderValue>,
+    /// Largest answer that is taken.
+    pub(crate) answer_bytes_max: usize,
 }
 
 impl Connection {
@@ -79,7 +81,14 @@ impl Connection {
                 None => handshake(tcp, config).await,
             };
             let send = send.map_err(|e| failed(describe(&e)))?;
-            let mut this = Self { send, endpoint: Arc::clone(&endpoint), place, number, token: None };
+            let mut this = Self {
+                send,
+                endpoint: Arc::clone(&endpoint),
+                place,
+                number,
+                token: None,
+                answer_bytes_max: config.answer_bytes_max,
+            };
             this.log_in(config).await?;
             Ok(this)
         };

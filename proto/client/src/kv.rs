@@ -6,10 +6,7 @@ use etcfs_proto::etcdserverpb::{
     request_op::Request,
 };
 
-use crate::{Client, ClientError, call::Repeat, connection::Connection};
-
-/// Largest answer taken, etcd clients' own bound.
-pub(crate) const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
+use crate::{Client, ClientError, Code, call::Repeat, connection::Connection};
 
 /// Requests on keys.
 #[derive(Clone, Copy, Debug)]
@@ -18,13 +15,25 @@ pub struct Kv<'a> {
 }
 
 fn stub(connection: Connection) -> KvClient<Connection> {
-    let origin = connection.origin();
-    KvClient::with_origin(connection, origin).max_decoding_message_size(ANSWER_BYTES_MAX)
+    let (origin, answer_bytes_max) = (connection.origin(), connection.answer_bytes_max);
+    KvClient::with_origin(connection, origin).max_decoding_message_size(answer_bytes_max)
 }
 
 impl<'a> Kv<'a> {
     pub(crate) fn new(client: &'a Client) -> Self {
         Self { client }
+    }
+
+    /// In the words of etcd's own client. Other requests are small.
+    fn check_size(&self, request: &impl prost::Message) -> Result<(), ClientError> {
+        let bytes = request.encoded_len();
+        match self.client.request_bytes_max {
+            Some(max) if bytes > max => Err(ClientError::Status {
+                code: Code::ResourceExhausted,
+                message: format!("trying to send message larger than max ({bytes} vs. {max})"),
+            }),
+            _ => Ok(()),
+        }
     }
 
     pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, ClientError> {
@@ -37,6 +46,7 @@ impl<'a> Kv<'a> {
     }
 
     pub async fn put(&self, request: PutRequest) -> Result<PutResponse, ClientError> {
+        self.check_size(&request)?;
         self.client
             .call(Repeat::Unsafe, |connection| {
                 let request = request.clone();
@@ -59,6 +69,7 @@ impl<'a> Kv<'a> {
 
     /// A transaction; one that only reads is retried like a read.
     pub async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, ClientError> {
+        self.check_size(&request)?;
         let repeat = if only_reads(&request) { Repeat::Safe } else { Repeat::Unsafe };
         self.client
             .call(repeat, |connection| {

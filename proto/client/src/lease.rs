@@ -11,7 +11,7 @@ use tonic::{Response, Status};
 
 pub use keep_alive::KeepAlive;
 
-use crate::{Client, ClientError, call::Repeat, connection::Connection, kv::ANSWER_BYTES_MAX};
+use crate::{Client, ClientError, call::Repeat, connection::Connection};
 
 /// Requests on leases.
 #[derive(Clone, Copy, Debug)]
@@ -20,8 +20,8 @@ pub struct Lease<'a> {
 }
 
 fn stub(connection: Connection) -> LeaseClient<Connection> {
-    let origin = connection.origin();
-    LeaseClient::with_origin(connection, origin).max_decoding_message_size(ANSWER_BYTES_MAX)
+    let (origin, answer_bytes_max) = (connection.origin(), connection.answer_bytes_max);
+    LeaseClient::with_origin(connection, origin).max_decoding_message_size(answer_bytes_max)
 }
 
 impl<'a> Lease<'a> {

@@ -52,6 +52,9 @@ pub use watch::{BatchKind, WatchBatch, WatchState, WatchStream, Watcher};
 
 use crate::failover::Failover;
 
+/// Largest answer that is taken unless told otherwise, etcd clients' own bound.
+pub const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
+
 /// Where the servers are and how long to wait for them.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -73,6 +76,10 @@ pub struct Config {
     pub keepalive_interval: Duration,
     /// A connection that gives no sign of life for this long is broken.
     pub keepalive_timeout: Duration,
+    /// Largest request that is sent; without, the server alone decides.
+    pub request_bytes_max: Option<usize>,
+    /// Largest answer that is taken.
+    pub answer_bytes_max: usize,
 }
 
 impl Default for Config {
@@ -86,6 +93,8 @@ impl Default for Config {
             request_timeout: Duration::from_secs(5),
             keepalive_interval: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(6),
+            request_bytes_max: None,
+            answer_bytes_max: ANSWER_BYTES_MAX,
         }
     }
 }
@@ -128,19 +137,20 @@ impl std::fmt::Debug for PasswordSource {
 pub struct Client {
     failover: Arc<Failover>,
     request_timeout: Duration,
+    request_bytes_max: Option<usize>,
 }
 
 impl Client {
     /// Checks the endpoints' spelling; connects with the first request.
     pub fn connect(config: Config) -> Result<Self, ClientError> {
-        let request_timeout = config.request_timeout;
-        Ok(Self { failover: Arc::new(Failover::new(config)?), request_timeout })
+        let Config { request_timeout, request_bytes_max, .. } = config;
+        Ok(Self { failover: Arc::new(Failover::new(config)?), request_timeout, request_bytes_max })
     }
 
     /// The same connection with another deadline for requests.
     #[must_use]
     pub fn with_request_timeout(&self, request_timeout: Duration) -> Self {
-        Self { failover: Arc::clone(&self.failover), request_timeout }
+        Self { failover: Arc::clone(&self.failover), request_timeout, ..*self }
     }
 
     /// The endpoints as given, in order.

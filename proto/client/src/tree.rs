@@ -4,7 +4,7 @@ use etcfs_proto::etcfs::v1::{
     ChildrenRequest, ChildrenResponse, RenameRequest, RenameResponse, tree_client::TreeClient,
 };
 
-use crate::{Client, ClientError, call::Repeat, connection::Connection, kv::ANSWER_BYTES_MAX};
+use crate::{Client, ClientError, call::Repeat, connection::Connection};
 
 /// Requests on the key space as a tree. A server without them answers with the code `Unimplemented`.
 #[derive(Clone, Copy, Debug)]
@@ -13,8 +13,8 @@ pub struct Tree<'a> {
 }
 
 fn stub(connection: Connection) -> TreeClient<Connection> {
-    let origin = connection.origin();
-    TreeClient::with_origin(connection, origin).max_decoding_message_size(ANSWER_BYTES_MAX)
+    let (origin, answer_bytes_max) = (connection.origin(), connection.answer_bytes_max);
+    TreeClient::with_origin(connection, origin).max_decoding_message_size(answer_bytes_max)
 }
 
 impl<'a> Tree<'a> {

@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::{What, follow};
 use crate::{
+    args,
     error::{CliError, Kind},
     output::Output,
     words,
@@ -63,7 +64,7 @@ fn act(client: &Client, watches: &mut SelectAll<Watch>, line: &str) {
 }
 
 fn start(client: &Client, words: impl Iterator<Item = OsString>) -> Option<Watch> {
-    let line = Line::try_parse_from(words).ok()?;
+    let line: Line = args::read(words).ok()?;
     let request = line.what.request(line.args).ok()?;
     Some(Watch { watcher: client.watch(request), command: line.command })
 }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Streaming, metadata::MetadataValue};
 
-use crate::{Client, ClientError, Lost, connection::Connection, kv::ANSWER_BYTES_MAX};
+use crate::{Client, ClientError, Lost, connection::Connection};
 
 /// Requests that wait to be written to the stream.
 const UNSENT_REQUESTS_MAX: usize = 64;
@@ -80,9 +80,9 @@ impl WatchStream {
             && let Answers::Waiting(waiting) = std::mem::replace(&mut self.answers, Answers::Closed)
         {
             let (connection, requests) = *waiting;
-            let origin = connection.origin();
+            let (origin, answer_bytes_max) = (connection.origin(), connection.answer_bytes_max);
             let mut stub =
-                WatchClient::with_origin(connection, origin).max_decoding_message_size(ANSWER_BYTES_MAX);
+                WatchClient::with_origin(connection, origin).max_decoding_message_size(answer_bytes_max);
             let mut request = Request::new(ReceiverStream::new(requests));
             if self.resumes {
                 request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
