@@ -184,13 +184,47 @@ const SH: &[(&str, How)] = &[
     ("etcfs up ./keys", Some(("", "etcfs up ./keys &"))),
     ("tests/run", None),
     (
-        "etcfs bench compare 127.0.0.1:2379 127.0.0.1:22379 --pid-a PID --pid-b PID",
+        "etcfs bench compare 127.0.0.1:2379 127.0.0.1:22379 --pid-a PID --pid-b PID \
+         --ops put --clients 1000 --connections 100 --total 100000",
         Some((
             TWO_SERVERS,
-            "etcfs bench compare 127.0.0.1:2379 127.0.0.1:22379 --pid-a $first --pid-b $second --ops put --rounds 1 --total 100",
+            "etcfs bench compare 127.0.0.1:2379 127.0.0.1:22379 --pid-a $first --pid-b $second \
+             --ops put --clients 1000 --connections 100 --total 1000 --rounds 1",
+        )),
+    ),
+    (
+        "etcfs bench compare 127.0.0.1:2379 127.0.0.1:22379 --pid-a PID --pid-b PID \
+         --ops range-l --clients 1000 --connections 100 --total 200000",
+        Some((
+            TWO_SERVERS,
+            "etcfs bench compare 127.0.0.1:2379 127.0.0.1:22379 --pid-a $first --pid-b $second \
+             --ops range-l --clients 1000 --connections 100 --total 2000 --rounds 1",
+        )),
+    ),
+    (
+        "etcfs bench compare 127.0.0.1:2379 127.0.0.1:22379 --pid-a PID --pid-b PID \
+         --ops watch --clients 8 --connections 100 --watchers 10000 --total 200",
+        Some((
+            TWO_SERVERS,
+            "etcfs bench compare 127.0.0.1:2379 127.0.0.1:22379 --pid-a $first --pid-b $second \
+             --ops watch --clients 8 --connections 100 --watchers 200 --total 20 --rounds 1",
+        )),
+    ),
+    (
+        "etcfs bench fs --pid PID /mnt",
+        Some((
+            A_MOUNT,
+            "etcfs bench fs --pid $mount /mnt --files 20 --tree 40 --calls 10 --rounds 1 --beside /scratch",
         )),
     ),
 ];
+
+const A_MOUNT: &str = "\
+etcfsd --data-dir /scratch/one >/scratch/one.log 2>&1 &
+served 127.0.0.1:2379
+mount.etcfs -f 127.0.0.1:2379:/ /mnt >/scratch/mount.log 2>&1 & mount=$!
+until mountpoint -q /mnt; do read -rt 0.1 <> <(:) || true; done
+";
 
 const ONE_SERVER: &str =
     "etcfsd --data-dir /scratch/one >/scratch/one.log 2>&1 & first=$!\nserved 127.0.0.1:2379\n";
