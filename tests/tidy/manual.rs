@@ -7,6 +7,9 @@ use etcfs_tests::{binary, command};
 
 use crate::{files, none, root};
 
+/// Commands that the system has as well.
+const NAMESAKES: [&str; 2] = ["mount", "umount"];
+
 /// Flags that every command has.
 const EVERYWHERE: [&str; 2] = ["help", "version"];
 
@@ -72,7 +75,12 @@ fn every_command_has_an_example_and_a_test() {
             format!("\"{list}\""),
             format!(" {line} "),
         ];
-        let forms = if words.len() > 1 { &forms[..] } else { &forms[..4] };
+        let forms = match &words[..] {
+            // Tests call the system's programs by these names too.
+            [name] if NAMESAKES.contains(&name.as_str()) => &[format!("run([\"{name}\"")][..],
+            [_] => &forms[..4],
+            _ => &forms[..],
+        };
         if !tests.iter().any(|text| forms.iter().any(|form| text.contains(form))) {
             breaches.push(format!("no test runs etcfs {line}"));
         }
@@ -106,6 +114,48 @@ fn every_command_of_the_manual_is_one() {
 /// mdoc's macros begin with a capital, commands do not.
 fn is_macro(word: &str) -> bool {
     word.starts_with(|c: char| c.is_ascii_uppercase()) || word == "|"
+}
+
+#[test]
+fn every_attribute_of_a_file_stands_in_its_manual() {
+    let code = source("fs/src/ops/xattr.rs");
+    let of_code = code
+        .lines()
+        .filter_map(|line| line.strip_prefix("const ")?.split_once("= \"user.etcfs."))
+        .map(|(_, name)| name.trim_end_matches("\";").to_owned());
+    let page = page("etcfs.7");
+    let items = page.lines().filter_map(|line| line.strip_prefix(".It Li user.etcfs."));
+    let of_page = items.flat_map(|list| list.split(" , ")).map(str::to_owned).collect();
+    same(&of_code.collect(), &of_page, "etcfs.7", "the attribute user.etcfs.");
+}
+
+#[test]
+fn every_option_of_a_mount_stands_in_its_manual() {
+    // Known only to be refused with a word on what to do instead.
+    let refused = ["user", "remount"];
+    let code = source("fs/src/args.rs");
+    let (_, taken) = code.split_once("fn take(").expect("options are taken one by one");
+    let (taken, _) = taken.split_once("IGNORED.contains").expect("then come those that mean nothing");
+    let names = taken.lines().filter_map(|line| line.trim_start().strip_prefix("(\"")?.split_once('"'));
+    let of_code = names.map(|(name, _)| name.to_owned()).filter(|name| !refused.contains(&name.as_str()));
+    let page = page("mount.etcfs.8");
+    let items = page.lines().filter_map(|line| line.strip_prefix(".It Cm "));
+    let names = items.flat_map(|list| list.split(" , ")).map(|item| item.trim_start_matches("Cm "));
+    let of_page = names.filter_map(|item| item.split(' ').next()).map(str::to_owned).collect();
+    same(&of_code.collect(), &of_page, "mount.etcfs.8", "the option ");
+}
+
+fn source(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[track_caller]
+fn same(of_code: &BTreeSet<String>, of_page: &BTreeSet<String>, page: &str, what: &str) {
+    assert!(of_code.len() > 5, "{what}: {of_code:?}");
+    let missing = of_code.difference(of_page).map(|name| format!("man/{page} lacks {what}{name}"));
+    let stale =
+        of_page.difference(of_code).map(|name| format!("man/{page} has {what}{name}, which is not there"));
+    none(missing.chain(stale).collect());
 }
 
 #[track_caller]
