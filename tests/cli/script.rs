@@ -297,7 +297,7 @@ scripts! {
     ];
     the_begin_of_a_command_is_enough: [
         "put a 1", "pu a 2", "put a 3", "g a", "compact 2", "mem list", "end health --cluster=false -w nonsense",
-        "lease time 1234", "lease gr 600", "lease gr 600 -w fields", "lease rev 1234", "r add r", "role grant r read k",
+        "lease time 1234", "lease gr 600", "lease gr 600 -w fields", "lease gr 600 -w json", "snap save", "lease rev 1234", "r add r", "role grant r read k",
         "u add u:p", "u grant u r", "user get u", "w", "mo xyz", "def --cluster", "t < \n\npu b 1\n\n\n", "get b",
         "m list",
     ];
