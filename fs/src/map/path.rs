@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
-use etcfs_proto::key::KeyRange;
+use etcfs_proto::key::{KeyRange, successor};
 
 use super::escape::{RUN_BYTES_MAX, RUN_BYTES_MIN, decode, encode, runs, runs_of_more};
 use super::reserved::{self, LOG, MORE, REL, REV, VALUE};
@@ -213,6 +213,15 @@ impl KeyMap {
         KeyRange::prefix(&[DIR_RECORDS, &dir.at, &dir.part].concat().into())
     }
 
+    /// Where the records of the directories below `dir` lie, without its own.
+    pub fn records_below(&self, dir: &Dir) -> KeyRange {
+        let range = self.record_range(dir);
+        match self.record_of(dir) {
+            Some(record) => KeyRange { start: successor(&record), ..range },
+            None => range,
+        }
+    }
+
     /// All that a mount has to watch: its keys, and the records of its directories. One range where it shows all
     /// keys, since one range's events arrive as whole revisions by themselves.
     pub fn watch_ranges(&self) -> Vec<KeyRange> {
@@ -221,6 +230,11 @@ impl KeyMap {
             (b"", _) | (b"/", Rel::Links | Rel::Dir) => vec![KeyRange::prefix(&Bytes::new())],
             _ => vec![KeyRange::prefix(&self.prefix), KeyRange::prefix(&records)],
         }
+    }
+
+    /// True for a key that has a path here, and is none of the mount's own records.
+    pub fn shows(&self, key: &[u8]) -> bool {
+        (self.rel != Rel::Off || key.starts_with(&self.prefix)) && !self.is_own_record(key)
     }
 
     /// True for the mount's own records: in no listing, and not to be written by path.

@@ -171,6 +171,7 @@ impl Fs {
         let mut change = Change {
             compares: vec![
                 Compare::NothingIn(keys),
+                Compare::NothingIn(self.map.records_below(&dir)),
                 Compare::Absent(own.clone()),
                 Compare::Present(record.clone()),
             ],
@@ -226,5 +227,43 @@ impl Keep {
         if let Some((range, _)) = &self.check {
             change.then.push(Op::Keys { range: range.clone(), limit: 2 });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::ROOT;
+    use crate::ops::test_mount::{mount, polled};
+    use crate::remote::memory::Memory;
+
+    /// What another client makes in a directory, at any moment of its rmdir, keeps it: a directory's record did not.
+    #[tokio::test]
+    async fn a_directory_in_which_something_is_made_meanwhile_is_not_removed() {
+        let mut refused = 0;
+        for (made, polls) in
+            [".etcfs/dir//d/x/", "/d/x", "/d"].iter().flat_map(|key| (0..16).map(move |n| (key, n)))
+        {
+            let memory = Memory::new();
+            memory.put(".etcfs/dir//d/", "");
+            let fs = mount(&memory).await;
+            let before = memory.commits();
+            let mut removal = Box::pin(fs.remove_dir(ROOT, OsStr::new("d")));
+            let done = polled(&mut removal, polls).await;
+            let removed = memory.commits() > before;
+            memory.put(made, "");
+            let outcome = match done {
+                Some(outcome) => outcome,
+                None => removal.await,
+            };
+            if removed {
+                outcome.unwrap();
+            } else {
+                assert!(matches!(outcome, Err(OpError::NotEmpty)), "{made} after {polls} polls: {outcome:?}");
+                refused += 1;
+            }
+            assert_eq!(memory.value(".etcfs/dir//d/").is_none(), removed);
+        }
+        assert!(refused > 12, "{refused} of 48");
     }
 }

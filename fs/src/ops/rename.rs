@@ -71,9 +71,9 @@ impl Fs {
             (Named::File { .. }, Named::Dir { .. }) => Err(OpError::IsDirectory),
             (Named::Dir { .. }, Named::File { .. } | Named::NoValue(_)) => Err(OpError::NotDirectory),
             (Named::File { key, in_itself, .. }, _) => {
-                self.rename_file(&source, key, *in_itself, &target, to.1).await
+                self.rename_file(&source, (key, *in_itself), &target, to.1, how).await
             }
-            (Named::Dir { dir, .. }, _) => self.rename_dir(&source, dir, &target, to.1).await,
+            (Named::Dir { dir, .. }, _) => self.rename_dir(&source, dir, &target, to.1, how).await,
         }
     }
 
@@ -86,10 +86,10 @@ impl Fs {
     async fn rename_file(
         &self,
         source: &End,
-        from: &Bytes,
-        in_itself: bool,
+        (from, in_itself): (&Bytes, bool),
         target: &End,
         name: &OsStr,
+        how: RenameHow,
     ) -> Result<(), OpError> {
         let to = match &target.named {
             Named::File { key, .. } | Named::NoValue(key) => key.clone(),
@@ -112,6 +112,10 @@ impl Fs {
             let facts = self.nodes.with(|table| table.facts(from));
             let Some(value) = facts.known.value().cloned() else { return Err(OpError::NotFound) };
             let replaced = self.nodes.with(|table| table.facts(&to));
+            // Also where it has come since it was looked up.
+            if how == RenameHow::NoReplace && replaced.known.value().is_some() {
+                return Err(OpError::Exists);
+            }
             let replaced = replaced.known.value().filter(|_| !replaced.local).cloned();
             let mut change = Change::default();
             change.compares.push(match &replaced {
@@ -225,7 +229,14 @@ impl Fs {
         Ok(())
     }
 
-    async fn rename_dir(&self, source: &End, from: &Dir, target: &End, name: &OsStr) -> Result<(), OpError> {
+    async fn rename_dir(
+        &self,
+        source: &End,
+        from: &Dir,
+        target: &End,
+        name: &OsStr,
+        how: RenameHow,
+    ) -> Result<(), OpError> {
         let to = match &target.named {
             Named::Nothing(entry) => entry.dir.clone(),
             Named::Dir { dir, .. } => dir.clone(),
@@ -279,10 +290,14 @@ impl Fs {
                 Compare::NotPutSince(self.map.key_range(from), since),
                 Compare::NotPutSince(self.map.record_range(from), since),
                 Compare::NothingIn(self.map.key_range(&to)),
+                Compare::NothingIn(self.map.records_below(&to)),
                 Compare::Absent(own_new.clone()),
             ],
             ..Change::default()
         };
+        if how == RenameHow::NoReplace {
+            change.compares.extend(self.map.record_of(&to).map(Compare::Absent));
+        }
         if by_server {
             if let Some((kv, name)) = &own_kv {
                 one_by_one(&mut change, kv, name);
@@ -473,8 +488,40 @@ fn one_by_one(change: &mut Change, kv: &KeyValue, name: &Bytes) {
 mod tests {
     use super::*;
     use crate::node::ROOT;
-    use crate::ops::test_mount::mount;
+    use crate::ops::test_mount::{mount, polled};
     use crate::remote::memory::Memory;
+
+    /// A rename that must not replace, as a claim, has one winner: what came to the name at any moment before it stays.
+    /// A second look after a lost race once took it for something to be replaced.
+    #[tokio::test]
+    async fn a_rename_that_must_not_replace_replaces_nothing_that_comes_meanwhile() {
+        let mut refused = 0;
+        let made = [("f", "/to"), ("d", ".etcfs/dir//to/"), ("d", ".etcfs/dir//to/x/")];
+        for ((from, made), polls) in made.iter().flat_map(|&made| (0..16).map(move |polls| (made, polls))) {
+            let memory = Memory::new();
+            memory.put("/f", "mine");
+            memory.put("/d/x", "mine");
+            let fs = mount(&memory).await;
+            let (source, target) = (OsStr::new(from), OsStr::new("to"));
+            let before = memory.commits();
+            let mut renaming = Box::pin(fs.rename((ROOT, source), (ROOT, target), RenameHow::NoReplace));
+            let done = polled(&mut renaming, polls).await;
+            let renamed = memory.commits() > before;
+            memory.put(made, "theirs");
+            let outcome = match done {
+                Some(outcome) => outcome,
+                None => renaming.await,
+            };
+            assert_eq!(outcome.is_ok(), renamed, "{made} after {polls} polls: {outcome:?}");
+            assert_eq!(memory.value(made).as_deref(), Some(b"theirs".as_ref()));
+            assert_eq!(memory.value(if from == "f" { "/f" } else { "/d/x" }).is_none(), renamed);
+            if from == "f" && !renamed {
+                assert!(matches!(outcome, Err(OpError::Exists)), "{outcome:?}");
+            }
+            refused += usize::from(!renamed);
+        }
+        assert!(refused > 12, "{refused} of 48");
+    }
 
     /// The kernel goes on with the inodes that it has: a directory in a renamed one was once listed as empty, until
     /// the kernel had been told to look again.

@@ -33,6 +33,17 @@ pub(crate) async fn publish(mounts: &[Arc<Fs>]) {
     }
 }
 
+/// Lets an operation take so many steps; what it came to, if it has ended by then.
+pub(crate) async fn polled<T>(operation: &mut (impl Future<Output = T> + Unpin), steps: usize) -> Option<T> {
+    for _ in 0..steps {
+        if let std::task::Poll::Ready(done) = futures_util::poll!(&mut *operation) {
+            return Some(done);
+        }
+        tokio::task::yield_now().await;
+    }
+    None
+}
+
 /// Tells the kernel all that is to be told now.
 pub(crate) fn tell(fs: &Fs) {
     fs.nodes.with(|table| {
