@@ -110,6 +110,11 @@ impl Mount {
         assert!(holds, "`{script}` prints {last:?}, not {output:?}");
     }
 
+    /// False where the kernel lets no file of a mount be mapped shared, as before Linux 6.6: that is ENODEV.
+    pub fn maps_shared(&self) -> bool {
+        !self.sh("grep '^kernel lacks' %status").contains("DIRECT_IO_ALLOW_MMAP")
+    }
+
     pub fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("the daemon runs")
     }

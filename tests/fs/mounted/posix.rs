@@ -147,10 +147,18 @@ impl Drop for Done<'_> {
 
 /// Runs fsx on a new file in `dir`.
 #[track_caller]
-fn fsx(dir: &Path, seed: u64) {
+fn fsx(dir: &Path, maps_shared: bool, seed: u64) {
     let scratch = tempfile::tempdir().expect("a temporary directory");
     let config = scratch.path().join("fsx.toml");
-    fs::write(&config, FSX).expect("a file of our own");
+    let mut weights = FSX.to_owned();
+    if !maps_shared {
+        let mapping = ["mapread = 10", "mapwrite = 10", "invalidate = 1"];
+        for line in mapping {
+            let (name, _) = line.split_once(" = ").expect("a name and a weight");
+            weights = weights.replace(line, &format!("{name} = 0"));
+        }
+    }
+    fs::write(&config, weights).expect("a file of our own");
     let mut command = Command::new(machine::crate_program("fsx"));
     command.args(["-N", FSX_OPERATIONS, "-S", &seed.to_string()]).arg("-f").arg(&config);
     command.arg("-P").arg(scratch.path()).arg(dir.join("fsx"));
@@ -184,14 +192,14 @@ fn change_others(api: &Api, dir: &Path, done: &AtomicBool) -> u64 {
 #[test]
 fn what_is_written_is_read_through_every_system_call() {
     let seed = machine::setting("ETCFS_TEST_SEED", rand::random::<u32>().into());
-    fsx(&Tmpfs::mount().path(), seed);
+    fsx(&Tmpfs::mount().path(), true, seed);
 
     let s = Stage::new();
     let done = AtomicBool::new(false);
     let changes = std::thread::scope(|scope| {
         let changes = scope.spawn(|| change_others(&s.api, &s.mount.path(), &done));
         let until_here = Done(&done);
-        fsx(&s.mount.path(), seed);
+        fsx(&s.mount.path(), s.mount.maps_shared(), seed);
         drop(until_here);
         changes.join().expect("the other client goes on")
     });

@@ -270,22 +270,30 @@ fn a_save_in_nano_is_one_revision() {
 fn a_private_mapping_changes_nothing_and_a_shared_one_is_put() {
     let s = Stage::new();
     let script = r#"
-import mmap
+import errno, mmap, sys
 open("f", "wb").write(b"hello world")
 with open("f", "r+b") as file:
     own = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     own[0:5] = b"HELLO"
     print(own[:].decode(), open("f").read())
+    if sys.argv[1] == "refused":
+        try:
+            mmap.mmap(file.fileno(), 0)
+        except OSError as error:
+            sys.exit(error.errno != errno.ENODEV)
+        sys.exit("it is mapped")
     shared = mmap.mmap(file.fileno(), 0)
     shared[0:5] = b"there"
     shared.flush()
     shared.close()
 "#;
+    let (shared, written) =
+        if s.mount.maps_shared() { ("taken", "there world") } else { ("refused", "hello world") };
     let mut python = Command::new(machine::program("python3"));
-    let printed = command::run(python.args(["-c", script]).current_dir(s.mount.path()), b"").ok();
+    let printed = command::run(python.args(["-c", script, shared]).current_dir(s.mount.path()), b"").ok();
     assert_eq!(printed, "HELLO world hello world\n");
-    s.comes_to_print("cat f", "there world");
-    assert_eq!(s.api.value("/f").as_deref(), Some("there world"));
+    s.comes_to_print("cat f", written);
+    assert_eq!(s.api.value("/f").as_deref(), Some(written));
 }
 
 /// Prints each event of a watcher of Python's package watchdog.

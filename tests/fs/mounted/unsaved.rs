@@ -8,7 +8,7 @@ use super::Stage;
 
 /// Writes through one descriptor and reads through others, by all that tells bytes and sizes.
 const WRITER: &str = r#"
-import mmap, os, subprocess, threading
+import errno, mmap, os, subprocess, sys, threading
 
 def cat():
     return subprocess.run(["cat", "f"], capture_output=True).stdout
@@ -39,8 +39,12 @@ assert read_all(before) == b"old"
 
 reader = os.open("f", os.O_RDONLY)
 assert os.pread(reader, 4, 0) == b"oldx"
-with mmap.mmap(reader, 0, access=mmap.ACCESS_READ) as mapped:
-    assert mapped[:] == text, len(mapped)
+try:
+    with mmap.mmap(reader, 0, access=mmap.ACCESS_READ) as mapped:
+        assert mapped[:] == text, len(mapped)
+    assert sys.argv[1] == "taken"
+except OSError as error:
+    assert error.errno == errno.ENODEV and sys.argv[1] == "refused", error
 os.ftruncate(writer, 5)
 appender = os.open("f", os.O_WRONLY | os.O_APPEND)
 os.write(appender, b"y" * 5000)
@@ -63,7 +67,8 @@ fn a_mounted_file_shows_its_writer_what_is_not_saved_and_others_what_is() {
     s.sh("printf old > f");
     let other = Mount::root(&s.server.endpoint());
     let mut python = Command::new(machine::program("python3"));
-    let run = command::run(python.args(["-c", WRITER]).current_dir(s.mount.path()), b"");
+    let shared = if s.mount.maps_shared() { "taken" } else { "refused" };
+    let run = command::run(python.args(["-c", WRITER, shared]).current_dir(s.mount.path()), b"");
     assert_eq!(run.ok(), "done\n");
     let saved = s.api.get("/f").expect("it is there");
     assert_eq!(saved.version, 3, "one for each save");
