@@ -1,15 +1,18 @@
 //! Leases and history facts as extended attributes, `user.etcfs.*`.
 
 use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::virtuals::is_virtual;
 use super::{Fs, key, put_value};
 use crate::errno::OpError;
+use crate::map::Dir;
 use crate::node::{Kind, Known, NodeId, Value};
 use crate::remote::{
-    At, Change, Committed, Compare, Freshness, LeaseId, Op, PageRequest, RemoteError, Revision,
+    Change, Committed, Compare, Freshness, KeyValue, LeaseId, Op, Page, PageRequest, RemoteError, Revision,
 };
 
 const LEASE: &str = "user.etcfs.lease";
@@ -25,6 +28,9 @@ const LOCK_REVISION: &str = "user.etcfs.lock_revision";
 /// Keys below a directory that one setfattr may attach: etcd's limit of a transaction
 /// less the mount's own record.
 const ATTACHED_MAX: u32 = 120;
+
+/// How often they are read again where others change them meanwhile.
+const ATTACH_ATTEMPTS: usize = 16;
 
 impl Fs {
     pub(crate) fn list_xattr(&self, id: NodeId) -> Result<Vec<&'static str>, OpError> {
@@ -79,7 +85,12 @@ impl Fs {
         Ok(seconds.to_string().into_bytes())
     }
 
-    pub(crate) async fn set_xattr(&self, id: NodeId, name: &OsStr, text: &[u8]) -> Result<(), OpError> {
+    pub(crate) async fn set_xattr(
+        self: &Arc<Self>,
+        id: NodeId,
+        name: &OsStr,
+        text: &[u8],
+    ) -> Result<(), OpError> {
         let name = own_name(name)?;
         if self.view.read_only {
             return Err(OpError::ReadOnly);
@@ -115,10 +126,7 @@ impl Fs {
                 match text {
                     "0" => drop(self.renewals.lock().remove(&lease)),
                     "1" if value.lease == 0 => return Err(OpError::NoAttribute),
-                    "1" => {
-                        let renewal = self.remote.keep_alive(lease);
-                        self.renewals.lock().insert(lease, renewal);
-                    }
+                    "1" => self.renew(lease).await?,
                     _ => return Err(OpError::Malformed("keepalive is 1 or 0")),
                 }
                 Ok(())
@@ -146,6 +154,42 @@ impl Fs {
 
     fn renews(&self, lease: LeaseId) -> bool {
         self.renewals.lock().contains_key(&lease)
+    }
+
+    /// Renews a lease for as long as a key of this mount is attached to it.
+    async fn renew(self: &Arc<Self>, lease: LeaseId) -> Result<(), OpError> {
+        let facts = self.remote.lease_facts(lease).await?;
+        let facts = facts.ok_or(OpError::Remote(RemoteError::NoSuchLease))?;
+        if self.renews(lease) {
+            return Ok(());
+        }
+        let renewal = self.remote.keep_alive(lease);
+        self.renewals.lock().insert(lease, renewal);
+        let (fs, stopped) = (Arc::downgrade(self), self.stopped.clone());
+        let pause = Duration::from_secs(facts.granted_seconds.max(1).unsigned_abs());
+        self.runtime.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = stopped.cancelled() => return,
+                }
+                let Some(fs) = fs.upgrade().filter(|fs| fs.renews(lease)) else { return };
+                if !fs.is_needed(lease).await {
+                    drop(fs.renewals.lock().remove(&lease));
+                    return;
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// False once it is known that no key of this mount is attached to a lease.
+    async fn is_needed(&self, lease: LeaseId) -> bool {
+        match self.remote.lease_keys(lease).await {
+            Ok(Some(keys)) => keys.iter().any(|key| self.map.shows(key)),
+            Ok(None) => false,
+            Err(_) => true,
+        }
     }
 
     /// The key and value behind an inode; `None` for what has none on the server.
@@ -197,39 +241,70 @@ impl Fs {
     /// One new lease for every key below a directory, in one transaction or not at all.
     async fn attach_below(&self, id: NodeId, seconds: i64) -> Result<(), OpError> {
         let dir = self.dir_of(id)?;
+        self.keys_below(&dir).await?;
+        let lease = self.remote.lease_grant(seconds).await?;
+        let attached = self.attach_all(&dir, lease).await;
+        if attached.is_err() {
+            self.drop_lease(lease).await;
+        }
+        attached
+    }
+
+    async fn attach_all(&self, dir: &Dir, lease: LeaseId) -> Result<(), OpError> {
+        for _ in 0..ATTACH_ATTEMPTS {
+            let kvs = self.keys_below(dir).await?;
+            let mut turns = Vec::with_capacity(kvs.len());
+            let mut change = Change::default();
+            // In order of keys, as a rename takes its turns.
+            for kv in &kvs {
+                turns.push(self.turn(&kv.key.bytes()).await);
+                change.compares.push(Compare::Unchanged(kv.key.clone(), kv.mod_revision));
+                change.then.push(Op::Attach { key: kv.key.clone(), lease: Some(lease) });
+            }
+            let Committed { revision, succeeded, .. } = self.commit(change).await?;
+            if !succeeded {
+                continue;
+            }
+            let mut puts = Vec::with_capacity(kvs.len());
+            for kv in kvs {
+                let (name, before) = (kv.key.bytes(), kv.mod_revision.0);
+                match self.nodes.with(|table| table.known(&name)) {
+                    Known::Present(value) if value.rev == before => {
+                        let value = put_value(value.bytes.clone(), revision.0, Some(&value), lease.0);
+                        puts.push(self.own_change(&name, revision.0, Some(before), Some(value)));
+                    }
+                    // Whoever asks for it asks the server.
+                    Known::Unknown => {}
+                    Known::Present(_) | Known::Absent => self.refresh(&name, revision.0).await?,
+                }
+            }
+            drop(turns);
+            for put in puts {
+                self.shown(put).await;
+            }
+            return Ok(());
+        }
+        Err(OpError::Stale)
+    }
+
+    /// The keys below a directory, if one transaction takes them all and they may be written.
+    async fn keys_below(&self, dir: &Dir) -> Result<Vec<KeyValue>, OpError> {
         let page = PageRequest {
-            range: self.map.key_range(&dir),
+            range: self.map.key_range(dir),
             limit: ATTACHED_MAX,
             keys_only: true,
             how: Freshness::Linearizable,
         };
-        let At { found, .. } = self.remote.page(page).await?;
-        if found.more {
+        let Page { kvs, more } = self.remote.page(page).await?.found;
+        if more {
             return Err(OpError::Remote(RemoteError::TooManyOps));
         }
-        if found.kvs.is_empty() {
+        let kvs: Vec<KeyValue> = kvs.into_iter().filter(|kv| !self.map.is_own_record(&kv.key)).collect();
+        if kvs.is_empty() {
             return Err(OpError::NotFound);
         }
-        let lease = self.remote.lease_grant(seconds).await?;
-        let mut change = Change::default();
-        for kv in found.kvs {
-            if self.map.is_own_record(&kv.key) {
-                continue;
-            }
-            change.compares.push(Compare::Unchanged(kv.key.clone(), kv.mod_revision));
-            change.then.push(Op::Attach { key: kv.key, lease: Some(lease) });
-        }
-        match self.commit(change).await {
-            Ok(Committed { succeeded: true, .. }) => Ok(()),
-            Ok(_) => {
-                self.drop_lease(lease).await;
-                Err(OpError::Stale)
-            }
-            Err(error) => {
-                self.drop_lease(lease).await;
-                Err(error)
-            }
-        }
+        kvs.iter().try_for_each(|kv| self.writable(&kv.key))?;
+        Ok(kvs)
     }
 
     /// A lease that came to nothing.
@@ -255,4 +330,79 @@ fn parse_lease(text: &str) -> Result<LeaseId, OpError> {
     let text = text.strip_prefix("0x").unwrap_or(text);
     let id = i64::from_str_radix(text, 16).map_err(|_| OpError::Malformed("not a lease id in hex"))?;
     if id == 0 { Err(OpError::Malformed("lease 0 is none; remove the attribute")) } else { Ok(LeaseId(id)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::ROOT;
+    use crate::ops::test_mount::mount;
+    use crate::remote::Remote as _;
+    use crate::remote::memory::Memory;
+
+    async fn attribute(fs: &Fs, id: NodeId, name: &str) -> Option<String> {
+        let text = fs.get_xattr(id, OsStr::new(name)).await.ok()?;
+        Some(String::from_utf8(text).unwrap())
+    }
+
+    async fn set(fs: &Arc<Fs>, id: NodeId, name: &str, text: &str) -> Result<(), OpError> {
+        fs.set_xattr(id, OsStr::new(name), text.as_bytes()).await
+    }
+
+    /// Only etcfs's own attributes exist
+    #[tokio::test]
+    async fn a_time_to_live_of_a_directory_is_seen_at_once() {
+        let memory = Memory::new();
+        for name in ["/d/a", "/d/b/c", "/d"] {
+            memory.put(name, "v");
+        }
+        let fs = mount(&memory).await;
+        let dir = fs.lookup(ROOT, OsStr::new("d")).await.unwrap().node;
+        let file = fs.lookup(dir, OsStr::new("a")).await.unwrap().node;
+        let before = memory.revision();
+        set(&fs, dir, TTL, "60").await.unwrap();
+        assert_eq!(memory.revision().0, before.0 + 1, "one revision");
+        let lease = hex(memory.key_value("/d/a").unwrap().lease.unwrap());
+        assert_eq!(attribute(&fs, file, LEASE).await, Some(lease), "the mount's own view of it");
+        assert_eq!(memory.key_value("/d/a").unwrap().lease, memory.key_value("/d/b/c").unwrap().lease);
+        assert_eq!(memory.key_value("/d").unwrap().lease, None, "its own value is not below it");
+        assert_eq!(memory.value("/d/a").unwrap(), "v");
+    }
+
+    #[tokio::test]
+    async fn a_directory_of_more_keys_than_a_transaction_takes_gets_no_time_to_live() {
+        let memory = Memory::new();
+        for number in 0..=ATTACHED_MAX {
+            memory.put(&format!("/d/{number}"), "v");
+        }
+        let fs = mount(&memory).await;
+        let dir = fs.lookup(ROOT, OsStr::new("d")).await.unwrap().node;
+        let before = memory.revision();
+        let refused = set(&fs, dir, TTL, "60").await;
+        assert!(matches!(refused, Err(OpError::Remote(RemoteError::TooManyOps))), "{refused:?}");
+        assert_eq!((memory.revision(), memory.leases().await.unwrap().len()), (before, 0));
+        memory.delete("/d/0");
+        set(&fs, dir, TTL, "60").await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_is_renewed_until_no_key_of_the_mount_is_attached_to_it() {
+        let memory = Memory::new();
+        memory.put("/f", "v");
+        memory.put("/g", "v");
+        let fs = mount(&memory).await;
+        let file = fs.lookup(ROOT, OsStr::new("f")).await.unwrap().node;
+        set(&fs, file, TTL, "2").await.unwrap();
+        let lease = memory.key_value("/f").unwrap().lease.unwrap();
+        let other = fs.lookup(ROOT, OsStr::new("g")).await.unwrap().node;
+        set(&fs, other, LEASE, &hex(lease)).await.unwrap();
+        set(&fs, file, KEEPALIVE, "1").await.unwrap();
+        memory.delete("/f");
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(memory.is_renewed(lease), "another key needs it");
+        assert_eq!(attribute(&fs, other, KEEPALIVE).await.as_deref(), Some("1"));
+        fs.remove_xattr(other, OsStr::new(LEASE)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(!memory.is_renewed(lease));
+    }
 }

@@ -10,6 +10,7 @@ mod daemon;
 mod drills;
 mod follow;
 mod inotify;
+mod lease;
 mod lock;
 mod metrics;
 mod posix;
