@@ -30,6 +30,7 @@ impl Missing {
     }
 }
 
+const NO_REL: &str = "keys without a leading slash: there is no %rel";
 const NO_DIRECTORIES: &str = "empty directories are kept in memory";
 const NO_LOCKS: &str = "there are no locks";
 const NO_CHANGES: &str = "nothing can be changed";
@@ -75,9 +76,14 @@ pub(super) fn mounted(
 
 /// All that begins with the prefix: `begin` says what is wrong with that.
 fn whole(config: &Config, server: &Arc<Server>, rights: Option<&Rights>, rel: Rel) -> Mounted {
-    let map = KeyMap::new(config.source.prefix.clone(), config.percent, rel);
+    let mut map = KeyMap::new(config.source.prefix.clone(), config.percent, rel);
     let read_only = config.view.read_only;
     let mut missing = Missing::default();
+    let all = KeyRange::prefix(&Bytes::new());
+    if map.rel() != Rel::Off && rights.is_some_and(|rights| !rights.read.covers(&all)) {
+        map = KeyMap::new(config.source.prefix.clone(), config.percent, Rel::Off);
+        missing.told.push(NO_REL.to_owned());
+    }
     let needed = rights::ranges(&config.source.prefix, read_only, &server.changes());
     let lacking =
         |(_, range): &&(Need, KeyRange)| rights.is_some_and(|rights| !rights.cover(range, !read_only));

@@ -421,12 +421,17 @@ fn a_mount_of_all_keys_with_a_slash_follows_them(kind: Kind) {
     guarded.as_root("role grant-permission --prefix=true narrow readwrite /");
     let kim = guarded.certs.path("kim");
     fs::write(&kim, "username=kim\npassword=kim:s\n").expect("a file of our own");
-    let options = format!("{},credentials={},rel=off", guarded.options(), kim.display());
+    let options = format!("{},credentials={}", guarded.options(), kim.display());
     let mount = Mount::with(&format!("https://{}:/", guarded.server.endpoint()), &options);
     guarded.as_root("put /f 1");
     mount.comes_to_print("cat f", "1");
     guarded.as_root("put /f 2");
     mount.comes_to_print("cat f", "2");
+    // There are bare keys that it may not read.
+    guarded.as_root("put bare 1");
+    assert_eq!(mount.sh("ls; ls -d %rel bare 2>&1 | grep -c 'No such file'"), "f\n2\n");
+    let status = mount.sh("grep '^rights lacking' %status");
+    assert!(status.contains("keys without a leading slash: there is no %rel"), "{status}");
 }
 
 /// A mount logs in as the user of a file or of the environment
