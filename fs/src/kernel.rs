@@ -32,7 +32,7 @@ use crate::lock::{Mode, Span};
 use crate::metrics::Operation;
 use crate::node::{Fh, Moment, NodeId};
 use crate::ops::{
-    BLOCK, Created, Fs, HELPER_FH, LockSeen, Owner, RenameHow, SetAttr, SetLock, interruptible,
+    BLOCK, Created, Fs, HELPER_FH, Interrupts, LockSeen, Owner, RenameHow, SetAttr, SetLock, interruptible,
 };
 
 /// Every file's bytes come from here, one read one revision, never from the page cache.
@@ -71,13 +71,21 @@ impl Kernel {
         let pid = req.pid();
         let (fs, since) = (self.fs.clone(), self.fs.clock());
         self.fs.runtime.spawn(async move {
-            let done = interruptible(pid, operation).await;
+            let done = interruptible(pid, interrupts(word), operation).await;
             fs.count(word, since, &done);
             if let Err(error) = &done {
                 fs.note_error(error);
             }
             reply(done);
         });
+    }
+}
+
+/// Which signals end an operation.
+fn interrupts(word: Operation) -> Interrupts {
+    match word {
+        Operation::Write | Operation::Flush | Operation::Fsync | Operation::SetAttr => Interrupts::ButNoted,
+        _ => Interrupts::Any,
     }
 }
 

@@ -51,7 +51,7 @@ use crate::remote::{LeaseId, Remote, RemoteError, Renewal, Revision};
 pub(crate) use attr::{SetAttr, SetTime};
 pub(crate) use create::Created;
 pub(crate) use echo::HELPER_FH;
-pub(crate) use interrupt::interruptible;
+pub(crate) use interrupt::{Interrupts, interruptible};
 pub(crate) use lock::{LockSeen, Owner, SetLock};
 pub(crate) use read::OpenHow;
 pub(crate) use rename::RenameHow;

@@ -20,6 +20,7 @@ mod restart;
 mod revisions;
 mod rolling;
 mod running;
+mod signals;
 mod size;
 mod tree;
 mod tutorial;

@@ -8,8 +8,8 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::node::ROOT;
-use crate::ops::interruptible;
 use crate::ops::test_mount::mount;
+use crate::ops::{Interrupts, interruptible};
 use crate::remote::Remote;
 use crate::remote::memory::Memory;
 
@@ -169,7 +169,7 @@ async fn a_signal_that_comes_with_the_lock_leaves_no_lock() {
     let (a, b) = (node(&one, "lk").await, node(&two, "lk").await);
     for steps in 0..60 {
         one.set_lock(a, exclusive(1, false)).await.unwrap();
-        let mut waiting = Box::pin(interruptible(0, two.set_lock(b, exclusive(2, true))));
+        let mut waiting = Box::pin(interruptible(0, Interrupts::Any, two.set_lock(b, exclusive(2, true))));
         while records(&memory) < 2 {
             assert!(futures_util::poll!(&mut waiting).is_pending());
             tokio::task::yield_now().await;
