@@ -4,7 +4,8 @@
 //! sed -i, vim and emacs make files that nobody shall see and that are gone a moment
 //! later; as keys each would be several revisions that every watcher hears of.
 //! Deferred is not dropped: one that is still there two seconds after its last
-//! close, at fsync (swap files apart) or at unmount becomes a key.
+//! close, at fsync (swap files apart) or at unmount becomes a key. If another client
+//! has taken its name by then, it becomes one beside that.
 
 use std::ffi::OsStr;
 use std::time::Duration;
@@ -19,6 +20,9 @@ use crate::remote::{Change, Committed, Compare, Op};
 
 /// How long after its last close a scratch file becomes a key.
 const KEPT: Duration = Duration::from_secs(2);
+
+/// Names that are tried for one whose own is taken.
+const BACKUPS_MAX: usize = 100;
 
 /// `Some(true)` for a swap file, which stays local while it is open whatever is synced,
 /// `Some(false)` for another scratch file, by its name.
@@ -75,9 +79,41 @@ impl Fs {
 
     pub(super) async fn promote(&self, name: &Bytes) {
         let _turn = self.turn(name).await;
-        if let Err(error) = self.promote_held(name, None).await {
+        let promoted = match self.promote_held(name, None).await {
+            Err(OpError::Stale) => self.keep_beside(name).await,
+            promoted => promoted.map(drop),
+        };
+        if let Err(error) = promoted {
             tracing::warn!(key = %name.escape_ascii(), %error, "a scratch file could not be made a key");
         }
+    }
+
+    /// Makes a scratch file whose name another client has taken a key of another name, as editors name backups.
+    async fn keep_beside(&self, name: &Bytes) -> Result<(), OpError> {
+        let numbered = (1..=BACKUPS_MAX).map(|number| format!("~{number}~"));
+        for suffix in std::iter::once("~".to_owned()).chain(numbered) {
+            let facts = self.nodes.with(|table| table.facts(name));
+            let Some(value) = facts.known.value().filter(|_| facts.scratch) else { return Ok(()) };
+            let backup = Bytes::from([name.as_ref(), suffix.as_bytes()].concat());
+            let change = Change {
+                compares: vec![Compare::Absent(key(&backup))],
+                then: vec![Op::put(key(&backup), value.bytes.clone())],
+                otherwise: Vec::new(),
+            };
+            let Committed { revision, succeeded, .. } = self.commit(change).await?;
+            if succeeded {
+                tracing::warn!(
+                    key = %name.escape_ascii(),
+                    kept = %backup.escape_ascii(),
+                    "another client has taken the name of a scratch file, which is kept under another"
+                );
+                let value = put_value(value.bytes.clone(), revision.0, None, 0);
+                let _nobody_waits = self.own_change(&backup, revision.0, Some(0), Some(value));
+                self.nodes.with(|table| table.change_local(name, None));
+                return self.refresh(name, revision.0).await;
+            }
+        }
+        Err(OpError::Exists)
     }
 
     /// Makes a scratch file a key. The caller has the key's turn.
@@ -91,7 +127,8 @@ impl Fs {
         };
         let Committed { revision, succeeded, .. } = self.commit(change).await?;
         if !succeeded {
-            return Err(OpError::Exists);
+            // As for every file that is another one by now.
+            return Err(OpError::Stale);
         }
         let value = put_value(value.bytes.clone(), revision.0, None, 0);
         if let Some(fh) = fh {

@@ -20,6 +20,7 @@ mod restart;
 mod revisions;
 mod rolling;
 mod running;
+mod scratch;
 mod signals;
 mod size;
 mod tree;
