@@ -17,7 +17,9 @@ use super::{Fs, key};
 use crate::errno::OpError;
 use crate::map::{Dir, Key};
 use crate::node::NodeId;
-use crate::remote::{Answer, At, Change, Committed, Compare, Freshness, Op, Page, PageRequest, Revision};
+use crate::remote::{
+    Answer, At, Change, Committed, Compare, Freshness, Op, Page, PageRequest, RemoteError, Revision,
+};
 
 /// What a change that takes a key out of a directory must do to keep the directory.
 #[derive(Clone, Debug, Default)]
@@ -61,7 +63,14 @@ impl Fs {
                 otherwise: vec![Op::Get(key(&name_key))],
             };
             keep.add(&mut change);
-            let Committed { revision, succeeded, answers } = self.commit(change).await?;
+            let Committed { revision, succeeded, answers } = match self.commit(change).await {
+                // What makes room goes before what stays: there is none for a record.
+                Err(OpError::Remote(RemoteError::NoSpace)) if keep.record.is_some() => {
+                    keep = Keep::default();
+                    continue;
+                }
+                committed => committed?,
+            };
             if !succeeded {
                 // Whoever deletes deletes what is there by then.
                 let newest = got(answers).ok_or(OpError::NotFound)?.rev;
@@ -135,9 +144,10 @@ impl Fs {
             then: vec![Op::put(record.clone(), Bytes::new())],
             otherwise: Vec::new(),
         };
-        let Committed { revision, succeeded, .. } = self.commit(change).await?;
-        if succeeded {
-            self.record_made(record, revision.0);
+        match self.commit(change).await {
+            Ok(Committed { succeeded: true, revision, .. }) => self.record_made(record, revision.0),
+            Ok(_) | Err(OpError::Remote(RemoteError::NoSpace)) => {}
+            Err(error) => return Err(error),
         }
         Ok(())
     }

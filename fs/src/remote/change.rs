@@ -82,6 +82,13 @@ pub enum Op {
     },
 }
 
+impl Change {
+    /// True where it takes keys away and puts none.
+    pub(super) fn only_removes(&self) -> bool {
+        self.then.iter().all(|op| !op.writes() || matches!(op, Op::Delete(_) | Op::DeleteRange(_)))
+    }
+}
+
 impl Op {
     pub fn put(key: Key, value: Bytes) -> Self {
         Self::Put { key, value, lease: Lease::None }

@@ -15,6 +15,7 @@ mod lock;
 mod metrics;
 mod posix;
 mod programs;
+mod quota;
 mod requests;
 mod restart;
 mod revisions;

@@ -14,6 +14,8 @@
 //!
 //! The slot's lease is the last guard: once the session is over, none of its transactions can be done any more,
 //! since they put a key to a lease that is gone. What was done before that can't be known then.
+//!
+//! A server whose quota is used up takes no slot. What only removes is sent without, since it makes room.
 
 use std::sync::Arc;
 
@@ -40,9 +42,13 @@ impl Server {
             return Err(RemoteError::NotSent);
         }
         loop {
-            let session = self.session().await?;
+            let session = match self.session().await {
+                Err(RemoteError::NoSpace) if change.only_removes() => return self.remove(&change).await,
+                session => session?,
+            };
             let mut slot = session.take();
             match self.drive(&session, &mut slot, &change).await {
+                Err(RemoteError::NoSpace) if change.only_removes() => return self.remove(&change).await,
                 Ok(Ended::Known(committed)) => {
                     session.give_back(slot);
                     return Ok(committed);
@@ -58,6 +64,33 @@ impl Server {
                     }
                 }
                 Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Carries out a change that only removes on a server that has no room left, not even for a slot. Where its
+    /// answer is lost, so is its outcome.
+    async fn remove(&self, change: &Change) -> Result<Committed, RemoteError> {
+        let mut wait = self.reach.wait();
+        loop {
+            match self.client.kv().txn(wire::bare_txn(change)).await.map_err(judge) {
+                Ok(answer) => {
+                    self.reach.answered();
+                    let (succeeded, revision) = (answer.succeeded, self.heard(answer.header.as_ref()));
+                    let asked = if succeeded { &change.then } else { &change.otherwise };
+                    let answers = wire::answers(asked, &mut answer.responses.into_iter())?;
+                    return Ok(Committed { revision, succeeded, answers });
+                }
+                Err(Judged::Final(error)) => {
+                    self.reach.learn(&error);
+                    return Err(error);
+                }
+                Err(judged) => {
+                    if wait.after(judged).await? {
+                        tracing::error!("the connection was lost: it is not known whether keys were removed");
+                        return Err(RemoteError::OutcomeLost);
+                    }
+                }
             }
         }
     }

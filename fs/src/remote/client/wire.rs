@@ -165,6 +165,15 @@ pub(super) fn txn(change: &Change, slot: &Slot, lease: LeaseId, fence: bool) -> 
     TxnRequest { compare, success, failure }
 }
 
+/// A change as it is, without a slot: for one that puts nothing.
+pub(super) fn bare_txn(change: &Change) -> TxnRequest {
+    TxnRequest {
+        compare: change.compares.iter().map(condition).collect(),
+        success: change.then.iter().filter_map(request).collect(),
+        failure: change.otherwise.iter().filter_map(request).collect(),
+    }
+}
+
 /// The reads among `ops`, as of `revision`.
 pub(super) fn reads(ops: &[Op], revision: Revision) -> TxnRequest {
     let mut success: Vec<RequestOp> = ops.iter().filter(|op| !op.writes()).filter_map(request).collect();
