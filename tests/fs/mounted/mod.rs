@@ -13,6 +13,7 @@ mod inotify;
 mod lease;
 mod lock;
 mod metrics;
+mod options;
 mod posix;
 mod programs;
 mod quota;
