@@ -34,6 +34,7 @@ fn a_name_that_no_key_has_is_refused() {
     refuses(fs::write(s.mount.at("x".repeat(256)), "v"), Errno::NAMETOOLONG);
 }
 
+/// A key's path is its bytes, spelled where they can't stand in a name
 #[test]
 fn odd_keys_have_a_path_and_the_path_leads_back() {
     let s = Stage::new();
@@ -96,11 +97,17 @@ fn what_a_key_can_not_hold_is_refused_with_its_errno() {
     assert_eq!(s.api.all("/").len(), 1);
 }
 
+/// A name is a directory if a key lies below it, or if a record of it exists
 /// rmdir of a directory that holds anything deletes nothing
 #[test]
 fn directories_are_made_and_removed_as_posix_says() {
     let s = Stage::new();
+    s.api.set("/below/key", "v");
+    s.comes_to_print("test -d below && echo yes", "yes\n");
+    fs::remove_file(s.mount.at("below/key")).expect("it is removed");
+    fs::remove_dir(s.mount.at("below")).expect("it is empty");
     fs::create_dir(s.mount.at("d")).expect("it is made");
+    assert!(s.api.get(".etcfs/dir//d/").is_some());
     refuses(fs::create_dir(s.mount.at("d")), Errno::EXIST);
     fs::write(s.mount.at("d/f"), "v").expect("it is written");
     refuses(fs::remove_dir(s.mount.at("d")), Errno::NOTEMPTY);
@@ -175,9 +182,19 @@ fn a_file_that_was_deleted_elsewhere_is_not_resurrected() {
     assert_eq!(s.api.get("/f"), None);
 }
 
+/// Numbers that a key has not are told by the mount
 #[test]
 fn times_and_sizes_are_the_keys_own() {
     let s = Stage::new();
+    fs::create_dir_all(s.mount.at("d/sub")).expect("they are made");
+    let (dir, root) = (fs::metadata(s.mount.at("d")), fs::metadata(s.mount.path()));
+    let (dir, root) = (dir.expect("it is there"), root.expect("it is there"));
+    assert_eq!((dir.nlink(), dir.mtime()), (1, root.mtime()));
+    s.api.set("/sized", vec![b'x'; 5000]);
+    s.comes_to_print("stat -c %s sized", "5000\n");
+    let sized = fs::metadata(s.mount.at("sized")).expect("it is there");
+    assert!(sized.blocks() * 512 >= 5000 && sized.blocks() * 512 < 5000 + 4096, "{}", sized.blocks());
+    assert_eq!((sized.nlink(), sized.atime(), sized.atime_nsec()), (1, sized.mtime(), sized.mtime_nsec()));
     s.sh("echo one > f; echo one > g");
     let times = |name: &str| fs::metadata(s.mount.at(name)).map(|m| (m.mtime(), m.mtime_nsec(), m.len()));
     let (f, g) = (times("f").expect("f"), times("g").expect("g"));

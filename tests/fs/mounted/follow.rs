@@ -326,6 +326,7 @@ fn storm(s: &Stage) -> (u64, u64) {
 
 /// A remote change is seen without asking
 /// `tail -f KEY` prints every new value whole, in order, each once
+/// A reader by sendfile(2) or by a map may see a value cut
 #[test]
 fn readers_beside_a_storm_of_changes_see_whole_values_and_none_older_than_before() {
     let s = Stage::new();

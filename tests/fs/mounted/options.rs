@@ -3,7 +3,11 @@
 use etcfs_tests::{command::sh, machine, mount::Mount, server::Server};
 
 /// Writes a short text, and asks the server for it before it closes.
-const WRITES: &str = "exec 3> $P; echo v >&3; ask /$P; exec 3>&-; ask /$P";
+const WRITES: &str = "FIFO=$(mktemp -u); mkfifo $FIFO.in $FIFO.out; python3 -c 'import sys
+file = open(sys.argv[1], \"wb\", buffering=0)
+file.write(b\"v\")
+print(flush=True)
+sys.stdin.readline()' $P < $FIFO.in > $FIFO.out & exec 3> $FIFO.in 4< $FIFO.out; read x <&4; ask /$P; echo >&3; wait; ask /$P";
 
 /// Reads to the end, and on after a change made elsewhere that the mount shows.
 const READS: &str = "exec 3< f; cat <&3; put /f $P; until grep -q $P f; do :; done; cat <&3; echo";
@@ -17,18 +21,18 @@ const OPTIONS: [(&str, &str, &str, &str); 10] = [
     ("locks=off", "flock -n f echo locked 2>&1 | sed 's/.*: //'", "No locks available\n", "locked\n"),
     (
         "rel=dir",
-        "put $P bare; (echo slash > $P) 2>/dev/null; ask /$P; ask $P",
-        "slash\nbare\n",
-        "none\nbare\n",
+        "put $P bare; until test -e %rel/$P && ls | grep -q rel; do :; done; echo slash > $P; ask /$P",
+        "slash\n",
+        "none\n",
     ),
     (
         "max_value=10K",
-        "head -c 11000 /dev/zero 2>&1 > $P | grep -c large; wc -c < $P",
-        "1\n0\n",
-        "0\n11000\n",
+        "head -c 11000 /dev/zero 2>&1 > $P | grep -c large; test -s $P; echo $?",
+        "1\n1\n",
+        "0\n0\n",
     ),
     ("noexec", "findmnt -no OPTIONS . | grep -c noexec", "1\n", "0\n"),
-    ("percent=escape", "echo v > 50%$P; ask /50%$P; ls | grep 50", "v\n50%25$P\n", "none\n"),
+    ("percent=escape", "echo v > 50%$P; ask /50%$P; ls | grep 50%25$P", "v\n50%25$P\n", "none\n"),
     ("locks=cluster", FCNTL, "held\n1\n", "held\n1\n"),
 ];
 
@@ -50,6 +54,8 @@ fn functions(server: &Server) -> String {
 }
 
 /// Keys without a leading slash live in %rel
+/// flock(2) and fcntl(2) exclude each other
+/// Locks may be left to the host, or be none
 /// `tail -f KEY` prints every new value whole, in order, each once
 /// One save is one revision
 /// Over the request limit a write fails with EFBIG and stores nothing
