@@ -207,7 +207,7 @@ const READERS: [&str; 5] = [
 /// The one of them that reads `g`.
 const OF_G: usize = 4;
 
-/// The same by sendfile(2); what it sees cut it says.
+/// The same by sendfile(2); what it sees cut, or with zeros behind it, it says.
 const SENDFILE: &str = r#"
 import os
 out = os.memfd_create("out")
@@ -218,7 +218,7 @@ while not os.path.exists(os.environ["STOP"]):
     os.sendfile(out, file, 0, 1 << 20)
     os.close(file)
     text = os.pread(out, 1 << 20, 0).decode()
-    print(text if text.endswith("\n") else f"cut {text}\n", end="")
+    print(text if text.endswith("\n") else "cut " + text.strip("\0").strip("\n") + "\n", end="")
 print("end", flush=True)
 "#;
 
