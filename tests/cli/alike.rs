@@ -118,6 +118,8 @@ fn an_alarm_is_printed_alike_and_disarmed(kind: Kind) {
     let full = (0..100).any(|number| api.put(put(&format!("k{number}"), vec![7; 500_000])).is_err());
     assert!(full, "the quota is reached");
     let (etcdctl, etcfs) = (Client::etcdctl(&server.endpoint()), Client::etcfs(&server.endpoint()));
+    // The first put that is refused has it raised.
+    wait::until_true("the alarm stands", || !etcfs.run(["alarm", "list"]).ok().is_empty());
     for command in ["alarm list", "alarm list -w json", "alarm list -w fields"] {
         let (ours, theirs) = (etcfs.run(command.split(' ')).ok(), etcdctl.run(command.split(' ')));
         assert!(ours.contains("NOSPACE") || ours.contains("\"alarm\":1"), "{ours}");
