@@ -33,7 +33,7 @@ use crate::{
         Access, Admission, Auth, Check, Cluster, Election, Errands as ErrandService, Headers, Health, Kv,
         Lease, Lock, Logins, Maintenance, Queues, Services, TokenKind, Tree, Watch,
     },
-    storage::DataDir,
+    storage::{DataDir, failpoint},
     tls::{Acceptor, Connector},
     version,
     watch::HubOptions,
@@ -45,6 +45,8 @@ const START_RETRY: Duration = Duration::from_millis(100);
 const NO_SPACE_RETRY: Duration = Duration::from_secs(1);
 /// A sync of the log that takes longer is told, as etcd does: all writes wait for it.
 const SLOW_SYNC: Duration = Duration::from_secs(1);
+/// What is left of a lease longer than this is noted in the log so often, while nobody renews it.
+const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 /// Between two looks whether a new cluster has a version.
 const VERSION_LOOK: Duration = Duration::from_millis(5);
 
@@ -142,6 +144,8 @@ async fn serve(
         barrier.clone(),
         metrics.lease_renewed.clone(),
         metrics.lease_expired.clone(),
+        // A test does not wait for a minute.
+        failpoint::time("lease-checkpoint-interval", LEASE_CHECKPOINT_INTERVAL),
     );
     let hash = Hash::new(state.store.clone());
 

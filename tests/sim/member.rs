@@ -47,6 +47,8 @@ use crate::{
 
 const HEARTBEAT: Duration = Duration::from_millis(100);
 pub(crate) const ELECTION: Duration = Duration::from_millis(500);
+/// Leases of two seconds are noted, too.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(700);
 /// More than the members' loops take for their last turns.
 const CLOSING: Duration = Duration::from_millis(500);
 /// Pause before it is tried again to join, or to be known.
@@ -314,6 +316,7 @@ pub(crate) async fn live(run: Run, place: Place) -> turmoil::Result {
         barrier.clone(),
         metrics.lease_renewed.clone(),
         metrics.lease_expired.clone(),
+        CHECKPOINT_INTERVAL,
     );
     tokio::spawn(lessor.clone().run(members.watch(), CancellationToken::new()));
     let errand_service = ErrandService {

@@ -37,8 +37,6 @@ const CHANGE_EVERY: u32 = 4;
 /// Runs `seed` with its files in `dir`, in a thread that draws from the seed too.
 pub(crate) fn run(seed: u64, honesty: Honesty, dir: &Path, trace: &Trace) -> Report {
     trace.hide(dir);
-    // Leases of two seconds are noted, too.
-    fail::cfg("lease-checkpoint-interval", "return(700)").expect("it is an action");
     let mut world = World::new(seed, honesty, dir);
     let faults = faults::draw(&mut world.random);
     world.suffer(&faults);

@@ -48,11 +48,7 @@ pub(crate) const SERVER: &[Module] = &[
     module("maintain", &["storage", "mvcc", "propose"]),
     module("background", &["propose", "maintain", "mvcc", "auth", "config", "version"]),
     module("lease::deadlines", &["lease::table"]),
-    // A test shortens its minutes.
-    module(
-        "lease::lessor",
-        &["lease::deadlines", "lease::table", "propose", "maintain", "mvcc", "storage::failpoint"],
-    ),
+    module("lease::lessor", &["lease::deadlines", "lease::table", "propose", "maintain", "mvcc"]),
     // The options of the store pass through to it.
     module(
         "raft",

@@ -12,11 +12,9 @@ use std::{
 
 use tokio::time::Instant;
 
-/// The remainder of a lease longer than this is noted so often, while nobody renews it.
-pub(super) const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
-
 #[derive(Debug)]
 pub(super) struct Deadlines {
+    /// The remainder of a lease longer than this is noted so often, while nobody renews it.
     checkpoint_interval: Duration,
     leases: HashMap<i64, Timer>,
     /// One entry for each lease; its time is at or before the lease's deadline.
@@ -194,7 +192,7 @@ mod tests {
     }
 
     fn started(ids: std::ops::Range<i64>, ttl: u64, now: Instant) -> Deadlines {
-        let mut deadlines = Deadlines::new(CHECKPOINT_INTERVAL);
+        let mut deadlines = Deadlines::new(seconds(60));
         ids.for_each(|id| deadlines.start(id, seconds(ttl), seconds(ttl), false, now));
         deadlines
     }
@@ -259,7 +257,7 @@ mod tests {
     #[test]
     fn revoked_leases_do_not_pile_up_in_the_queue() {
         let now = Instant::now();
-        let mut deadlines = Deadlines::new(CHECKPOINT_INTERVAL);
+        let mut deadlines = Deadlines::new(seconds(60));
         for id in 0..100_000 {
             deadlines.start(id, seconds(1000), seconds(1000), false, now);
             deadlines.remove(id);
@@ -302,7 +300,7 @@ mod tests {
     #[test]
     fn a_checkpoint_and_a_lift_of_the_leader_before_are_heeded() {
         let now = Instant::now();
-        let mut deadlines = Deadlines::new(CHECKPOINT_INTERVAL);
+        let mut deadlines = Deadlines::new(seconds(60));
         deadlines.start(1, seconds(300), seconds(10), true, now);
         deadlines.heed(1, false, now + seconds(5));
         assert_eq!(deadlines.left(1, now + seconds(5)), Some(seconds(300)));

@@ -28,13 +28,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    deadlines::{CHECKPOINT_INTERVAL, Deadlines, Renewal},
+    deadlines::{Deadlines, Renewal},
     table::{LeaseChange, LeaseFacts, TableHandle},
 };
-use crate::{
-    propose::{MemberStatus, Proposer, ReadBarrier},
-    storage::failpoint,
-};
+use crate::propose::{MemberStatus, Proposer, ReadBarrier};
 
 /// Leases that one log entry ends.
 const EXPIRE_BATCH_MAX: usize = 1000;
@@ -103,10 +100,9 @@ impl Lessor {
         barrier: ReadBarrier,
         renewed: prometheus::IntCounter,
         expired: prometheus::IntCounter,
+        checkpoint_interval: Duration,
     ) -> Self {
-        // A test does not wait for a minute.
-        let interval = failpoint::time("lease-checkpoint-interval", CHECKPOINT_INTERVAL);
-        let clock = Mutex::new(Clock { leads: None, deadlines: Deadlines::new(interval) });
+        let clock = Mutex::new(Clock { leads: None, deadlines: Deadlines::new(checkpoint_interval) });
         let (ended, notes) = (Notify::new(), RwLock::default());
         Self(Arc::new(Shared { table, proposer, barrier, notes, clock, ended, renewed, expired }))
     }
