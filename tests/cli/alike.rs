@@ -115,11 +115,10 @@ fn an_alarm_is_printed_alike_and_disarmed(kind: Kind) {
     let args = vec!["--quota-backend-bytes=3000000".to_owned()];
     let server = Server::with(kind, Options { args, ..Options::default() });
     let api = server.api();
-    let full = (0..100).any(|number| api.put(put(&format!("k{number}"), vec![7; 500_000])).is_err());
+    // By little pieces: below 95 % of the quota etcfsd clears the alarm by itself.
+    let full = (0..1000).any(|number| api.put(put(&format!("k{number}"), vec![7; 20_000])).is_err());
     assert!(full, "the quota is reached");
     let (etcdctl, etcfs) = (Client::etcdctl(&server.endpoint()), Client::etcfs(&server.endpoint()));
-    // The first put that is refused has it raised.
-    wait::until_true("the alarm stands", || !etcfs.run(["alarm", "list"]).ok().is_empty());
     for command in ["alarm list", "alarm list -w json", "alarm list -w fields"] {
         let (ours, theirs) = (etcfs.run(command.split(' ')).ok(), etcdctl.run(command.split(' ')));
         assert!(ours.contains("NOSPACE") || ours.contains("\"alarm\":1"), "{ours}");
