@@ -455,7 +455,8 @@ impl Table {
         self.keys.get_mut(key).expect("inserted above")
     }
 
-    /// Drops cached keys that nobody needs, oldest unused first, down to the budget. One that the kernel has a name of
+    /// Drops cached keys that nobody needs, oldest unused first, down to the budget. What was used since the last look
+    /// stays until the next, which the notifier takes if nobody else does. One that the kernel has a name of
     /// goes when the kernel has let go of it, which it is asked to do; until then it counts no more.
     pub(crate) fn trim(&mut self) {
         let mut looked = self.clock.len();
@@ -504,7 +505,7 @@ impl Table {
         state.publish_unseen();
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.keys.len() - self.leaving_keys > self.limits.keys_max
             || self.cached_bytes.saturating_sub(self.leaving_bytes) > self.limits.bytes_max
     }
@@ -526,9 +527,9 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Inotify;
+    use crate::config::{Inotify, View};
     use crate::map::{KeyMap, Percent, Rel};
-    use crate::node::table::{Limits, Node};
+    use crate::node::table::{Limits, Node, Shared};
     use crate::node::{Caller, ROOT};
     use crate::remote::{KeyValue, Revision};
 
@@ -655,5 +656,15 @@ mod tests {
         table.trim();
         assert_eq!(asked(&mut table).len(), 1);
         assert_eq!(table.stats().keys, 3);
+    }
+
+    /// What was used just now stayed beyond the bound until somebody used something else.
+    #[test]
+    fn what_is_too_much_goes_though_nothing_happens_any_more() {
+        let view = View { cache_bytes: 2 * BYTES as u64, ..View::default() };
+        let root = KeyMap::new(Bytes::from_static(b"/"), Percent::Strict, Rel::Off).root();
+        let shared = Shared::new(root, &view);
+        shared.with(|table| ["a", "b", "c"].map(|name| load(table, name)));
+        assert_eq!(shared.wait_work().and_then(|work| work.drop_name), Some((ROOT, OsString::from("a"))));
     }
 }

@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsString;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use indexmap::IndexMap;
@@ -29,6 +29,9 @@ const COUNTED_FROM: u64 = 1 << 60;
 
 /// Cached keys, beside those that are open or watched.
 const KEYS_MAX: usize = 200_000;
+
+/// How long what was used just now may stay beyond the bound, where nothing else happens.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the table is allowed to keep and to do.
 #[derive(Clone, Copy, Debug)]
@@ -160,6 +163,8 @@ pub(crate) struct Table {
     next_node: u64,
     notices: VecDeque<Notice>,
     queued: HashSet<Notice>,
+    /// The notifier waits to look again at what is kept beyond the bound.
+    looks_again: bool,
     closed: bool,
     /// False while the watch has been gone for too long, or has a gap.
     pub(super) trusted: bool,
@@ -197,6 +202,7 @@ impl Table {
             next_node: COUNTED_FROM,
             notices: VecDeque::new(),
             queued: HashSet::new(),
+            looks_again: false,
             closed: false,
             trusted: true,
             seen: 0,
@@ -522,7 +528,7 @@ impl Shared {
     pub(crate) fn with<T>(&self, f: impl FnOnce(&mut Table) -> T) -> T {
         let mut table: MutexGuard<'_, Table> = self.table.lock();
         let result = f(&mut table);
-        if !table.notices.is_empty() {
+        if !table.notices.is_empty() || table.is_over() && !table.looks_again {
             self.bell.notify_one();
         }
         if table.echo.is_due() {
@@ -541,7 +547,12 @@ impl Shared {
             if table.closed {
                 return None;
             }
-            self.bell.wait(&mut table);
+            table.looks_again = table.is_over();
+            if !table.looks_again {
+                self.bell.wait(&mut table);
+            } else if self.bell.wait_for(&mut table, LOOK_AGAIN).timed_out() {
+                table.trim();
+            }
         }
     }
 
