@@ -11,26 +11,26 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, FileType, Filesystem, FopenFlags, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
     ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek,
     ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use self::reply::{
-    FORGET, GENERATION, attr_ttl, errno, file_attr, file_type, lock_mode, reply_attr, reply_empty,
-    reply_entry, reply_xattr, set_time,
+    FORGET, GENERATION, attr_ttl, errno, file_attr, file_type, listing_flags, lock_mode, reply_attr,
+    reply_empty, reply_entry, reply_xattr, set_time,
 };
 use crate::config::LockScope;
 use crate::errno::OpError;
 use crate::lock::{Mode, Span};
 use crate::metrics::Operation;
-use crate::node::{Fh, Moment, NodeId};
+use crate::node::{Fh, Listing, Moment, NodeId};
 use crate::ops::{
     BLOCK, Created, Fs, HELPER_FH, Interrupts, LockSeen, Owner, RenameHow, SetAttr, SetLock, interruptible,
 };
@@ -47,6 +47,8 @@ const XATTR_BYTES_MAX: usize = 65_536;
 /// The file system that fuser runs.
 pub struct Kernel {
     fs: Arc<Fs>,
+    /// For what the kernel must have forgotten before it is answered. There once the session is.
+    notifier: Arc<OnceLock<Notifier>>,
 }
 
 impl fmt::Debug for Kernel {
@@ -57,7 +59,12 @@ impl fmt::Debug for Kernel {
 
 impl Kernel {
     pub fn new(fs: Arc<Fs>) -> Self {
-        Self { fs }
+        Self { fs, notifier: Arc::default() }
+    }
+
+    /// Where the session's notifier belongs.
+    pub fn notifier(&self) -> Arc<OnceLock<Notifier>> {
+        self.notifier.clone()
     }
 
     /// Runs an operation as a task; the caller's signals end it.
@@ -79,6 +86,27 @@ impl Kernel {
             reply(done);
         });
     }
+}
+
+/// Answers with the names from an offset on. False if there are none: the end.
+fn fill(reply: &mut ReplyDirectory, dir: INodeNo, offset: u64, listing: &Listing) -> bool {
+    let dots = [(".", dir.0), ("..", 1)];
+    let mut any = false;
+    for (at, (name, number)) in dots.into_iter().enumerate().skip(offset as usize) {
+        if reply.add(INodeNo(number), at as u64 + 1, FileType::Directory, name) {
+            return any;
+        }
+        any = true;
+    }
+    let first = (offset as usize).saturating_sub(dots.len());
+    for (at, entry) in listing.from(first).enumerate() {
+        let next = (first + at + dots.len()) as u64 + 1;
+        if reply.add(INodeNo(entry.ino), next, file_type(entry.kind), entry.name) {
+            break;
+        }
+        any = true;
+    }
+    any
 }
 
 /// Which signals end an operation.
@@ -402,41 +430,33 @@ impl Filesystem for Kernel {
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         match self.fs.open_dir(NodeId(ino.0)) {
-            Ok(fh) => reply.opened(FileHandle(fh.0), FopenFlags::empty()),
+            Ok((fh, copy)) => reply.opened(FileHandle(fh.0), listing_flags(copy)),
             Err(error) => reply.error(errno(&error)),
         }
     }
 
-    fn readdir(&self, req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(&self, req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectory) {
         let fh = Fh(fh.0);
-        let fill = move |listing: &crate::node::Listing, reply: &mut ReplyDirectory| {
-            let dots = [(".", ino.0), ("..", 1)];
-            for (at, (name, number)) in dots.into_iter().enumerate().skip(offset as usize) {
-                if reply.add(INodeNo(number), at as u64 + 1, FileType::Directory, name) {
-                    return;
-                }
+        let (fs, notifier) = (self.fs.clone(), self.notifier.clone());
+        let answer = move |listing: &Listing, mut reply: ReplyDirectory| {
+            if !fill(&mut reply, ino, offset, listing)
+                && fs.spoils_copy(fh)
+                && let Some(notifier) = notifier.get()
+                && let Err(error) = notifier.inval_inode(ino, 0, 0)
+            {
+                tracing::warn!(%error, "the kernel was told to drop a listing");
             }
-            let first = (offset as usize).saturating_sub(dots.len());
-            for (at, entry) in listing.from(first).enumerate() {
-                let next = (first + at + dots.len()) as u64 + 1;
-                if reply.add(INodeNo(entry.ino), next, file_type(entry.kind), entry.name) {
-                    return;
-                }
-            }
+            reply.ok();
         };
         let since = self.fs.clock();
         if let Some(listing) = self.fs.listing_now(fh, offset) {
-            fill(&listing, &mut reply);
-            self.fs.count(Operation::ReadDir, since, &Ok(()));
-            return reply.ok();
+            answer(&listing, reply);
+            return self.fs.count(Operation::ReadDir, since, &Ok(()));
         }
         let fs = self.fs.clone();
         self.task(req, Operation::ReadDir, async move { fs.listing(fh, offset).await }, move |listing| {
             match listing {
-                Ok(listing) => {
-                    fill(&listing, &mut reply);
-                    reply.ok();
-                }
+                Ok(listing) => answer(&listing, reply),
                 Err(error) => reply.error(errno(&error)),
             }
         });

@@ -35,6 +35,9 @@ const EXPIRE_ONLY: u32 = 1;
 /// Attributes only: no range of the page cache.
 const NO_DATA: i64 = -1;
 
+/// All of the page cache, which is where a directory's listing is.
+const ALL_DATA: i64 = 0;
+
 /// Starts the notifier on a duplicate of the session's descriptor. It ends when the
 /// mount does.
 ///
@@ -147,7 +150,10 @@ fn run(fs: &Fs, device: &Device) {
             report("expire a name", device.entry(*parent, name, EXPIRE_ONLY));
         }
         for &id in &work.attributes {
-            report("drop attributes", device.attributes(id));
+            report("drop attributes", device.inode(id, NO_DATA));
+        }
+        if let Some(id) = work.drop_listing {
+            report("drop a listing", device.inode(id, ALL_DATA));
         }
         let skipped = fs.nodes.with(|table| {
             table.work_done(&work);
@@ -184,10 +190,11 @@ impl Device {
         self.send(NOTIFY_INVAL_ENTRY, &body)
     }
 
-    fn attributes(&self, id: NodeId) -> io::Result<()> {
+    /// Drops the attributes, and what is kept of the data from an offset on.
+    fn inode(&self, id: NodeId, from: i64) -> io::Result<()> {
         let mut body = Vec::with_capacity(24);
         body.extend_from_slice(&id.0.to_ne_bytes());
-        body.extend_from_slice(&NO_DATA.to_ne_bytes());
+        body.extend_from_slice(&from.to_ne_bytes());
         body.extend_from_slice(&0_i64.to_ne_bytes());
         self.send(NOTIFY_INVAL_INODE, &body)
     }

@@ -145,10 +145,12 @@ async fn mounted(config: &Config, before: Vec<OsString>, report: &mut Report) ->
     }
 
     let kernel = Kernel::new(fs.clone());
+    let notifier = kernel.notifier();
     let (at, options) = (mount_point.clone(), point::options(config));
     // mount(2) and the first request of the kernel: both block.
     let session = tokio::task::spawn_blocking(move || Session::new(kernel, at, &options)).await?;
     let session = session.map_err(|error| point::explain(error, config))?;
+    notifier.get_or_init(|| session.notifier());
     let device = session.as_fd().try_clone_to_owned().context("the device can't be opened twice")?;
     let notifier = notify::start(fs.clone(), device).context("the notifier can't be started")?;
     let mut served = spawn(session)?;

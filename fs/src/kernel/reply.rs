@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use fuser::{
-    FileAttr, FileType, Generation, INodeNo, ReplyAttr, ReplyEmpty, ReplyEntry, ReplyXattr, TimeOrNow,
+    FileAttr, FileType, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyEmpty, ReplyEntry, ReplyXattr,
+    TimeOrNow,
 };
 
 use crate::errno::{Errno, OpError};
 use crate::lock::Mode;
-use crate::node::{Attr, Entry, Kind, NodeId};
+use crate::node::{Attr, CopyUse, Entry, Kind, NodeId};
 use crate::ops::{Fs, SetTime, is_virtual};
 
 /// How long the kernel may believe what it is told to keep; the notifier corrects it
@@ -98,6 +99,14 @@ pub(super) fn reply_xattr(reply: ReplyXattr, size: u32, found: Result<Vec<u8>, O
         Ok(value) if value.len() > size as usize => reply.error(errno(&OpError::ShortBuffer)),
         Ok(value) => reply.data(&value),
         Err(error) => reply.error(errno(&error)),
+    }
+}
+
+pub(super) fn listing_flags(copy: CopyUse) -> FopenFlags {
+    match copy {
+        CopyUse::Leaves => FopenFlags::FOPEN_KEEP_CACHE,
+        CopyUse::Makes => FopenFlags::FOPEN_CACHE_DIR,
+        CopyUse::Reads => FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
     }
 }
 

@@ -6,13 +6,13 @@
 //! below. While the witness stands, the deletion of any other key changes nothing.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::echo::{DirStep, Note};
 use super::file::home_of;
+use super::listing::{KernelCopy, Listing};
 use super::table::{DirNode, LinkNode, Node, Notice};
 use super::{Attr, Entry, Kind, Known, NodeId, ROOT, Table, Value};
 use crate::map::{DIR_RECORDS, Dir, OWN_RECORDS};
@@ -36,30 +36,6 @@ impl Below {
     }
 }
 
-/// A directory's entries, whole, in order of names.
-#[derive(Debug)]
-pub(crate) struct Listing {
-    /// All names, one after another.
-    names: Box<[u8]>,
-    entries: Box<[Listed]>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Listed {
-    start: usize,
-    ino: u64,
-    len: u32,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ListingEntry<N = OsString> {
-    pub(crate) name: N,
-    pub(crate) kind: Kind,
-    /// d_ino.
-    pub(crate) ino: u64,
-}
-
 #[derive(Debug)]
 pub(super) struct DirState {
     pub(super) keys: Below,
@@ -69,7 +45,7 @@ pub(super) struct DirState {
     pub(super) touched: i64,
     /// The revision at which the facts were read: older events are in them.
     pub(super) read: i64,
-    listing_read: i64,
+    pub(super) listing_read: i64,
     /// The newest revision known of the directory's own names, for its mtime.
     pub(super) rev: i64,
     pub(super) loads: u32,
@@ -77,41 +53,6 @@ pub(super) struct DirState {
     /// A dead inode of it that the kernel may hold.
     pub(super) retired: Option<NodeId>,
     pub(super) used: bool,
-}
-
-impl Listing {
-    /// Of entries in order of names.
-    pub(crate) fn new<N: AsRef<OsStr>>(entries: impl IntoIterator<Item = ListingEntry<N>>) -> Self {
-        let mut names = Vec::new();
-        let listed = |ListingEntry { name, kind, ino }: ListingEntry<N>| {
-            let (start, name) = (names.len(), name.as_ref().as_bytes());
-            names.extend_from_slice(name);
-            Listed { start, ino, len: name.len() as u32, kind }
-        };
-        let entries = entries.into_iter().map(listed).collect();
-        Self { names: names.into(), entries }
-    }
-
-    /// The entries from the `first` on.
-    pub(crate) fn from(&self, first: usize) -> impl Iterator<Item = ListingEntry<&OsStr>> {
-        let rest = self.entries.get(first..).unwrap_or_default();
-        rest.iter().map(|entry| ListingEntry { name: self.name(entry), kind: entry.kind, ino: entry.ino })
-    }
-
-    /// The entries after `name`.
-    pub(crate) fn after(&self, name: &OsStr) -> impl Iterator<Item = ListingEntry<&OsStr>> {
-        self.from(self.entries.partition_point(|entry| self.name(entry) <= name))
-    }
-
-    /// What `name` is.
-    pub(crate) fn kind(&self, name: &OsStr) -> Option<Kind> {
-        let at = self.entries.binary_search_by(|entry| self.name(entry).cmp(name)).ok()?;
-        Some(self.entries[at].kind)
-    }
-
-    fn name(&self, entry: &Listed) -> &OsStr {
-        OsStr::from_bytes(&self.names[entry.start..entry.start + entry.len as usize])
-    }
 }
 
 impl DirState {
@@ -128,13 +69,6 @@ impl DirState {
             node: None,
             retired: None,
             used: true,
-        }
-    }
-
-    /// An event at `rev` changed what a listing shows.
-    fn forget_listing(&mut self, rev: i64) {
-        if rev > self.listing_read {
-            self.listing = None;
         }
     }
 
@@ -187,7 +121,7 @@ impl Table {
         matches!(self.dirs.get(prefix).map(|state| &state.records), Some(Below::Witness(_)))
     }
 
-    fn dir_state(&mut self, prefix: &Bytes) -> &mut DirState {
+    pub(super) fn dir_state(&mut self, prefix: &Bytes) -> &mut DirState {
         if !self.dirs.contains_key(prefix) {
             if self.dirs.len() >= self.limits.keys_max {
                 self.trim_dirs();
@@ -219,21 +153,6 @@ impl Table {
         }
         (state.keys, state.records) = (keys, records);
         state.read = state.read.max(revision);
-    }
-
-    /// Keeps a listing made at `revision`, unless something has changed since.
-    pub(crate) fn keep_listing(&mut self, prefix: &Bytes, revision: i64, listing: &Arc<Listing>) {
-        let state = self.dir_state(prefix);
-        if state.touched <= revision {
-            state.listing = Some(listing.clone());
-            state.listing_read = revision;
-        }
-    }
-
-    pub(crate) fn listing(&mut self, prefix: &[u8]) -> Option<Arc<Listing>> {
-        let state = self.dirs.get_mut(prefix)?;
-        state.used = true;
-        state.listing.clone()
     }
 
     /// Takes in one event of the watch: of a key, or of a record of a directory.
@@ -384,12 +303,8 @@ impl Table {
         noted: bool,
     ) {
         let names_change = put_version.is_none_or(|version| version == 1);
-        if names_change
-            && is_bare(at)
-            && let Some(root) = self.dirs.get_mut(b"/".as_slice())
-        {
-            root.forget_listing(rev);
-            root.touched = root.touched.max(rev);
+        if names_change && is_bare(at) {
+            self.names_changed(b"/", rev);
         }
         if key.starts_with(OWN_RECORDS) && !record {
             return;
@@ -419,23 +334,19 @@ impl Table {
                 }
             }
             if names_change {
-                state.forget_listing(rev);
-                state.touched = state.touched.max(rev);
                 state.rev = state.rev.max(rev);
             }
             let vanished = before == Some(true) && state.exists() != Some(true);
-            let node = state.node;
-            if vanished && let Some(node) = node {
+            if vanished && let Some(node) = state.node {
                 self.expire_dir(node);
+            }
+            if names_change {
+                self.names_changed(prefix, rev);
             }
         }
         // A key that is also a directory: `%value` came or went in its listing.
         if !record && names_change {
-            let own = [key.as_ref(), b"/"].concat();
-            if let Some(state) = self.dirs.get_mut(own.as_slice()) {
-                state.forget_listing(rev);
-                state.touched = state.touched.max(rev);
-            }
+            self.names_changed(&[key.as_ref(), b"/"].concat(), rev);
         }
     }
 
@@ -455,7 +366,13 @@ impl Table {
                 let home = home_of(&Self::spell(dir), Kind::Dir);
                 // A number that was a directory before stays dead: the next one gets another.
                 let id = if self.nodes.contains_key(&home) { self.fresh() } else { home };
-                let node = DirNode { dir: dir.clone(), place: None, nlookup: 0, dead: false };
+                let node = DirNode {
+                    dir: dir.clone(),
+                    place: None,
+                    nlookup: 0,
+                    dead: false,
+                    copy: KernelCopy::default(),
+                };
                 self.nodes.insert(id, Node::Dir(node));
                 self.dir_nodes.insert(dir.clone(), id);
                 id
@@ -513,6 +430,7 @@ impl Table {
         if let Some(Node::Dir(node)) = self.nodes.get_mut(&id) {
             node.dead = true;
         }
+        self.doubt_copy(id);
         if let Some(state) = dir.prefix().and_then(|prefix| self.dirs.get_mut(prefix)) {
             state.node = None;
             state.retired = Some(id);
@@ -558,6 +476,7 @@ impl Table {
         let ids: Vec<NodeId> = self.dir_nodes.values().copied().collect();
         for id in ids {
             self.expire_dir(id);
+            self.doubt_copy(id);
         }
         let spots = self.keys.iter().filter_map(|(key, state)| Some((key, state.place.as_ref()?)));
         let places: Vec<(NodeId, OsString)> =

@@ -12,6 +12,9 @@ mod edits;
 mod file;
 mod follow;
 mod handle;
+mod listing;
+#[cfg(test)]
+mod listing_test;
 #[cfg(test)]
 mod model_test;
 mod repeat;
@@ -25,12 +28,13 @@ use bytes::Bytes;
 
 use crate::remote::KeyValue;
 
-pub(crate) use dir::{Below, DirView, Listing, ListingEntry};
+pub(crate) use dir::{Below, DirView};
 pub(crate) use echo::{DirStep, FileStep, Flight, Job};
 pub(crate) use edits::Edits;
 use file::home_of;
 pub(crate) use file::{Entry, Known};
 pub(crate) use handle::{Moment, OpenedAs};
+pub(crate) use listing::{CopyUse, Listing, ListingEntry};
 pub(crate) use repeat::{Looked, Place, Repeat};
 pub(crate) use table::{HeldNode, Shared, Stats, Table, Trust};
 

@@ -11,6 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::file::{FileNode, home_of};
+use super::listing::KernelCopy;
 use super::table::{DirNode, Node};
 use super::{Attr, Entry, Kind, NodeId, Table};
 use crate::map::Dir;
@@ -204,7 +205,13 @@ impl Table {
     fn lookup_gone_dir(&mut self, dir: &Dir, held: Option<NodeId>) -> Entry {
         let id = held.filter(|id| matches!(self.nodes.get(id), Some(Node::Dir(_)))).unwrap_or_else(|| {
             let id = self.fresh();
-            let node = DirNode { dir: dir.clone(), place: None, nlookup: 0, dead: true };
+            let node = DirNode {
+                dir: dir.clone(),
+                place: None,
+                nlookup: 0,
+                dead: true,
+                copy: KernelCopy::default(),
+            };
             self.nodes.insert(id, Node::Dir(node));
             id
         });

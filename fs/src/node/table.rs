@@ -15,10 +15,11 @@ use bytes::Bytes;
 use indexmap::IndexMap;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::dir::{DirState, Listing};
+use super::dir::DirState;
 use super::echo::{Echoes, FileStep, Flight, Job, Note};
 use super::file::{KeyState, Local, LocalFile};
 use super::handle::{Reader, Writer};
+use super::listing::{DirHandle, KernelCopy};
 use super::repeat::Repeating;
 use super::{Fh, NodeId, ROOT, Value};
 use crate::config::{Inotify, View};
@@ -58,6 +59,7 @@ pub(super) struct DirNode {
     pub(super) place: Option<(NodeId, OsString)>,
     pub(super) nlookup: u64,
     pub(super) dead: bool,
+    pub(super) copy: KernelCopy,
 }
 
 #[derive(Debug)]
@@ -82,13 +84,6 @@ impl Handle {
     }
 }
 
-/// An open directory: its listing is read once and served from here.
-#[derive(Debug)]
-pub(super) struct DirHandle {
-    pub(super) node: NodeId,
-    pub(super) listing: Option<Arc<Listing>>,
-}
-
 /// Something that the kernel must be told.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Notice {
@@ -98,6 +93,8 @@ pub(crate) enum Notice {
     Name { parent: NodeId, name: OsString },
     /// A directory may be gone: look again at the next walk, but keep it for those inside.
     Expire { parent: NodeId, name: OsString },
+    /// A directory lists something else now, and a handle is open that reads the kernel's copy of what it listed.
+    Listing(NodeId),
 }
 
 /// A notice, made ready for the kernel.
@@ -110,6 +107,8 @@ pub(crate) struct Work {
     pub(crate) expire_name: Option<(NodeId, OsString)>,
     /// Forget these inodes' attributes.
     pub(crate) attributes: Vec<NodeId>,
+    /// Forget what this directory lists.
+    pub(crate) drop_listing: Option<NodeId>,
 }
 
 /// How much a table keeps, and how far the watch has come.
@@ -182,7 +181,8 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(root: Dir, limits: Limits) -> Self {
-        let node = DirNode { dir: root.clone(), place: None, nlookup: 1, dead: false };
+        let node =
+            DirNode { dir: root.clone(), place: None, nlookup: 1, dead: false, copy: KernelCopy::default() };
         let prefix = root.prefix().cloned().unwrap_or_default();
         Self {
             nodes: IndexMap::from([(ROOT, Node::Dir(node))]),
@@ -234,7 +234,8 @@ impl Table {
     pub(crate) fn next_work(&mut self) -> Option<Work> {
         let notice = self.notices.pop_front()?;
         self.queued.remove(&notice);
-        let mut work = Work { notice, drop_name: None, expire_name: None, attributes: Vec::new() };
+        let mut work =
+            Work { notice, drop_name: None, expire_name: None, attributes: Vec::new(), drop_listing: None };
         match &work.notice {
             Notice::Publish(key) => {
                 let key = key.clone();
@@ -242,6 +243,7 @@ impl Table {
             }
             Notice::Name { parent, name } => work.drop_name = Some((*parent, name.clone())),
             Notice::Expire { parent, name } => work.expire_name = Some((*parent, name.clone())),
+            Notice::Listing(id) => work.drop_listing = Some(*id),
         }
         Some(work)
     }
@@ -388,25 +390,6 @@ impl Table {
         })
     }
 
-    pub(crate) fn open_dir(&mut self, id: NodeId) -> Fh {
-        let fh = self.fresh_fh();
-        self.handles.insert(fh, Handle::Dir(DirHandle { node: id, listing: None }));
-        fh
-    }
-
-    pub(crate) fn dir_handle(&self, fh: Fh) -> Option<(NodeId, Option<Arc<Listing>>)> {
-        match self.handles.get(&fh)? {
-            Handle::Dir(handle) => Some((handle.node, handle.listing.clone())),
-            Handle::Reader(_) | Handle::Writer(_) => None,
-        }
-    }
-
-    pub(crate) fn set_listing(&mut self, fh: Fh, listing: Arc<Listing>) {
-        if let Some(Handle::Dir(handle)) = self.handles.get_mut(&fh) {
-            handle.listing = Some(listing);
-        }
-    }
-
     /// Ends a handle of any kind. Returns the key of a scratch file that nobody has
     /// open any more: its time to become a key runs from now on.
     pub(crate) fn release(&mut self, fh: Fh) -> Option<Bytes> {
@@ -414,7 +397,7 @@ impl Table {
             Handle::Reader(reader) => reader.node,
             Handle::Writer(writer) => writer.node,
             Handle::Dir(_) => {
-                self.handles.remove(&fh);
+                self.release_dir(fh);
                 return None;
             }
         };

@@ -17,7 +17,7 @@ use super::virtuals::is_virtual;
 use crate::errno::OpError;
 use crate::map::{Child, Dir, Key, Listing as Collected, Rel, Shown};
 use crate::node::{
-    DirView, Entry, Fh, Kind, Listing, ListingEntry, NodeId, Table, Value, file_ino, link_ino,
+    CopyUse, DirView, Entry, Fh, Kind, Listing, ListingEntry, NodeId, Table, Value, file_ino, link_ino,
 };
 use crate::remote::{
     At, Change, ChildrenRequest, Committed, Compare, Freshness, Op, Page, PageRequest, RemoteError, Revision,
@@ -50,12 +50,30 @@ struct Below {
 }
 
 impl Fs {
-    pub(crate) fn open_dir(&self, id: NodeId) -> Result<Fh, OpError> {
+    /// Opens a directory, and says what the kernel is to do with its copy of what that lists.
+    pub(crate) fn open_dir(&self, id: NodeId) -> Result<(Fh, CopyUse), OpError> {
         match self.kind_of(id)? {
-            Kind::Dir if is_virtual(id) => Ok(self.virtuals.open_dir(id)),
-            Kind::Dir => Ok(self.nodes.with(|table| table.open_dir(id))),
+            Kind::Dir if is_virtual(id) => Ok((self.virtuals.open_dir(id), CopyUse::Leaves)),
+            Kind::Dir => {
+                let shown = !self.view.strict && self.is_trusted();
+                let opened = self.nodes.with(|table| {
+                    let dir = table.dir_view(id).map(|view| view.dir);
+                    let shown =
+                        shown && dir.is_some_and(|dir| self.local_names(table, &dir).next().is_none());
+                    table.open_dir(id, shown)
+                });
+                if opened.1 == CopyUse::Reads {
+                    self.counts.listings_known.add(1);
+                }
+                Ok(opened)
+            }
             Kind::File | Kind::Link => Err(OpError::NotDirectory),
         }
+    }
+
+    /// True if the kernel must drop its copy of the listing before it is told that this reading has come to its end.
+    pub(crate) fn spoils_copy(&self, fh: Fh) -> bool {
+        self.nodes.with(|table| table.spoils_copy(fh))
     }
 
     pub(crate) fn release_dir(&self, fh: Fh) {
@@ -314,15 +332,11 @@ impl Fs {
 
     /// Adds the files that only this mount has.
     fn with_local(&self, table: &Table, dir: &Dir, listing: Arc<Listing>) -> Arc<Listing> {
-        let mut added = Vec::new();
-        for key in table.local_keys() {
-            if let Some((place, name)) = self.map.place_of(key)
-                && place == *dir
-                && listing.kind(&name).is_none()
-            {
-                added.push(ListingEntry { name, kind: Kind::File, ino: file_ino(key) });
-            }
-        }
+        let added: Vec<ListingEntry> = self
+            .local_names(table, dir)
+            .filter(|(_, name)| listing.kind(name).is_none())
+            .map(|(key, name)| ListingEntry { name, kind: Kind::File, ino: file_ino(key) })
+            .collect();
         if added.is_empty() {
             return listing;
         }
@@ -334,6 +348,14 @@ impl Fs {
         let mut entries: Vec<ListingEntry<&OsStr>> = listing.from(0).chain(added).collect();
         entries.sort_by_key(|entry| entry.name);
         Arc::new(Listing::new(entries))
+    }
+
+    /// The files that only this mount has in a directory.
+    fn local_names<'t>(&self, table: &'t Table, dir: &Dir) -> impl Iterator<Item = (&'t Bytes, OsString)> {
+        table.local_keys().filter_map(move |key| {
+            let (place, name) = self.map.place_of(key)?;
+            (place == *dir).then_some((key, name))
+        })
     }
 
     /// True iff a file that only this mount has lies below the directory.
@@ -394,7 +416,7 @@ mod tests {
         let mut all = Vec::new();
         let mut open = vec![(ROOT, Vec::new())];
         while let Some((node, path)) = open.pop() {
-            let handle = fs.open_dir(node).unwrap();
+            let (handle, _) = fs.open_dir(node).unwrap();
             let listing = fs.listing(handle, 0).await.unwrap();
             for ListingEntry { name, kind, ino } in listing.from(0) {
                 let path = [path.as_slice(), &[name.to_owned()]].concat();
@@ -418,7 +440,7 @@ mod tests {
         let names = |listing: Arc<Listing>| -> Vec<OsString> {
             listing.from(0).map(|entry| entry.name.to_owned()).collect()
         };
-        let handle = fs.open_dir(ROOT).unwrap();
+        let (handle, _) = fs.open_dir(ROOT).unwrap();
         assert!(fs.listing_now(handle, 0).is_none(), "nobody has listed it yet");
         assert_eq!(names(fs.listing(handle, 0).await.unwrap()), ["b"]);
         let made = fs.create(ROOT, OsStr::new(".b.swp"), 7, libc::O_CREAT | libc::O_WRONLY).await.unwrap();
@@ -428,7 +450,7 @@ mod tests {
         fs.clone().release(made.entry.node, made.fh, None).await;
 
         memory.put("/c", "1");
-        let again = fs.open_dir(ROOT).unwrap();
+        let (again, _) = fs.open_dir(ROOT).unwrap();
         while fs.listing_now(again, 0).is_some() {
             tokio::task::yield_now().await;
         }

@@ -184,7 +184,7 @@ impl Program<'_> {
         let mut tree = BTreeMap::new();
         let mut todo = vec![(ROOT, String::new())];
         while let Some((dir, path)) = todo.pop() {
-            let open = self.fs.open_dir(dir).expect("a directory opens");
+            let open = self.fs.open_dir(dir).expect("a directory opens").0;
             let listing = self.fs.listing(open, 0).await.expect("a directory lists");
             self.fs.release_dir(open);
             for entry in listing.from(0) {

@@ -539,7 +539,7 @@ mod tests {
         let (from, to) = (OsStr::new("copy"), OsStr::new("moved"));
         fs.rename((ROOT, from), (ROOT, to), RenameHow::Replace).await.unwrap();
         for (dir, entries) in [(copy, 2), (a, 3), (b, 1)] {
-            let handle = fs.open_dir(dir).unwrap();
+            let handle = fs.open_dir(dir).unwrap().0;
             assert_eq!(fs.listing(handle, 0).await.unwrap().from(0).count(), entries);
         }
         assert_eq!(walk(ROOT, "moved").await, copy);

@@ -11,11 +11,11 @@ use etcfs_tests::{
 
 const DOCUMENT: &str = include_str!("../../../fs/docs/metrics.md");
 
-struct Scraped(BTreeMap<String, f64>);
+pub(super) struct Scraped(BTreeMap<String, f64>);
 
 impl Scraped {
     /// What is asked for at the address that `%status` names.
-    fn of(mount: &Mount) -> Self {
+    pub(super) fn of(mount: &Mount) -> Self {
         let text = http_get(&address(mount), "/metrics").expect("the mount answers");
         let samples = text.lines().filter(|line| !line.starts_with('#'));
         let pairs = samples.map(|line| {
@@ -30,7 +30,7 @@ impl Scraped {
         *self.0.get(name).unwrap_or_else(|| panic!("{name} is not in {:#?}", self.0.keys()))
     }
 
-    fn operations(&self, operation: &str, result: &str) -> f64 {
+    pub(super) fn operations(&self, operation: &str, result: &str) -> f64 {
         let name = format!("etcfs_mount_operations_total{{operation=\"{operation}\",result=\"{result}\"}}");
         self.0.get(&name).copied().unwrap_or_default()
     }

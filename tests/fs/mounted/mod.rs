@@ -11,6 +11,7 @@ mod drills;
 mod follow;
 mod inotify;
 mod lease;
+mod listing;
 mod lock;
 mod metrics;
 mod options;

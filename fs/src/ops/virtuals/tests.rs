@@ -37,7 +37,7 @@ async fn read(fs: &Arc<Fs>, path: &str) -> Result<String, OpError> {
 
 async fn list(fs: &Fs, path: &str) -> Vec<String> {
     let node = walk(fs, path).await.unwrap().node;
-    let fh = fs.open_dir(node).unwrap();
+    let fh = fs.open_dir(node).unwrap().0;
     let listing = fs.listing(fh, 0).await.unwrap();
     assert!(fs.listing_now(fh, 1).is_some(), "the rest is of the same reading");
     fs.release_dir(fh);
@@ -199,7 +199,7 @@ async fn nothing_virtual_is_listed_made_or_moved() {
     memory.put("/a", "1");
     memory.put("/d/b", "1");
     let fs = mount(&memory).await;
-    let root = fs.open_dir(ROOT).unwrap();
+    let root = fs.open_dir(ROOT).unwrap().0;
     let listing = fs.listing(root, 0).await.unwrap();
     assert_eq!(listing.from(0).count(), 2);
     let before = memory.revision();
