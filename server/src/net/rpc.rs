@@ -38,7 +38,7 @@ use super::{
 use crate::{
     config::Limits,
     metrics::Metrics,
-    service::{Caller, Lease, Ranged, Refusal, Right, Services, Watch},
+    service::{Caller, Lease, Ranged, RangedTxn, Refusal, Right, Services, Watch},
 };
 
 /// Put into the extensions of requests that come over a verified connection.
@@ -173,7 +173,7 @@ impl Rpc {
             }
             Method::Txn => {
                 metrics.txns.inc();
-                self.unary(request, |message| kv.txn(message, caller)).await
+                self.txn(request, caller).await
             }
             Method::DeleteRange => {
                 metrics.deletes.inc();
@@ -292,9 +292,29 @@ impl Rpc {
                 (Body::Message(Some(answer)), length)
             }
             Ranged::Long(rest, pairs) => {
-                let (pieces, length) = long::answer(&rest, *pairs)?;
+                let (pieces, length) = long::answer(&rest, pairs)?;
                 (Body::pieces(pieces), length)
             }
+        };
+        self.metrics.sent_bytes.inc_by(length as u64);
+        Ok(grpc(body))
+    }
+
+    /// The same for a transaction that only reads.
+    async fn txn(&self, request: Request<Input>, caller: &Caller) -> Result<Answer, Status> {
+        let (message, length) = unary::read(request.into_body(), self.max_receive_bytes).await?;
+        self.metrics.received_bytes.inc_by(length as u64);
+        let (body, length) = match self.services.kv.ranged_txn(message, caller).await? {
+            RangedTxn::Whole(answer) => {
+                let answer = unary::write(&answer)?;
+                let length = answer.len();
+                (Body::Message(Some(answer)), length)
+            }
+            RangedTxn::Long(rest, parts) => {
+                let (pieces, length) = long::txn_answer(&rest, parts)?;
+                (Body::pieces(pieces), length)
+            }
+            RangedTxn::TooLong => return Err(Refusal::AnswerTooLong.into()),
         };
         self.metrics.sent_bytes.inc_by(length as u64);
         Ok(grpc(body))
