@@ -34,7 +34,7 @@ use self::{
     cut::Cutter,
     json::{Json, Route},
 };
-use super::{Rpc, body::Body, input::Input, unary};
+use super::{Rpc, body::Body, deadline, input::Input, unary};
 
 /// Metadata of a call, as headers of the request: `Grpc-Metadata-Hasleader: true`.
 const METADATA_PREFIX: &str = "grpc-metadata-";
@@ -148,13 +148,14 @@ impl Gateway {
     }
 }
 
-/// What goes along with a call: the token, and what is marked as metadata.
+/// What goes along with a call: the token, how long it may take, and what is marked as metadata.
 fn metadata(headers: &HeaderMap) -> HeaderMap {
     let mut metadata = HeaderMap::new();
     for (name, value) in headers {
         let name = match name.as_str().strip_prefix(METADATA_PREFIX) {
             Some(name) => HeaderName::from_bytes(name.as_bytes()).ok(),
-            None => Some(name.clone()).filter(|name| name == http::header::AUTHORIZATION),
+            None => Some(name.clone())
+                .filter(|name| *name == http::header::AUTHORIZATION || name.as_str() == deadline::HEADER),
         };
         if let Some(name) = name {
             metadata.insert(name, value.clone());

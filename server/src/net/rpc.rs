@@ -30,6 +30,7 @@ use tower::Service as _;
 
 use super::{
     body::Body,
+    deadline,
     input::Input,
     long,
     methods::{METHODS, Method},
@@ -101,7 +102,7 @@ impl Rpc {
         self.metrics.asked(method as usize, version);
         let began = Instant::now();
         let answer = match is_broken(method) {
-            false => self.admit(method, request).await,
+            false => self.admit_in_time(method, request).await,
             true => Ok(nothing(method)),
         };
         let took = began.elapsed();
@@ -119,6 +120,15 @@ impl Rpc {
                 metrics.handled(status.code());
                 refused(&status)
             }
+        }
+    }
+
+    async fn admit_in_time(&self, method: Method, request: Request<Input>) -> Result<Answer, Status> {
+        match deadline::of(request.headers()) {
+            Some(time) if method.is_unary() => tokio::time::timeout(time, self.admit(method, request))
+                .await
+                .unwrap_or_else(|_| Err(Status::deadline_exceeded("context deadline exceeded"))),
+            _ => self.admit(method, request).await,
         }
     }
 
