@@ -212,7 +212,7 @@ pub(crate) struct Security {
     /// User to log in as; the password is asked for, or better read from ETCFS_PASSWORD
     #[arg(long, global = true, value_name = "NAME[:PASSWORD]", hide_default_value = true)]
     pub(crate) user: Option<String>,
-    /// The password of --user; others see the command line
+    /// The password of --user; better read from ETCFS_PASSWORD or a file
     #[arg(long, global = true, value_name = "PASSWORD", hide_default_value = true)]
     pub(crate) password: Option<String>,
     /// A file whose first line is the password of --user; nobody else may read it
@@ -258,7 +258,7 @@ pub(crate) struct Destination {
     /// User at the destination; the password is asked for, or better read from ETCFS_DEST_PASSWORD
     #[arg(long, value_name = "NAME[:PASSWORD]")]
     dest_user: Option<String>,
-    /// The password of --dest-user; others see the command line
+    /// The password of --dest-user; better read from ETCFS_DEST_PASSWORD
     #[arg(long, value_name = "PASSWORD", env = "ETCFS_DEST_PASSWORD", hide_env_values = true)]
     dest_password: Option<String>,
 }

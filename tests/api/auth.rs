@@ -319,6 +319,17 @@ fn everything_is_as_before_once_it_is_disabled(s: &Subject) {
     s.user_delete(AuthUserDeleteRequest { name: "root".into() }).unwrap();
 }
 
+/// New in etcd 3.5; 3.4 dies of it.
+#[test]
+fn a_permission_must_be_given() {
+    let s = subject(Kind::Etcfs);
+    add_role(&s, "r").unwrap();
+    let request = AuthRoleGrantPermissionRequest { name: "r".into(), perm: None };
+    let refusal = "etcdserver: permission not given";
+    refused(s.role_grant_permission(request), Code::InvalidArgument, refusal);
+    assert!(s.role_get(AuthRoleGetRequest { role: "r".into() }).unwrap().perm.is_empty());
+}
+
 const RSA: &str = "openssl genrsa -out key.pem 2048";
 
 /// A server whose tokens are signed by `method`, with a key that `make` makes.
@@ -359,6 +370,25 @@ fn a_signed_token_is_for_one_state_of_users_on_etcfsd() {
 #[test]
 fn a_signed_token_is_for_one_state_of_users_on_etcd() {
     a_signed_token_is_for_one_state_of_users(Kind::Etcd);
+}
+
+/// Who has the public key alone takes tokens and makes none.
+#[test]
+fn without_the_private_key_no_token_is_signed() {
+    let dir = tempfile::tempdir().unwrap();
+    machine::program("openssl");
+    sh(dir.path(), &format!("({RSA} && openssl pkey -in key.pem -pubout -out pub.pem) 2>&1")).ok();
+    let token = format!("jwt,pub-key={},sign-method=RS256", dir.path().join("pub.pem").display());
+    let args = ["--bcrypt-cost", "4", "--auth-token", &token].map(str::to_owned).to_vec();
+    let server = Server::with(Kind::Etcfs, Options { args, ..Default::default() });
+    let api = server.api();
+    add_user(&api, "root", "root's").unwrap();
+    add_role(&api, "root").unwrap();
+    grant(&api, "root", "root").unwrap();
+    api.auth_enable(AuthEnableRequest {}).unwrap();
+    let request = AuthenticateRequest { name: "root".into(), password: "root's".into() };
+    let refusal = "auth: token signing attempted with verify-only configuration";
+    refused(api.authenticate(request), Code::Unknown, refusal);
 }
 
 #[test]

@@ -15,6 +15,7 @@ on_both! {
     large_and_odd_bytes_come_back_as_they_went,
     a_watch_ends_with_its_client,
     every_content_type_is_json,
+    a_call_ends_when_its_time_is_over,
 }
 on_ours! {
     an_error_has_the_names_of_old_and_new_etcd,
@@ -62,6 +63,17 @@ fn a_watch_ends_with_its_client(s: &Subject) {
     assert_eq!(watching(), "1");
     drop(watch);
     etcfs_tests::wait::until_true("the watcher goes with its client", || watching() == "0");
+}
+
+/// And who waits no longer has no place in the queue.
+fn a_call_ends_when_its_time_is_over(s: &Subject) {
+    let lock = r#"{"name":"bQ=="}"#;
+    assert_eq!(curl(s).post("/v3/lock/lock", lock).status, 200);
+    let late = curl(s).header("Grpc-Timeout: 300m").post("/v3/lock/lock", lock);
+    let said = parsed(&late.body);
+    assert_eq!((late.status, &said["code"]), (504, &json!(4)), "{late:?}");
+    assert_eq!(said["message"], json!("context deadline exceeded"));
+    etcfs_tests::wait::until_true("only the holder is left", || s.all("m/").len() == 1);
 }
 
 fn every_content_type_is_json(s: &Subject) {

@@ -29,6 +29,7 @@ mod limits;
 mod lock;
 mod maintenance;
 mod member;
+mod metadata;
 mod mutation;
 mod put;
 mod python;

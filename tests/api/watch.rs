@@ -1,7 +1,11 @@
 //! Watchers: how they are created, numbered, refused and cancelled.
 
 use etcfs_proto::etcdserverpb::{WatchCreateRequest, WatchResponse};
-use etcfs_tests::api::{WatchStream, compact, watch_key, watch_prefix};
+use etcfs_tests::{
+    api::{WatchStream, compact, watch_key, watch_prefix},
+    server::Server,
+};
+use tonic::Code;
 
 use crate::subject::{Subject, bytes, events, revision};
 
@@ -190,4 +194,14 @@ fn many_watchers_on_one_stream(s: &Subject) {
         .collect();
     seen.sort_unstable();
     assert_eq!(seen, (0..MANY).collect::<Vec<_>>());
+}
+
+/// Like the other watches it is told to go on elsewhere.
+#[test]
+fn a_watch_is_told_when_its_server_stops() {
+    let mut server = Server::etcfs();
+    let mut stream = server.api().watch(watch_key("a", 0));
+    assert!(server.stop().success());
+    let status = stream.end();
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "etcdserver: server stopped"));
 }

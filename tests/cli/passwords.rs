@@ -1,12 +1,14 @@
 //! Passwords: asked for on the terminal, read from a file, or on the command line.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
+use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt as _, process::Command};
 
 use etcfs_tests::{
     binary,
     command::{self, Output},
     machine,
+    process::Process,
     server::{Kind, Options, Server},
+    wait,
 };
 
 fn stage() -> Server {
@@ -60,4 +62,43 @@ fn a_password_is_asked_for() {
     assert_eq!(alone(&server, &from_file).ok(), "root\n");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     assert!(alone(&server, &from_file).failed().contains("others may read the password"));
+}
+
+/// Everybody on the machine may read what /proc and ps show of a command.
+#[test]
+fn a_password_on_the_command_line_is_not_seen_in_proc() {
+    // Takes connections and never says a word, so that each command waits.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    for (arguments, shown) in [
+        ("--user root:s3cret watch a", "--user root:****** watch a"),
+        ("watch a --user=root --password=s3cret", "watch a --user=root --password=******"),
+        ("--user root --password s3cret get a:b", "--user root --password ****** get a:b"),
+        ("user add root:s3cret", "user add root:******"),
+        ("user add root --new-user-password s3cret", "user add root --new-user-password ******"),
+        ("make-mirror --dest-user=a:s3cret 127.0.0.1:1", "make-mirror --dest-user=a:****** 127.0.0.1:1"),
+    ] {
+        let mut command = Command::new(binary::etcfs());
+        command.args(["--endpoints", &endpoint, "--dial-timeout=1m", "--command-timeout=1m"]);
+        command.args(arguments.split(' '));
+        let mut process = Process::start("etcfs", &mut command, &dir.path().join("log"));
+        let proc = format!("/proc/{}/cmdline", process.pid());
+        let seen = || String::from_utf8(fs::read(&proc).unwrap()).unwrap().replace('\0', " ");
+        wait::until_true("the password is hidden", || seen().trim_end().ends_with(shown));
+        assert!(!seen().contains("s3cret"), "{}", seen());
+        process.kill();
+    }
+}
+
+/// What is hidden is not lost: it is the password all the same.
+#[test]
+fn a_password_on_the_command_line_is_used() {
+    let server = stage();
+    alone(&server, "user add root:s3cret").ok();
+    alone(&server, "user grant-role root root").ok();
+    alone(&server, "auth enable").ok();
+    assert_eq!(alone(&server, "--user root:s3cret user list").ok(), "root\n");
+    alone(&server, "--user root --password s3cret user add joe --new-user-password an0ther").ok();
+    assert_eq!(alone(&server, "--user joe:an0ther user get joe").ok(), "User: joe\nRoles: \n");
 }

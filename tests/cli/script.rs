@@ -94,7 +94,7 @@ const ANSWERED_OTHERWISE: [&str; 5] = [
     "check datascale",
 ];
 
-/// What the scripts below leave out, for `etcfs` has it otherwise or not at all. `check perf` takes a minute.
+/// What the scripts below leave out, for `etcfs` has it otherwise or not at all. `check perf` has a test of its own.
 const THE_REST: [&str; 24] = [
     "put a 1",
     "endpoint health",
@@ -155,6 +155,28 @@ fn without_term(output: &str) -> String {
 #[test]
 fn the_rest_of_etcdctl_on_both() {
     check_servers(&THE_REST);
+}
+
+/// For a minute, and at the same time. Whether a load is borne is this machine's affair; that it is asked for, judged
+/// and cleaned up after alike, is not.
+#[test]
+fn the_load_of_etcdctls_check_on_both() {
+    let servers = [Server::etcd(), Server::etcfs()];
+    let checks = servers.each_ref().map(|server| {
+        let client = Client::etcdctl(&server.endpoint());
+        std::thread::spawn(move || run(&client, "check perf"))
+    });
+    for check in checks {
+        let (code, output) = check.join().expect("a check does not panic");
+        for judged in ["Throughput ", "Slowest request took ", "Stddev "] {
+            assert!(output.lines().any(|line| line.contains(judged)), "{judged}: {output}");
+        }
+        let verdict = if code == 0 { "PASS" } else { "FAIL" };
+        assert_eq!(output.lines().last(), Some(verdict), "{code}: {output}");
+    }
+    for server in servers {
+        assert_eq!(server.api().all("/etcdctl-check-perf/"), []);
+    }
 }
 
 #[test]

@@ -93,6 +93,22 @@ fn without_a_majority_nothing_is_written_and_nothing_linearizable_is_read() {
     assert_ne!(api.value("a"), None);
 }
 
+/// A member that is slow to apply has the next leader's word, and not yet its own caller's.
+#[test]
+fn a_write_that_is_late_after_a_leaders_death_says_so() {
+    let mut cluster = Cluster::etcfs(3);
+    let leader = cluster.leader();
+    let slow = cluster.follower();
+    cluster.members[slow].stop();
+    // The next leader's first entry and the write take longer than a request may.
+    cluster.members[slow].set_env("FAILPOINTS", "raft-after-apply=delay(5000)");
+    cluster.members[slow].run();
+    cluster.members[leader].kill();
+    let late = cluster.api(slow).put(put("a", "late")).unwrap_err();
+    let cause = "etcdserver: request timed out, possibly due to previous leader failure";
+    assert_eq!((late.code(), late.message()), (Code::Unavailable, cause));
+}
+
 /// A read asks the leader for its place in the log and writes nothing there; those that wait
 /// together share one question.
 #[test]

@@ -34,6 +34,23 @@ fn the_leader_moves_where_it_is_told() {
     cluster.api(leader).set("a", "v");
 }
 
+/// It goes on to lead.
+#[test]
+fn a_leader_does_not_move_to_who_does_not_answer() {
+    let cluster = Cluster::etcfs(3);
+    let leader = cluster.leader();
+    let target = cluster.follower();
+    let target_id = status(&cluster.api(target)).unwrap().header.unwrap().member_id;
+    cluster.members[target].pause();
+    let api = cluster.api(leader);
+    let refused = api.wait(api.maintenance().move_leader(MoveLeaderRequest { target_id })).unwrap_err();
+    let late = "etcdserver: request timed out, leader transfer took too long";
+    assert_eq!((refused.code(), refused.message()), (Code::Unknown, late));
+    api.set("a", "v");
+    cluster.members[target].resume();
+    cluster.agree();
+}
+
 /// CVE-2020-15114: what members hand on goes one way at most. Who does not lead hands back what it is handed.
 #[test]
 fn a_member_that_does_not_lead_passes_nothing_on() {

@@ -250,6 +250,19 @@ fn a_majority_is_not_given_away() {
     cluster.agree();
 }
 
+/// Nor are places given away faster than members start.
+#[test]
+fn a_second_newcomer_waits_for_the_first_to_start() {
+    let cluster = Cluster::etcfs(1);
+    let api = cluster.api(0);
+    let mut first = cluster.newcomer("m1", &[]);
+    add(&api, &first.peer_url(), false).unwrap();
+    let refusal = "etcdserver: re-configuration failed due to not enough started members";
+    refused(add(&api, "http://127.0.0.1:9", false), Code::FailedPrecondition, refusal);
+    first.run();
+    add_once_healthy(&api, "http://127.0.0.1:9", false);
+}
+
 /// A member moves to another address: the others find it there.
 #[test]
 fn updated_peer_urls_are_told_to_all() {

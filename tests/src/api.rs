@@ -318,6 +318,22 @@ impl WatchStream {
         }
     }
 
+    /// The status that the server ends the stream with.
+    #[track_caller]
+    pub fn end(&mut self) -> Status {
+        let responses = self.responses.as_mut().expect("a response has come");
+        let ended = async {
+            loop {
+                match responses.message().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => return Status::ok(""),
+                    Err(status) => return status,
+                }
+            }
+        };
+        runtime().block_on(async { timeout(PATIENCE, ended).await.expect("the stream ends") })
+    }
+
     /// The next `count` events, over as many responses as they take.
     #[track_caller]
     pub fn events(&mut self, count: usize) -> Vec<Event> {

@@ -94,6 +94,7 @@ pub(crate) const CLI: &[Module] = &[
     module("connect", &["args", "error"]),
     module("contexts", &["args", "error"]),
     module("output", &["args", "error", "words"]),
+    module("cmdline", &[]),
     module("error", &[]),
     module("words", &[]),
     module("files", &["error"]),

@@ -84,11 +84,16 @@ pub(crate) fn run(args: &CompletionArgs) -> Result<(), CliError> {
     Ok(out.write_all(script.as_bytes())?)
 }
 
+/// Whether a script asks, with the line that is being typed behind `--`.
+pub(crate) fn is_asked() -> bool {
+    env::var_os(VARIABLE).is_some()
+}
+
 /// Answers a script, a candidate a line; false if none has asked.
-pub(crate) fn answer() -> bool {
+pub(crate) fn answer(line: &[OsString]) -> bool {
     let Some(shell) = env::var_os(VARIABLE) else { return false };
-    let words: Vec<OsString> = env::args_os().skip_while(|word| word != "--").skip(1).collect();
-    let mut words: Vec<String> = words.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let words = line.iter().skip_while(|word| *word != "--").skip(1);
+    let mut words: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
     // bash cuts words at = and : and expects what comes behind the last cut.
     let mut cut = 0;
     if shell == "bash" {

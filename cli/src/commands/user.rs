@@ -29,7 +29,7 @@ enum UserCommand {
         args: Vec<String>,
         #[command(flatten)]
         interactive: Interactive,
-        /// The password; other users of this machine can see a command line
+        /// The password; better typed when it is asked for
         #[arg(long, default_value = "", hide_default_value = true, value_name = "PASSWORD")]
         new_user_password: String,
         /// A user who can't log in: known by a client certificate's name alone

@@ -2,7 +2,7 @@
 
 use crate::{auth::AuthError, mvcc::ReadError, storage::StorageError};
 
-/// A refusal in etcd's words; it changes nothing and is alike on every member.
+/// A refusal in etcd's words; it is alike on every member, and changes nothing but for `AnswerTooLong`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyError {
     #[error("mvcc: required revision has been compacted")]
@@ -27,6 +27,9 @@ pub enum ApplyError {
     StaleTerm,
     #[error("member not found")]
     MemberNotFound,
+    /// The transaction was carried out, but nobody could take its answer.
+    #[error("the answer is too long")]
+    AnswerTooLong,
     /// Not a version, or a lower one than the cluster's.
     #[error("invalid cluster version")]
     BadVersion,

@@ -201,7 +201,7 @@ impl Machine {
                 let mut txn = writer.begin(batch);
                 let response = txn::txn(&mut txn, leases, request)?;
                 events.extend(txn.finish());
-                Response::Txn(response)
+                Response::Txn(response.ok_or(ApplyError::AnswerTooLong)?)
             }
             Body::Compaction(request) => Response::Compaction(compaction(writer, meta, request)?),
             Body::LeaseGrant(request) => {

@@ -1,4 +1,4 @@
-//! Which branch a transaction takes, and the ones that only read.
+//! Which branch a transaction takes.
 //!
 //! As in etcd the branches of nested transactions are chosen before anything
 //! is done: their compares see the state before the whole transaction.
@@ -7,17 +7,16 @@ use std::{cmp::Ordering, ops::ControlFlow};
 
 use etcfs_proto::{
     etcdserverpb::{
-        Compare, RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
+        Compare, RequestOp, TxnRequest,
         compare::{CompareResult, CompareTarget, TargetUnion},
         request_op::Request,
-        response_op::Response,
     },
     mvccpb::KeyValue,
 };
 
 use super::{
-    ReadError, Store, View,
-    read::{Bounds, Need, header},
+    ReadError, View,
+    read::{Bounds, Need},
     row,
 };
 
@@ -49,38 +48,6 @@ impl<'a> Branch<'a> {
             .collect::<Result<_, _>>()?;
         Ok(Self { succeeded, ops, nested })
     }
-}
-
-impl Store {
-    /// Answers a transaction all of whose operations are ranges, at one revision.
-    pub fn read_txn(&self, request: &TxnRequest) -> Result<TxnResponse, ReadError> {
-        let view = self.view(0)?;
-        let mut response = read_branch(&view, &Branch::choose(&view, request)?)?;
-        response.header = header(view.current());
-        Ok(response)
-    }
-}
-
-fn read_branch(view: &View<'_>, branch: &Branch<'_>) -> Result<TxnResponse, ReadError> {
-    let mut nested = branch.nested.iter();
-    let responses = branch
-        .ops
-        .iter()
-        .map(|op| {
-            let response = match &op.request {
-                Some(Request::RequestRange(range)) => Some(Response::ResponseRange(view.range(range)?)),
-                Some(Request::RequestTxn(_)) => {
-                    let inner = nested.next().expect("a branch was chosen for each nested transaction");
-                    Some(Response::ResponseTxn(read_branch(view, inner)?))
-                }
-                // A transaction with these goes through the log.
-                Some(Request::RequestPut(_) | Request::RequestDeleteRange(_)) | None => None,
-            };
-            Ok(ResponseOp { response })
-        })
-        .collect::<Result<_, ReadError>>()?;
-    let header = Some(ResponseHeader::default());
-    Ok(TxnResponse { header, succeeded: branch.succeeded, responses })
 }
 
 /// True iff the compare holds for every key that it names.

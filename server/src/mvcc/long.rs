@@ -10,10 +10,7 @@
 use std::{ops::ControlFlow, sync::Arc};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use etcfs_proto::{
-    etcdserverpb::{RangeRequest, RangeResponse, range_request::SortTarget},
-    mvccpb::KeyValue,
-};
+use etcfs_proto::etcdserverpb::{RangeRequest, RangeResponse, range_request::SortTarget};
 use prost::{
     Message as _,
     encoding::{WireType, encode_key, encode_varint, encoded_len_varint},
@@ -24,15 +21,13 @@ use super::{
     key_index::Facts,
     order::Sort,
     pins::OwnPin,
-    read::{Bounds, Found, Need, Plan, header},
+    read::{Bounds, Found, Need, PAIR_BYTES, Plan, header},
     row,
 };
 use crate::storage::{Engine, StorageError, keyspace::successor};
 
 /// Memory for the pairs of an answer that is made whole.
-const WHOLE_BYTES_MAX: usize = 8 << 20;
-/// What a pair takes in such an answer beside its key and value.
-const PAIR_BYTES: usize = size_of::<Found>() + size_of::<KeyValue>();
+pub(super) const WHOLE_BYTES_MAX: usize = 8 << 20;
 /// A piece ends with the pair that reaches it.
 const PIECE_BYTES: usize = 256 << 10;
 /// Field of a pair in `RangeResponse`.
@@ -109,11 +104,21 @@ impl Store {
         request: &RangeRequest,
         whole_bytes_max: usize,
     ) -> Result<Ranged, ReadError> {
-        let view = self.view(request.revision)?;
+        self.ranged_in(&self.view(request.revision)?, request, whole_bytes_max)
+    }
+
+    /// Answers a range at the revision of a reader's view.
+    pub(super) fn ranged_in(
+        self: &Arc<Self>,
+        view: &View<'_>,
+        request: &RangeRequest,
+        whole_bytes_max: usize,
+    ) -> Result<Ranged, ReadError> {
         let bounds = Bounds::of(&request.key, &request.range_end);
         let keys_only = request.keys_only;
         let mut plan = Plan::of(request);
         let looked = match plan.sort {
+            _ if request.count_only => Looked::Whole(view.range_here(request)?),
             None => view.look(bounds, &plan, keys_only, whole_bytes_max)?,
             Some(_) if keys_only => Looked::Whole(view.range_here(request)?),
             Some(sort) => {
@@ -163,7 +168,7 @@ impl View<'_> {
             if let Some(length) = &mut long {
                 return length.add(self, pair, plan, keys_only);
             }
-            held += PAIR_BYTES + if keys_only { pair.key.len() } else { pair.facts.row_bytes };
+            held += pair.held_bytes(keys_only);
             found.push(pair);
             if held > whole_bytes_max {
                 let mut length = Length::default();
@@ -178,8 +183,14 @@ impl View<'_> {
             return self.answer(found, plan, keys_only, count).map(Looked::Whole);
         };
         let more = plan.limit.is_some_and(|limit| pairs > limit);
-        let Bounds::Between(start, end) = bounds else { unreachable!("one key has no range_end") };
-        let rest = Rest::Keys { start: Bytes::copy_from_slice(start), end: end.map(Bytes::copy_from_slice) };
+        let start = match bounds {
+            Bounds::One(key) | Bounds::Between(key, _) => Bytes::copy_from_slice(key),
+        };
+        let end = match bounds {
+            Bounds::One(_) => Some(successor(&start)),
+            Bounds::Between(_, end) => end.map(Bytes::copy_from_slice),
+        };
+        let rest = Rest::Keys { start, end };
         Ok(Looked::Long { rest, left, more, count })
     }
 
@@ -314,7 +325,7 @@ impl LongRange {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use etcfs_proto::{etcdserverpb::range_request::SortOrder, etcfs::record};
     use prost::Message as _;
 
@@ -327,7 +338,7 @@ mod tests {
     const KEYS: usize = 3000;
 
     /// Keys of many lengths, every third changed and every seventh deleted; nearly all in the image.
-    fn filled() -> (Arc<Store>, Writer, Arc<MemoryEngine>) {
+    pub(in crate::mvcc) fn filled() -> (Arc<Store>, Writer, Arc<MemoryEngine>) {
         let engine = Arc::new(MemoryEngine::new());
         let meta =
             record::Meta { revision: 1, compact_revision: -1, scrubbed_revision: -1, ..Default::default() };
@@ -352,7 +363,7 @@ mod tests {
         (store, writer, engine)
     }
 
-    fn all() -> RangeRequest {
+    pub(in crate::mvcc) fn all() -> RangeRequest {
         RangeRequest { key: "k".into(), range_end: "l".into(), ..RangeRequest::default() }
     }
 

@@ -10,8 +10,8 @@
 //! A change is a [`Revision`]; its row is the encoded pair ([`row`]); the
 //! [`index`] maps each key to its history ([`key_index`]); the rows in memory
 //! are [`values`]. [`store`] holds all of it behind one lock, [`read`] and
-//! [`write`] are its two sides, [`long`] reads what is too much to be held at
-//! once, [`order`] sorts it, [`children`] reads it as a tree, [`compact`] forgets history.
+//! [`write`] are its two sides, [`long`] and [`long_txn`] read what is too
+//! much to be held at once, [`order`] sorts it, [`children`] reads it as a tree, [`compact`] forgets history.
 
 mod children;
 mod compact;
@@ -23,6 +23,7 @@ mod history;
 mod index;
 mod key_index;
 mod long;
+mod long_txn;
 mod order;
 mod pins;
 mod read;
@@ -44,8 +45,12 @@ pub use event::{EventKind, Previous, RevisionEvents, WatchEvent};
 pub use hash::KvHash;
 pub use history::{History, HistoryLimits};
 pub use long::{LongRange, Ranged};
+pub use long_txn::{Part, RangedTxn};
 pub use read::View;
 pub(crate) use read::header;
 pub use revision::{FIRST_REVISION, NEVER_COMPACTED, Revision};
 pub use store::{Store, StoreOptions};
 pub use write::{WriteTxn, Writer};
+
+/// Longest answer there is, as etcd's: what gRPC's libraries take at most.
+pub const ANSWER_BYTES_MAX: usize = i32::MAX as usize;

@@ -39,6 +39,9 @@ const CACHED_PAIRS_MAX: usize = 1000;
 /// Rows read from the image in one scan, if they lie close together.
 const SCAN_ROWS: usize = 512;
 
+/// What a pair takes in an answer that is made whole, beside its key and value.
+pub(super) const PAIR_BYTES: usize = size_of::<Found>() + size_of::<KeyValue>();
+
 /// The store at one revision.
 #[derive(Debug)]
 pub struct View<'a> {
@@ -81,6 +84,13 @@ pub(crate) struct Found {
     pub(crate) key: Bytes,
     /// The encoded pair, if asked for and in memory.
     pub(crate) row: Option<Bytes>,
+}
+
+impl Found {
+    /// What it takes in an answer that is made whole.
+    pub(super) fn held_bytes(&self, keys_only: bool) -> usize {
+        PAIR_BYTES + if keys_only { self.key.len() } else { self.facts.row_bytes }
+    }
 }
 
 /// What of a pair a walk should bring along.
@@ -181,8 +191,18 @@ impl<'a> View<'a> {
         older.as_ref().unwrap_or(self).range_here(request)
     }
 
+    /// The same, if its pairs take no more than `room` bytes, which become so many fewer. `None`: they take more.
+    pub fn range_within(
+        &self,
+        request: &RangeRequest,
+        room: &mut usize,
+    ) -> Result<Option<RangeResponse>, ReadError> {
+        let older = self.older(request.revision)?;
+        older.as_ref().unwrap_or(self).range_here_within(request, room)
+    }
+
     /// A view of the older revision that a request names, if it does.
-    fn older(&self, revision: i64) -> Result<Option<Self>, ReadError> {
+    pub(super) fn older(&self, revision: i64) -> Result<Option<Self>, ReadError> {
         let at = readable(revision, self.current, self.compacted)?;
         if revision <= 0 || at == self.at {
             return Ok(None);
@@ -199,24 +219,45 @@ impl<'a> View<'a> {
     }
 
     pub(super) fn range_here(&self, request: &RangeRequest) -> Result<RangeResponse, ReadError> {
+        let mut all = usize::MAX;
+        let answer = self.range_here_within(request, &mut all)?;
+        Ok(answer.expect("nothing in memory takes more"))
+    }
+
+    fn range_here_within(
+        &self,
+        request: &RangeRequest,
+        room: &mut usize,
+    ) -> Result<Option<RangeResponse>, ReadError> {
         let bounds = Bounds::of(&request.key, &request.range_end);
         if request.count_only {
             let (header, count) = (header(self.current), self.count(bounds)?);
-            return Ok(RangeResponse { header, count, ..RangeResponse::default() });
+            return Ok(Some(RangeResponse { header, count, ..RangeResponse::default() }));
         }
         let plan = Plan::of(request);
         let (found, count) = match plan.sort {
             Some(sort) => self.sorted(bounds, &plan, sort, |pair| pair)?,
             None => {
-                let mut found = Vec::new();
+                let (mut found, mut held) = (Vec::new(), 0);
                 let count = self.take(bounds, &plan, |pair| {
-                    found.push(pair);
+                    held += pair.held_bytes(request.keys_only);
+                    if held <= *room {
+                        found.push(pair);
+                    } else {
+                        found = Vec::new();
+                    }
                     Ok(())
                 })?;
+                if held > *room {
+                    return Ok(None);
+                }
                 (found, count)
             }
         };
-        self.answer(found, &plan, request.keys_only, count)
+        let held = found.iter().map(|pair| pair.held_bytes(request.keys_only)).sum();
+        let Some(left) = room.checked_sub(held) else { return Ok(None) };
+        *room = left;
+        self.answer(found, &plan, request.keys_only, count).map(Some)
     }
 
     /// Gives `taken` each pair that the answer may be made of; how many keys the range has.

@@ -20,7 +20,7 @@ pub(super) mod socket;
 use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use http::{HeaderMap, HeaderName, Method as Verb, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -34,7 +34,7 @@ use self::{
     cut::Cutter,
     json::{Json, Route},
 };
-use super::{Rpc, body::Body, input::Input, unary};
+use super::{Rpc, body::Body, deadline, input::Input, unary};
 
 /// Metadata of a call, as headers of the request: `Grpc-Metadata-Hasleader: true`.
 const METADATA_PREFIX: &str = "grpc-metadata-";
@@ -112,6 +112,12 @@ impl Gateway {
                 let text = json::write(&route.output, message(&mut framed.into()).unwrap_or_default())?;
                 Ok(answer(StatusCode::OK, Body::plain(text)))
             }
+            // Its pieces are cut within objects.
+            Body::Pieces(pieces) if route.path.ends_with("/Txn") => {
+                let mut framed = pieces.try_fold(BytesMut::new(), joined).await?;
+                let text = json::write(&route.output, message(&mut framed).unwrap_or_default())?;
+                Ok(answer(StatusCode::OK, Body::plain(text)))
+            }
             Body::Pieces(pieces) => {
                 let text = long::text(pieces, route.output.clone());
                 Ok(answer(StatusCode::OK, Body::lines(text)))
@@ -142,13 +148,14 @@ impl Gateway {
     }
 }
 
-/// What goes along with a call: the token, and what is marked as metadata.
+/// What goes along with a call: the token, how long it may take, and what is marked as metadata.
 fn metadata(headers: &HeaderMap) -> HeaderMap {
     let mut metadata = HeaderMap::new();
     for (name, value) in headers {
         let name = match name.as_str().strip_prefix(METADATA_PREFIX) {
             Some(name) => HeaderName::from_bytes(name.as_bytes()).ok(),
-            None => Some(name.clone()).filter(|name| name == http::header::AUTHORIZATION),
+            None => Some(name.clone())
+                .filter(|name| *name == http::header::AUTHORIZATION || name.as_str() == deadline::HEADER),
         };
         if let Some(name) = name {
             metadata.insert(name, value.clone());
@@ -180,6 +187,11 @@ fn source(
             }
         }
     })
+}
+
+async fn joined(mut whole: BytesMut, piece: Bytes) -> Result<BytesMut, Status> {
+    whole.extend_from_slice(&piece);
+    Ok(whole)
 }
 
 /// One answer a line.

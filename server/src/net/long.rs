@@ -1,4 +1,4 @@
-//! An answer to a range that is made while it is sent.
+//! An answer to a range, or to a transaction of such, that is made while it is sent.
 //!
 //! It is one message for who receives it, and its length comes first; here there
 //! are never more than a few pieces of it. The store's revision is held for as
@@ -6,15 +6,15 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use etcfs_proto::etcdserverpb::RangeResponse;
+use bytes::{BufMut as _, Bytes};
+use etcfs_proto::etcdserverpb::{RangeResponse, TxnResponse};
 use futures_util::{Stream, StreamExt as _, stream};
 use prost::Message as _;
 use tokio::{sync::mpsc, task, time};
 use tonic::Status;
 
 use super::unary;
-use crate::service::{LongRange, Refusal};
+use crate::service::{LongRange, Part, Refusal};
 
 /// Pieces that wait for the client, beside the one that is being made.
 const WAITING_MAX: usize = 1;
@@ -27,33 +27,56 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// all three are encodings of a `RangeResponse`.
 pub(super) fn answer(
     rest: &RangeResponse,
-    pairs: LongRange,
+    pairs: Box<LongRange>,
 ) -> Result<(impl Stream<Item = Result<Bytes, Status>> + Send + 'static, usize), Status> {
     let head = RangeResponse { header: rest.header, ..RangeResponse::default() };
     let tail = RangeResponse { more: rest.more, count: rest.count, ..RangeResponse::default() };
-    let length = head.encoded_len() + pairs.left_bytes() + tail.encoded_len();
-    let mut first = unary::frame(length, head.encoded_len())?;
-    head.encode_raw(&mut first);
-    let mut last = BytesMut::with_capacity(tail.encoded_len());
-    tail.encode_raw(&mut last);
-    let left = pairs.left_bytes();
+    framed(&head.encode_to_vec(), vec![Part::Pairs(pairs), Part::Bytes(tail.encode_to_vec().into())])
+}
+
+/// The same for a transaction, of which `rest` is all but the operations' answers.
+pub(super) fn txn_answer(
+    rest: &TxnResponse,
+    parts: Vec<Part>,
+) -> Result<(impl Stream<Item = Result<Bytes, Status>> + Send + 'static, usize), Status> {
+    framed(&rest.encode_to_vec(), parts)
+}
+
+fn framed(
+    head: &[u8],
+    parts: Vec<Part>,
+) -> Result<(impl Stream<Item = Result<Bytes, Status>> + Send + use<>, usize), Status> {
+    let left = parts.iter().map(Part::length).sum();
+    let length = head.len() + left;
+    let mut first = unary::frame(length, head.len())?;
+    first.put_slice(head);
     let (made, pieces) = mpsc::channel(WAITING_MAX);
     // Ends with the last piece, or soon after the client has gone or has stopped to read.
-    tokio::spawn(make(pairs, made));
-    let all = stream::once(async move { Ok(first.freeze()) })
-        .chain(counted(pieces, left))
-        .chain(stream::once(async move { Ok(last.freeze()) }));
+    tokio::spawn(make(parts, made));
+    let all = stream::once(async move { Ok(first.freeze()) }).chain(counted(pieces, left));
     Ok((all, length + unary::FRAME_HEADER_BYTES))
 }
 
-async fn make(mut pairs: LongRange, made: mpsc::Sender<Result<Bytes, Status>>) {
-    while let Some(piece) = task::block_in_place(|| pairs.next_piece()).transpose() {
-        let piece = piece.map_err(|error| Status::from(Refusal::from(error)));
-        let is_last = piece.is_err();
-        // Late, or nobody is there any more.
-        let Ok(Ok(())) = time::timeout(PATIENCE, made.send(piece)).await else { return };
-        if is_last {
-            return;
+async fn make(parts: Vec<Part>, made: mpsc::Sender<Result<Bytes, Status>>) {
+    for mut part in parts {
+        while let Some(piece) = next_piece(&mut part) {
+            let is_last = piece.is_err();
+            // Late, or nobody is there any more.
+            let Ok(Ok(())) = time::timeout(PATIENCE, made.send(piece)).await else { return };
+            if is_last {
+                return;
+            }
+        }
+    }
+}
+
+fn next_piece(part: &mut Part) -> Option<Result<Bytes, Status>> {
+    match part {
+        Part::Bytes(bytes) if bytes.is_empty() => None,
+        Part::Bytes(bytes) => Some(Ok(std::mem::take(bytes))),
+        Part::Pairs(pairs) => {
+            let piece = task::block_in_place(|| pairs.next_piece()).transpose()?;
+            Some(piece.map_err(|error| Status::from(Refusal::from(error))))
         }
     }
 }

@@ -45,12 +45,17 @@ macro_rules! methods {
                 )
             }
 
-            /// True for what waits for other clients, or goes on as a stream.
-            pub(super) fn waits(self) -> bool {
+            /// True for one message in and one out.
+            pub(super) fn is_unary(self) -> bool {
                 let kind = match self {
                     $(Self::$name => $kind,)*
                 };
-                kind != "unary" || matches!(self, Self::Lock | Self::Campaign)
+                kind == "unary"
+            }
+
+            /// True for what waits for other clients, or goes on as a stream.
+            pub(super) fn waits(self) -> bool {
+                !self.is_unary() || matches!(self, Self::Lock | Self::Campaign)
             }
 
             /// The one that a gRPC path names.

@@ -9,6 +9,7 @@
 
 mod authority;
 mod body;
+mod deadline;
 mod door;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

@@ -30,6 +30,7 @@ use tower::Service as _;
 
 use super::{
     body::Body,
+    deadline,
     input::Input,
     long,
     methods::{METHODS, Method},
@@ -38,7 +39,7 @@ use super::{
 use crate::{
     config::Limits,
     metrics::Metrics,
-    service::{Caller, Lease, Ranged, Refusal, Right, Services, Watch},
+    service::{Caller, Lease, Ranged, RangedTxn, Refusal, Right, Services, Watch},
 };
 
 /// Put into the extensions of requests that come over a verified connection.
@@ -101,7 +102,7 @@ impl Rpc {
         self.metrics.asked(method as usize, version);
         let began = Instant::now();
         let answer = match is_broken(method) {
-            false => self.admit(method, request).await,
+            false => self.admit_in_time(method, request).await,
             true => Ok(nothing(method)),
         };
         let took = began.elapsed();
@@ -119,6 +120,15 @@ impl Rpc {
                 metrics.handled(status.code());
                 refused(&status)
             }
+        }
+    }
+
+    async fn admit_in_time(&self, method: Method, request: Request<Input>) -> Result<Answer, Status> {
+        match deadline::of(request.headers()) {
+            Some(time) if method.is_unary() => tokio::time::timeout(time, self.admit(method, request))
+                .await
+                .unwrap_or_else(|_| Err(Status::deadline_exceeded("context deadline exceeded"))),
+            _ => self.admit(method, request).await,
         }
     }
 
@@ -173,7 +183,7 @@ impl Rpc {
             }
             Method::Txn => {
                 metrics.txns.inc();
-                self.unary(request, |message| kv.txn(message, caller)).await
+                self.txn(request, caller).await
             }
             Method::DeleteRange => {
                 metrics.deletes.inc();
@@ -292,9 +302,29 @@ impl Rpc {
                 (Body::Message(Some(answer)), length)
             }
             Ranged::Long(rest, pairs) => {
-                let (pieces, length) = long::answer(&rest, *pairs)?;
+                let (pieces, length) = long::answer(&rest, pairs)?;
                 (Body::pieces(pieces), length)
             }
+        };
+        self.metrics.sent_bytes.inc_by(length as u64);
+        Ok(grpc(body))
+    }
+
+    /// The same for a transaction that only reads.
+    async fn txn(&self, request: Request<Input>, caller: &Caller) -> Result<Answer, Status> {
+        let (message, length) = unary::read(request.into_body(), self.max_receive_bytes).await?;
+        self.metrics.received_bytes.inc_by(length as u64);
+        let (body, length) = match self.services.kv.ranged_txn(message, caller).await? {
+            RangedTxn::Whole(answer) => {
+                let answer = unary::write(&answer)?;
+                let length = answer.len();
+                (Body::Message(Some(answer)), length)
+            }
+            RangedTxn::Long(rest, parts) => {
+                let (pieces, length) = long::txn_answer(&rest, parts)?;
+                (Body::pieces(pieces), length)
+            }
+            RangedTxn::TooLong => return Err(Refusal::AnswerTooLong.into()),
         };
         self.metrics.sent_bytes.inc_by(length as u64);
         Ok(grpc(body))

@@ -13,6 +13,8 @@ use hyper::body::Body as HttpBody;
 use prost::Message;
 use tonic::Status;
 
+use crate::service::ANSWER_BYTES_MAX;
+
 /// A flag for compression and the length.
 pub(super) const FRAME_HEADER_BYTES: usize = 5;
 
@@ -83,8 +85,9 @@ pub(super) fn write<M: Message>(message: &M) -> Result<Bytes, Status> {
 
 /// The frame's beginning, of a message of `length` bytes, with room for `room` bytes of it.
 pub(super) fn frame(length: usize, room: usize) -> Result<BytesMut, Status> {
-    let Ok(framed) = u32::try_from(length) else {
-        return Err(Status::resource_exhausted("grpc: the answer exceeds 4 GiB; ask for less at a time"));
+    let Some(framed) = u32::try_from(length).ok().filter(|_| length <= ANSWER_BYTES_MAX) else {
+        let text = format!("grpc: trying to send message larger than max ({length} vs. {ANSWER_BYTES_MAX})");
+        return Err(Status::resource_exhausted(text));
     };
     let mut buffer = BytesMut::with_capacity(FRAME_HEADER_BYTES + room);
     buffer.put_u8(0);
@@ -120,6 +123,15 @@ mod tests {
         for part in 1..=bytes.len() {
             assert_eq!(read_in_parts(&bytes, part, 1000).await.unwrap(), put(100), "{part}");
         }
+    }
+
+    #[test]
+    fn an_answer_above_etcds_limit_is_refused_in_grpcs_words() {
+        assert!(frame(2_147_483_647, 0).is_ok());
+        let status = frame(2_147_483_648, 0).unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        let text = "grpc: trying to send message larger than max (2147483648 vs. 2147483647)";
+        assert_eq!(status.message(), text);
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::{Access, Admission, Headers, Refusal, check};
 use crate::{
     auth::{AuthError, Caller, Demand},
-    mvcc::{Ranged, ReadError, Store},
+    mvcc::{Ranged, RangedTxn, ReadError, Store},
     propose::{Alarms, Proposer, ReadBarrier, Response},
 };
 
@@ -122,15 +122,28 @@ impl Kv {
         }
     }
 
+    /// A transaction whose answer is short.
     pub async fn txn(&self, request: TxnRequest, caller: &Caller) -> Result<TxnResponse, Refusal> {
+        match self.ranged_txn(request, caller).await? {
+            RangedTxn::Whole(response) => Ok(response),
+            RangedTxn::Long(..) | RangedTxn::TooLong => Err(Refusal::AnswerTooLong),
+        }
+    }
+
+    /// A transaction whose answer may be too long to be made at once, if it only reads.
+    pub async fn ranged_txn(&self, request: TxnRequest, caller: &Caller) -> Result<RangedTxn, Refusal> {
         check::txn(&request, self.max_txn_ops)?;
         if !check::is_read_only(&request) {
-            return self.write_txn(request, caller).await;
+            return self.write_txn(request, caller).await.map(RangedTxn::Whole);
         }
-        let mut response =
-            self.allowed(caller, |demand| demand.txn(&request), self.read_txn(&request)).await?;
-        self.headers.fill(&mut response.header);
-        Ok(response)
+        let mut answer = self.allowed(caller, |demand| demand.txn(&request), self.read_txn(&request)).await?;
+        match &mut answer {
+            RangedTxn::Whole(response) | RangedTxn::Long(response, _) => {
+                self.headers.fill(&mut response.header);
+            }
+            RangedTxn::TooLong => return Err(Refusal::AnswerTooLong),
+        }
+        Ok(answer)
     }
 
     /// A transaction that changes something, however many operations it has.
@@ -150,13 +163,13 @@ impl Kv {
         }
     }
 
-    async fn read_txn(&self, request: &TxnRequest) -> Result<TxnResponse, Refusal> {
+    async fn read_txn(&self, request: &TxnRequest) -> Result<RangedTxn, Refusal> {
         if !check::is_serializable(request) {
             self.barrier.wait().await?;
         }
         self.refuse_if_corrupt()?;
         // Up to 128 ranges of any size each.
-        Ok(tokio::task::block_in_place(|| self.store.read_txn(request))?)
+        Ok(tokio::task::block_in_place(|| self.store.ranged_txn(request))?)
     }
 
     pub async fn compact(

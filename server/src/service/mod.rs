@@ -47,7 +47,7 @@ use tokio::time;
 
 pub use crate::{
     auth::Caller,
-    mvcc::{LongRange, Ranged},
+    mvcc::{ANSWER_BYTES_MAX, LongRange, Part, Ranged, RangedTxn},
 };
 
 /// Everything that can be called.

@@ -72,6 +72,8 @@ refusals! {
     LeaseTtlTooLarge = OutOfRange "etcdserver: too large lease TTL",
     NoSpace = ResourceExhausted "etcdserver: mvcc: database space exceeded",
     TooManyRequests = ResourceExhausted "etcdserver: too many requests",
+    /// Of a transaction's ranges. grpc-go's words, which say how long it is; here it is not made.
+    AnswerTooLong = ResourceExhausted "grpc: trying to send message larger than max (2147483647)",
     LeaseNotFound = NotFound "etcdserver: requested lease not found",
     MemberNotFound = NotFound "etcdserver: member not found",
     MemberBadUrls = InvalidArgument "etcdserver: given member URLs are invalid",
@@ -173,6 +175,7 @@ impl From<ApplyError> for Refusal {
             ApplyError::NoSpace => Self::NoSpace,
             ApplyError::Corrupt => Self::Corrupt,
             ApplyError::LeaseTtlTooLarge => Self::LeaseTtlTooLarge,
+            ApplyError::AnswerTooLong => Self::AnswerTooLong,
             ApplyError::MemberNotFound => Self::MemberNotFound,
             ApplyError::Auth(error) => error.into(),
             // No client proposes a version.

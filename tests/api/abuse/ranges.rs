@@ -7,12 +7,12 @@ use std::{
 };
 
 use etcfs_proto::etcdserverpb::{
-    CompactionRequest, RangeRequest,
+    CompactionRequest, RangeRequest, RangeResponse, TxnResponse,
     range_request::{SortOrder, SortTarget},
     response_op::Response,
 };
 use etcfs_tests::{
-    api::{Api, Op, prefix, put, runtime, txn},
+    api::{Api, Op, get, prefix, put, runtime, txn},
     curl::Curl,
     machine::setting,
     process::show,
@@ -20,6 +20,7 @@ use etcfs_tests::{
     wait::{PATIENCE, until_true},
 };
 use prost::Message as _;
+use tonic::Code;
 
 use super::{RESIDENT_BYTES_MAX, lives, server};
 
@@ -109,19 +110,80 @@ fn a_range_of_very_many_keys_takes_little_memory() {
     lives(&server, RESIDENT_BYTES_MAX);
 }
 
+/// What the ranges of a transaction have found; how long its answer is.
+fn found(answer: &TxnResponse) -> (Vec<&RangeResponse>, u64) {
+    let ranges = answer.responses.iter().filter_map(|response| match &response.response {
+        Some(Response::ResponseRange(range)) => Some(range),
+        _ => None,
+    });
+    (ranges.collect(), answer.encoded_len() as u64)
+}
+
 #[test]
-fn a_range_in_a_transaction_takes_three_times_its_answer_at_most() {
+fn a_transaction_that_only_reads_takes_as_little() {
+    let (server, keys) = filled();
+    let api = server.api();
+    let newest = RangeRequest { sort_target: SortTarget::Mod.into(), limit: 3, ..prefix("k/") };
+    let ops = || [Op::Range(get("k/00000007")), Op::Range(prefix("k/")), Op::Range(newest.clone())];
+    let grown = grown(&server, || {
+        let answer = api.txn(txn(ops())).expect("it is answered");
+        let (ranges, answer_bytes) = found(&answer);
+        let numbers = |range: &RangeResponse| (range.kvs.len() as u64, range.count as u64, range.more);
+        let numbers: Vec<_> = ranges.into_iter().map(numbers).collect();
+        assert_eq!(numbers, [(1, 1, false), (keys, keys, false), (3, keys, true)]);
+        assert!(answer_bytes > keys * VALUE_BYTES as u64);
+    });
+    show(&format!("{} MiB more", grown >> 20));
+    assert!(grown < ANSWER_BYTES_MAX, "{} MiB", grown >> 20);
+    lives(&server, RESIDENT_BYTES_MAX);
+    // In JSON it is made whole.
+    let text = r#"{"success":[{"request_range":{"key":"ay8=","range_end":"azA="}}]}"#;
+    let answer = Curl::at(&server.endpoint()).post("/v3/kv/txn", text);
+    let json: serde_json::Value = serde_json::from_str(&answer.body).expect("it is one object");
+    let range = &json["responses"][0]["response_range"];
+    assert_eq!(range["kvs"].as_array().map(Vec::len), Some(keys as usize));
+}
+
+#[test]
+fn a_range_in_a_transaction_that_writes_takes_three_times_its_answer_at_most() {
     let (server, keys) = filled();
     let api = server.api();
     let mut answer_bytes = 0;
     let grown = grown(&server, || {
-        let answer = api.txn(txn([Op::Range(prefix("k/"))])).expect("it is answered");
-        answer_bytes = answer.encoded_len() as u64;
-        let Some(Response::ResponseRange(range)) = &answer.responses[0].response else { panic!("a range") };
-        assert_eq!(range.kvs.len() as u64, keys);
+        let ops = [Op::Put(put("other", "v")), Op::Range(prefix("k/"))];
+        let answer = api.txn(txn(ops)).expect("it is answered");
+        let (ranges, bytes) = found(&answer);
+        assert_eq!(ranges[0].kvs.len() as u64, keys);
+        answer_bytes = bytes;
     });
     show(&format!("{} MiB more for {} MiB", grown >> 20, answer_bytes >> 20));
     assert!(grown < 3 * answer_bytes + ANSWER_BYTES_MAX, "{} MiB", grown >> 20);
+    lives(&server, RESIDENT_BYTES_MAX);
+}
+
+/// One key as often as a transaction may name it: a small request for more than any client takes.
+#[test]
+fn an_answer_above_2_gib_is_refused_before_it_is_made() {
+    const VALUE: usize = 1_400_000;
+    const GETS: usize = 1600;
+    let server = server(&["--max-txn-ops=2000"]);
+    let api = server.api();
+    api.set("large", vec![7; VALUE]);
+    let words = "grpc: trying to send message larger than max (";
+    let gets = || (0..GETS).map(|_| Op::Range(get("large")));
+    let grown = grown(&server, || {
+        for ops in
+            [gets().collect(), [Op::Put(put("done", "v"))].into_iter().chain(gets()).collect::<Vec<_>>()]
+        {
+            let refused = api.txn(txn(ops)).expect_err("it is too long");
+            assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+            assert!(refused.message().starts_with(words), "{refused}");
+        }
+    });
+    show(&format!("{} MiB more", grown >> 20));
+    assert!(grown < ANSWER_BYTES_MAX, "{} MiB", grown >> 20);
+    // With etcd, too, it is the answer that fails.
+    assert_eq!(api.value("done").as_deref(), Some("v"));
     lives(&server, RESIDENT_BYTES_MAX);
 }
 

@@ -23,7 +23,7 @@ use proptest::prelude::*;
 use self::reference::{Outcome, Reference};
 use super::{Machine, State};
 use crate::{
-    mvcc::{HistoryLimits, ReadError, StoreOptions},
+    mvcc::{HistoryLimits, RangedTxn, ReadError, StoreOptions},
     storage::{Batch, Engine, MemoryEngine},
 };
 
@@ -333,9 +333,9 @@ fn run(steps: Vec<Step>, cache_bytes: u64) {
             Step::ReadTxn(mut txn) => {
                 reference::keep_ranges(&mut txn);
                 let expected = reference.apply(&Body::Txn(txn.clone()), TERM);
-                let read = read_outcome(member.state.store.read_txn(&txn));
+                let read = read_outcome(member.state.store.ranged_txn(&txn));
                 match (read, expected) {
-                    (Ok(response), Ok(super::Response::Txn(expected))) => {
+                    (Ok(RangedTxn::Whole(response)), Ok(super::Response::Txn(expected))) => {
                         assert_eq!(response.succeeded, expected.succeeded);
                         assert_eq!(response.header, expected.header);
                         assert_eq!(response.responses.len(), expected.responses.len());
