@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use etcfs_tests::{
     binary, machine,
-    overlay::{self, Programs},
+    overlay::{self, Ground},
 };
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -73,7 +73,7 @@ fn replay(name: &str, before: &str, steps: &[Step]) {
     }
     let dir = tempfile::tempdir().expect("a temporary directory");
     machine::open_to_all(dir.path());
-    let said = overlay::run(dir.path(), Programs::Ours, &script);
+    let said = overlay::run(dir.path(), Ground::Tested, &script);
     for (number, Step { command, output }) in steps.iter().enumerate() {
         let (_, rest) = said.split_once(&format!("= {number}\n")).expect("each step is run");
         let (printed, rest) = rest.split_once("\n= code ").expect("each step ends");
