@@ -140,6 +140,9 @@ fn candidates(words: &[String], keys: impl FnOnce(&str) -> Vec<String>) -> Vec<S
             expects = flag(command, word).filter(|arg| takes_next_word(arg) && !word.contains('='));
         } else if let Some(inner) = named(command, word) {
             (command, positional) = (inner, 0);
+        } else if command.has_subcommands() {
+            // No command, or the begin of several.
+            return Vec::new();
         } else {
             positional += 1;
         }
