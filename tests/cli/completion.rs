@@ -49,6 +49,8 @@ fn in_bash() {
     assert_eq!(tab("etcfs get /app/"), "/app/one /app/two/\n");
     assert_eq!(tab("etcfs edit /app/two/"), "/app/two/deep /app/two/deeper\n");
     assert_eq!(tab("etcfs get /odd"), "\n", "what can't be typed so");
+    assert_eq!(tab("etcfs snap re"), "restore\n");
+    assert_eq!(tab("etcfs wat /app/"), "/app/one /app/two/\n");
     // As bash cuts it.
     let (host, port) = (server.endpoint(), server.endpoint());
     let (host, port) = (host.split(':').next().expect("a host"), port.split(':').nth(1).expect("a port"));
@@ -73,12 +75,14 @@ fn in_zsh() {
         try 'etcfs snap' snapshot
         try 'etcfs get /app/o' 'get /app/one'
         try 'etcfs ls /app/t' 'ls /app/two/'
+        try 'etcfs snap re' 'snap restore'
+        try 'etcfs ed /app/o' 'ed /app/one'
         zpty -d shell
     "#;
     let packaged = concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/dist/completions");
     for setup in ["source <(etcfs completion zsh)", &format!("fpath=({packaged} \\$fpath); compinit -D -u")] {
         let said = says("zsh", &server, &script.replace("SETUP", setup));
-        assert_eq!(said, "snapshot\nget /app/one\nls /app/two/\n");
+        assert_eq!(said, "snapshot\nget /app/one\nls /app/two/\nsnap restore\ned /app/one\n");
     }
 }
 
@@ -92,6 +96,8 @@ fn in_fish() {
     assert_eq!(tab("etcfs get --print-v"), "--print-value-only\n");
     assert_eq!(tab("etcfs get /ap"), "/app/\n/apple\n");
     assert_eq!(tab("etcfs get /app/"), "/app/one\n/app/two/\n");
+    assert_eq!(tab("etcfs snap re"), "restore\n");
+    assert_eq!(tab("etcfs hist /app/o"), "/app/one\n");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use etcfs_tests::{
     binary, machine,
-    overlay::{self, Programs},
+    overlay::{self, Ground},
 };
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -45,6 +45,9 @@ fn commands(text: &str) -> Vec<Step> {
 fn ready(command: &str) -> &'static str {
     match command.split_whitespace().collect::<Vec<_>>()[..] {
         ["etcfs", "up", ..] => "until mountpoint -q keys; do read -rt 0.1 <> <(:) || true; done",
+        ["etcfs", .., "migrate", "new:2379", "&"] => {
+            "until etcfs --endpoints new:2379 get greeting | grep -q hello; do :; done"
+        }
         ["etcfsd", .., "http://10.0.0.1:2379", "&"] => "served 10.0.0.1:2379",
         ["etcfsd", ..] => "served 127.0.0.1:2379",
         _ => "true",
@@ -73,7 +76,7 @@ fn replay(name: &str, before: &str, steps: &[Step]) {
     }
     let dir = tempfile::tempdir().expect("a temporary directory");
     machine::open_to_all(dir.path());
-    let said = overlay::run(dir.path(), Programs::Ours, &script);
+    let said = overlay::run(dir.path(), Ground::Tested, &script);
     for (number, Step { command, output }) in steps.iter().enumerate() {
         let (_, rest) = said.split_once(&format!("= {number}\n")).expect("each step is run");
         let (printed, rest) = rest.split_once("\n= code ").expect("each step ends");
@@ -122,25 +125,37 @@ fn blocks(text: &str) -> Vec<(String, String)> {
     blocks
 }
 
-/// The examples of a manual page, in order: displays, and lines of their own, which begin a new one.
-fn examples(page: &str) -> Vec<String> {
-    let section = page.split_once("\n.Sh EXAMPLES\n").expect("a page has examples").1;
-    let section = section.split("\n.Sh ").next().unwrap_or_default();
+/// The examples of a manual page, in order, each behind the section that it stands in: displays, and lines of their
+/// own, which begin a new one.
+fn displays(page: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
+    let mut section = String::new();
     let mut open: Option<String> = None;
-    for line in section.lines() {
-        if let Some(line) = line.strip_prefix(".Dl ") {
-            found.push(format!("{line}\n"));
+    for line in page.lines() {
+        if let Some(name) = line.strip_prefix(".Sh ") {
+            name.clone_into(&mut section);
+        } else if let Some(line) = line.strip_prefix(".Dl ") {
+            found.push((section.clone(), format!("{line}\n")));
         } else if line.starts_with(".Bd -literal") {
             open = Some(String::new());
         } else if line == ".Ed" {
-            found.extend(open.take());
+            found.extend(open.take().map(|text| (section.clone(), text)));
         } else if let Some(text) = &mut open {
             text.push_str(&line.replace("\\e", "\\").replace("\\(dq", "\""));
             text.push('\n');
         }
     }
     found
+}
+
+/// Those of the section that is there for them.
+fn examples(page: &str) -> Vec<String> {
+    displays(page).into_iter().filter(|(section, _)| section == "EXAMPLES").map(|(_, text)| text).collect()
+}
+
+/// Those of all others.
+fn asides(page: &str) -> Vec<String> {
+    displays(page).into_iter().filter(|(section, _)| section != "EXAMPLES").map(|(_, text)| text).collect()
 }
 
 fn read(name: &str) -> String {
@@ -252,38 +267,87 @@ fn mounted_or_not_each_example_of_etcfs_runs() {
 }
 
 #[test]
+fn contexts_and_a_migration_are_as_the_manual_says() {
+    let found = asides(&read("man/etcfs.1"));
+    let [contexts, copy, finish] = &found[..] else { panic!("a file and two commands: {found:?}") };
+    // The file is what the command writes.
+    let before = format!("export XDG_CONFIG_HOME=/scratch\ncat >/scratch/shown <<'END'\n{contexts}END");
+    let set = "etcfs context set prod endpoints=10.0.0.1:2379,10.0.0.2:2379 user=alice password-file=/home/alice/.prod";
+    let steps = format!("{set}\netcfs context use prod\ncmp /scratch/shown /scratch/etcfs/config.yaml\n");
+    replay("etcfs.1, CONTEXTS", &before, &commands(&steps));
+
+    let found = format!("$ {} &\n$ {finish}", copy.trim_end());
+    let look = "$ etcfs --endpoints new:2379 get --print-value-only greeting\nhello\n";
+    replay("etcfs.1, MIGRATION", OLD_AND_NEW, &session(&format!("{found}{look}")));
+}
+
+/// An etcd called old, and an etcfsd called new.
+const OLD_AND_NEW: &str = "\
+for host in 10.0.0.1 10.0.0.2; do ip address add $host/32 dev lo; done
+printf '10.0.0.1 old\\n10.0.0.2 new\\n' >>/etc/hosts
+etcd --data-dir /scratch/old --listen-client-urls http://10.0.0.1:2379 --advertise-client-urls http://10.0.0.1:2379 \
+ >/scratch/old.log 2>&1 &
+served old:2379
+etcfs --endpoints old:2379 put greeting hello
+etcfsd --data-dir /scratch/new --listen-client-urls http://10.0.0.2:2379 --advertise-client-urls http://10.0.0.2:2379 \
+ --listen-peer-urls http://10.0.0.2:2380 --initial-advertise-peer-urls http://10.0.0.2:2380 \
+ --initial-cluster default=http://10.0.0.2:2380 >/scratch/new.log 2>&1 &
+served new:2379
+";
+
+#[test]
 fn a_mounted_directory_is_used_as_its_manual_page_says() {
     let before = format!(
         "{ONE_SERVER}etcfs bench put --total 250 --keys 3 --prefix /filler >/dev/null\n\
          mkdir /scratch/mnt; mount.etcfs 127.0.0.1:2379:/ /scratch/mnt; cd /scratch/mnt; mkdir jobs"
     );
-    for example in examples(&read("man/etcfs.7")) {
+    let page = read("man/etcfs.7");
+    for example in examples(&page) {
         replay("etcfs.7", &before, &session(&example));
     }
+    let found = asides(&page);
+    let [follow] = &found[..] else { panic!("a command that follows a file: {found:?}") };
+    // Its output is that of the second step.
+    let follow = format!("$ echo one > jobs/job1\n{} &\n", follow.trim_end());
+    let look = "until grep -q $value /scratch/1.log; do read -rt 0.1 <> <(:) || true; done";
+    let change = format!("$ for value in one two three; do echo $value > jobs/job1; {look}; done\n");
+    replay("etcfs.7", &before, &session(&format!("{follow}{change}")));
 }
 
 #[test]
 fn each_example_of_the_server_runs() {
     let before = "ip address add 10.0.0.1/32 dev lo; mount -t tmpfs var /var/lib";
-    let found = examples(&read("man/etcfsd.8"));
-    assert!(found.len() > 1);
+    let page = read("man/etcfsd.8");
+    let found = examples(&page);
+    assert!(found.len() > 1 && asides(&page).is_empty());
     for example in found {
         let steps = commands(&example)
             .into_iter()
             .map(|step| Step { command: format!("{} &", step.command), ..step });
         replay("etcfsd.8", before, &steps.collect::<Vec<_>>());
     }
-    for example in examples(&read("man/etcfs.conf.5")) {
-        let before = format!("cat >/scratch/conf <<'END'\n{example}END");
-        replay("etcfs.conf.5", &before, &commands("etcfsd --config-file /scratch/conf --print-config\n"));
+}
+
+#[test]
+fn each_file_of_settings_is_read_as_its_manual_page_says() {
+    let page = read("man/etcfs.conf.5");
+    let (found, files) = (asides(&page), examples(&page));
+    let [file, print] = &found[..] else { panic!("a file and a command: {found:?}") };
+    for example in files.iter().chain([file]) {
+        let before = format!("cat >/etc/etcfs.conf <<'END'\n{example}END");
+        let again = "etcfsd --config-file /etc/etcfs.conf --print-config >/scratch/one\n\
+                     etcfsd --config-file /scratch/one --print-config >/scratch/two\ncmp /scratch/one /scratch/two\n";
+        replay("etcfs.conf.5", &before, &commands(&format!("{print}{again}")));
     }
 }
 
 #[test]
 fn keys_are_mounted_as_the_manual_page_of_mount_says() {
     let before = format!("{ONE_SERVER}etcfs put /project/a 1\n");
-    let found = examples(&read("man/mount.etcfs.8"));
+    let page = read("man/mount.etcfs.8");
+    let found = examples(&page);
     let [command, line] = &found[..] else { panic!("two examples: {found:?}") };
+    assert!(asides(&page).is_empty());
     let look = "$ cat /mnt/a\n1\n$ umount /mnt\n";
     replay("mount.etcfs.8", &before, &session(&format!("{command}{look}")));
     let fstab = format!("# echo '{}' >>/etc/fstab\n# mount -a\n{look}", line.trim_end());
@@ -300,7 +364,8 @@ fn examples_are_read_as_they_are_written() {
     assert!(alike("a[..]", "abc") && !alike("a[..]c", "abcd") && !alike("a", "a\nb"));
     assert_eq!(blocks("x\n```sh\ny\n```\n"), [("sh".to_owned(), "y\n".to_owned())]);
     assert_eq!(
-        examples("\n.Sh EXAMPLES\n.Dl # x\n.Bd -literal\na \\e\nb\n.Ed\n.Sh SEE\n"),
+        examples("\n.Sh EXAMPLES\n.Dl # x\n.Bd -literal\na \\e\nb\n.Ed\n.Sh SEE\n.Dl y\n"),
         ["# x\n", "a \\\nb\n"]
     );
+    assert_eq!(asides(".Sh A\n.Dl x\n.Sh EXAMPLES\n.Dl y\n"), ["x\n"]);
 }

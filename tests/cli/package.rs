@@ -1,5 +1,5 @@
-//! The Debian package, from its making to its end, on this machine under an overlay: it has its usual ports there, no
-//! service manager, and what it leaves behind is told.
+//! The Debian package, from its making to its end, on a bare Debian and on this machine, each under an overlay: it has
+//! its usual ports there, no service manager, and what it leaves behind is told.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 
 use etcfs_tests::{
     binary, command, machine,
-    overlay::{self, Programs},
+    overlay::{self, Ground},
 };
 
 /// The programs by the names of their targets, and as the package installs them.
@@ -52,8 +52,11 @@ fn a_package_is_installed_mounted_and_removed() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     machine::open_to_all(dir.path());
     build(dir.path());
-    in_use_it_leaves_only_data(dir.path());
-    unused_it_leaves_nothing(dir.path());
+    for ground in [Ground::Bare, Ground::Machine] {
+        in_use_it_leaves_only_data(dir.path(), ground);
+        unused_it_leaves_nothing(dir.path(), ground);
+    }
+    newcomers_come_to_a_mount(dir.path());
     a_tarball_has_what_it_has(dir.path());
 }
 
@@ -82,15 +85,16 @@ fn left(said: &str) -> Vec<&str> {
 }
 
 /// Installed, served by the unit's command line, mounted by fstab, used by a user, removed: only data stays.
-fn in_use_it_leaves_only_data(dir: &Path) {
+fn in_use_it_leaves_only_data(dir: &Path, ground: Ground) {
     let said = overlay::run(
         dir,
-        Programs::None,
+        ground,
         r#"
 dpkg --install /in/etcfs.deb >/dev/null
 getent passwd etcfs >/dev/null
-man -w etcfs etcfs.7 etcfs.conf etcfsd mount.etcfs >/dev/null
-for file in /usr/share/bash-completion/completions/etcfs /usr/lib/systemd/system/etcfsd.service \
+# A bare Debian has no man.
+! command -v man >/dev/null || man -w etcfs etcfs.7 etcfs.conf etcfsd mount.etcfs >/dev/null
+for file in /usr/share/man/man1/etcfs.1.gz /usr/share/bash-completion/completions/etcfs /usr/lib/systemd/system/etcfsd.service \
     /usr/share/doc/etcfs/examples/etcfsd.env /sbin/mount.etcfs; do test -s $file; done
 
 # The unit's own words, without a service manager.
@@ -99,14 +103,20 @@ of() { sed -n "s/^$1=//p" $unit; }
 setpriv --reuid "$(of User)" --regid "$(of Group)" --clear-groups env "$(of Environment)" $(of ExecStart) >/scratch/log 2>&1 &
 server=$!
 for try in $(seq 600); do
-    curl -sf http://127.0.0.1:2379/health | grep -q true && break
+    etcfs endpoint health >/dev/null 2>&1 && break
     read -rt 0.1 <> <(:) || true
 done
 etcfs put /app/greeting hello
 
-echo '127.0.0.1:2379:/ /mnt etcfs _netdev,nofail,allow_other 0 0' >>/etc/fstab
+echo '127.0.0.1:2379:/ /mnt etcfs _netdev,nofail,allow_other,uid=65534,gid=65534 0 0' >>/etc/fstab
 mount -a
-setpriv --reuid nobody --regid nogroup --clear-groups sh -c 'cat /mnt/app/greeting; echo; ls /mnt/app'
+setpriv --reuid nobody --regid nogroup --clear-groups env HOME=/ bash -eu <<'END'
+cat /mnt/app/greeting; echo
+mkdir /mnt/app/jobs
+echo of nobody >/mnt/app/jobs/one
+ls /mnt/app
+etcfs get --print-value-only /app/jobs/one
+END
 echo of root >/mnt/app/other
 etcfs get --print-value-only /app/other
 umount /mnt
@@ -119,7 +129,7 @@ ls -ld /var/lib/etcfs | cut -d' ' -f1,3,4
 getent passwd etcfs >/dev/null && echo its owner stays
 "#,
     );
-    assert!(said.starts_with("OK\nhello\ngreeting\nof root\n"), "{said}");
+    assert!(said.starts_with("OK\nhello\ngreeting\njobs\nof nobody\n\nof root\n"), "{ground:?}: {said}");
     assert!(said.contains("The data in /var/lib/etcfs stays, and the user etcfs, whose it is.\n"), "{said}");
     assert!(said.contains("drwx------ etcfs etcfs\nits owner stays\n"), "{said}");
     let users = ["etc/passwd", "etc/group", "etc/shadow", "etc/gshadow"];
@@ -127,15 +137,15 @@ getent passwd etcfs >/dev/null && echo its owner stays
         .into_iter()
         .filter(|path| !path.starts_with("var/lib/etcfs/") && !users.contains(path))
         .collect();
-    assert!(other.is_empty(), "{other:?}");
+    assert!(other.is_empty(), "{ground:?}: {other:?}");
     assert!(left(&said).iter().any(|path| path.starts_with("var/lib/etcfs/")), "data: {said}");
 }
 
 /// Without data the user goes too, and everything is as before.
-fn unused_it_leaves_nothing(dir: &Path) {
+fn unused_it_leaves_nothing(dir: &Path, ground: Ground) {
     let said = overlay::run(
         dir,
-        Programs::None,
+        ground,
         r#"
 files="/etc/passwd /etc/group /etc/shadow /etc/gshadow"
 sort $files >/scratch/before
@@ -146,6 +156,17 @@ diff /scratch/before <(sort $files)
 "#,
     );
     assert!(left(&said).is_empty(), "{:?}", left(&said));
+}
+
+/// By the ways that the README has from a package, which this times there.
+fn newcomers_come_to_a_mount(dir: &Path) {
+    machine::program("etcd");
+    let newcomer = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/newcomer");
+    for way in ["package", "etcd"] {
+        let mut newcomer = Command::new(newcomer);
+        let said = command::run(newcomer.arg(way).arg(dir.join("etcfs.deb")).env("WARM", "1"), b"").ok();
+        assert!(said.starts_with("dpkg: ") && said.contains("\nfirst ls: "), "{way}: {said}");
+    }
 }
 
 /// The tarball has the package's files, and its programs need the C library alone.

@@ -86,6 +86,8 @@ fn long_work_shows_how_far_it_is_on_a_terminal_alone() {
     for (terminal, pipe) in [
         (format!("export /a {}", to("one")), format!("export /a {}", to("two"))),
         (format!("snapshot save {}", to("one.db")), format!("snapshot save {}", to("two.db"))),
+        ("bench load --total 2000".to_owned(), "bench load --total 2000".to_owned()),
+        ("bench put --total 200".to_owned(), "bench put --total 200".to_owned()),
     ] {
         let shown = shown(&server, &terminal);
         assert!(shown.contains('\u{2588}') || shown.contains('\u{2591}'), "{terminal}: {shown:?}");

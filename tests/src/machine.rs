@@ -74,15 +74,23 @@ fn find(program: &str) -> Option<PathBuf> {
 
 /// Finds a program that `tests/run` builds from crates.io, in the version that it says.
 pub fn crate_program(program: &str) -> PathBuf {
+    prepared(&format!("bin/{program}"))
+}
+
+/// The files of a Debian as it is when it has just been installed, of the release that runs here, in an archive.
+pub fn bare_debian() -> PathBuf {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    prepared(&format!("debian-{}.tar", name.unwrap_or("unknown")))
+}
+
+/// Finds what `tests/run` makes once, and keeps.
+fn prepared(name: &str) -> PathBuf {
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")));
-    let built = cache.unwrap_or_default().join("etcfs-tests/bin").join(program);
-    assert!(
-        built.is_file(),
-        "`{program}` is not built: `tests/run --packages` does that, as {}",
-        built.display()
-    );
-    built
+    let found = cache.unwrap_or_default().join("etcfs-tests").join(name);
+    assert!(found.is_file(), "there is no {}: `tests/run --packages` makes it", found.display());
+    found
 }
 
 /// Lets every user into a directory.

@@ -1,7 +1,11 @@
-//! This machine as root sees it, to be changed without leaving a trace: its file system under an overlay, with a
-//! network, a process table and a directory `/scratch` of its own.
+//! A machine to be changed without leaving a trace: a file system under an overlay, this one's or a bare Debian's, with
+//! a network, a process table and a directory `/scratch` of its own.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::{binary, command, machine};
 
@@ -11,7 +15,13 @@ set -e
 mount -t tmpfs overlay "$1"
 cd "$1"
 mkdir upper work root
-mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root
+lower=
+if [ -n "$5" ]; then
+    lower=$1/lower
+    mkdir lower
+    tar --extract --file "$5" --directory lower --numeric-owner --exclude './dev/*'
+fi
+mount -t overlay overlay -o lowerdir="${lower:-/}",upperdir=upper,workdir=work root
 mount --rbind /dev root/dev
 mount -t proc proc root/proc
 mkdir root/in root/scratch
@@ -25,25 +35,28 @@ umount --lazy root/in root/scratch
 rmdir root/in root/scratch
 find upper -mindepth 1 '(' -not -type d -o -type d -empty ')' -printf '%P\n' | while read -r path; do
     if [ -d "upper/$path" ]; then
-        [ -d "/$path" ] || echo "left $path/"
+        [ -d "$lower/$path" ] || echo "left $path/"
     else
-        cmp --silent "upper/$path" "/$path" || echo "left $path"
+        cmp --silent "upper/$path" "$lower/$path" || echo "left $path"
     fi
 done
 "#;
 
-/// Which programs the script finds before this machine's.
+/// What the script finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Programs {
-    /// Ours, those under test.
-    Ours,
-    None,
+pub enum Ground {
+    /// This machine.
+    Machine,
+    /// This machine, whose own programs come after those under test.
+    Tested,
+    /// The Debian that runs here as it is when it has just been installed, with nothing that it can do without.
+    Bare,
 }
 
 /// Runs a bash script as root, in `/scratch`; it sees `dir` as `/in`. Gives what it printed and, as lines that begin
 /// with `left `, the files that it has changed or made.
 #[track_caller]
-pub fn run(dir: &Path, programs: Programs, script: &str) -> String {
+pub fn run(dir: &Path, ground: Ground, script: &str) -> String {
     machine::needs_root("changes the system, under an overlay");
     let place = tempfile::tempdir().expect("a temporary directory");
     let file = place.path().join("script");
@@ -51,11 +64,12 @@ pub fn run(dir: &Path, programs: Programs, script: &str) -> String {
     let root = place.path().join("root");
     fs::create_dir(&root).expect("a directory of our own");
     let mut path = "/usr/sbin:/usr/bin:/sbin:/bin".to_owned();
-    if programs == Programs::Ours {
+    if ground == Ground::Tested {
         let [.., etcfs] = [binary::etcfsd(), binary::mount_etcfs(), binary::etcfs()];
         path = format!("{}:{path}", etcfs.parent().expect("it lies in a directory").display());
     }
+    let lower = if ground == Ground::Bare { machine::bare_debian() } else { PathBuf::new() };
     let mut enter = Command::new(machine::program("unshare"));
     enter.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "bash", "-c", ENTER, "bash"]);
-    command::run(enter.arg(root).arg(dir).arg(path).arg(file), b"").ok()
+    command::run(enter.arg(root).arg(dir).arg(path).arg(file).arg(lower), b"").ok()
 }

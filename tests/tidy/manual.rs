@@ -57,8 +57,24 @@ fn all_commands() -> Vec<Vec<String>> {
     leaves
 }
 
+/// The words of a command that the page describes, alternatives among them.
+fn described(item: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut is_command = true;
+    for word in item.split(' ') {
+        if is_macro(word) {
+            is_command = word == "Cm";
+        } else if is_command {
+            words.push(word);
+        }
+    }
+    words
+}
+
 #[test]
-fn every_command_has_an_example_and_a_test() {
+fn every_command_is_described_and_has_an_example_and_a_test() {
+    let page = page("etcfs.1");
+    let items: Vec<_> = page.lines().filter_map(|line| line.strip_prefix(".It Cm ")).map(described).collect();
     let tests: Vec<String> = files::code()
         .into_iter()
         .filter(|(name, _)| name.starts_with("tests/") && !name.starts_with("tests/tidy/"))
@@ -83,6 +99,13 @@ fn every_command_has_an_example_and_a_test() {
         };
         if !tests.iter().any(|text| forms.iter().any(|form| text.contains(form))) {
             breaches.push(format!("no test runs etcfs {line}"));
+        }
+        let describes = |item: &Vec<&str>| {
+            item.first() == words.first().map(String::as_str).as_ref()
+                && words.iter().all(|word| item.contains(&word.as_str()))
+        };
+        if !items.iter().any(describes) {
+            breaches.push(format!("man/etcfs.1 does not describe etcfs {line}"));
         }
         if !help(&binary::etcfs(), &words).contains("Example: ") {
             breaches.push(format!("etcfs {line} --help has no example"));
@@ -218,5 +241,7 @@ fn a_help_text_is_read_as_it_is_written() {
     let help = "Usage: x\n\nCommands:\n  get   Gets\n  help  Print this\n\nOptions:\n  -w, --write-out <W>  Like --not-this\n      \
                 --hex            Hex\n  -h, --help           Help\n";
     assert_eq!(commands(help), ["get"]);
+    assert_eq!(described("endpoint Oo Fl -cluster Oc Cm health"), ["endpoint", "health"]);
+    assert_eq!(described("mount Ar source Ar dir Op Fl o Ar options"), ["mount"]);
     assert_eq!(flags(help).into_iter().collect::<Vec<_>>(), ["help", "hex", "write-out"]);
 }

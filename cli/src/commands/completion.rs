@@ -143,8 +143,11 @@ fn candidates(words: &[String], keys: impl FnOnce(&str) -> Vec<String>) -> Vec<S
         }
         if word.starts_with('-') {
             expects = flag(command, word).filter(|arg| takes_next_word(arg) && !word.contains('='));
-        } else if let Some(inner) = command.find_subcommand(word) {
+        } else if let Some(inner) = named(command, word) {
             (command, positional) = (inner, 0);
+        } else if command.has_subcommands() {
+            // No command, or the begin of several.
+            return Vec::new();
         } else {
             positional += 1;
         }
@@ -167,6 +170,15 @@ fn candidates(words: &[String], keys: impl FnOnce(&str) -> Vec<String>) -> Vec<S
     }
     found.retain(|candidate| candidate.starts_with(current));
     found
+}
+
+/// The command that a word stands for: by its name, or by a begin that no other has.
+fn named<'a>(command: &'a Command, word: &str) -> Option<&'a Command> {
+    command.find_subcommand(word).or_else(|| {
+        let mut found = command.get_subcommands().filter(|inner| inner.get_name().starts_with(word));
+        let first = found.next()?;
+        found.next().is_none().then_some(first)
+    })
 }
 
 fn flag<'a>(command: &'a Command, word: &str) -> Option<&'a Arg> {
@@ -304,6 +316,10 @@ mod tests {
         assert_eq!(after("etcfs -w json get --prefix /a /b"), "keys of /b");
         assert_eq!(after("etcfs cp /a "), "keys of ");
         assert_eq!(after("etcfs edit /a /b"), "", "it takes one");
+        assert_eq!(after("etcfs snap re"), "restore", "a command's begin");
+        assert_eq!(after("etcfs mem li --cons"), "--consistency");
+        assert_eq!(after("etcfs g --prefix /a"), "keys of /a");
+        assert_eq!(after("etcfs m l"), "", "it may be member, migrate, mount, mv ...");
         assert_eq!(after("etcfs run /a -- ma"), "", "a program's words");
         assert_eq!(after("etcfs up ./ke"), "", "a file, which the shell knows");
     }
