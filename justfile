@@ -8,7 +8,7 @@ check:
 test *names:
     tests/run {{names}}
 
-# Tests of the mount under Debian 12's own kernel (needs root and /dev/kvm).
+# Tests of the mount under Debian 12's own kernel (needs root).
 test-kernel *names:
     tests/kernel {{names}}
 

@@ -30,7 +30,7 @@ use crate::config::LockScope;
 use crate::errno::OpError;
 use crate::lock::{Mode, Span};
 use crate::metrics::Operation;
-use crate::node::{Fh, Listing, Moment, NodeId};
+use crate::node::{Fh, Listing, Moment, NodeId, Table};
 use crate::ops::{
     BLOCK, Created, Fs, HELPER_FH, Interrupts, LockSeen, Owner, RenameHow, SetAttr, SetLock, interruptible,
 };
@@ -128,7 +128,8 @@ impl Filesystem for Kernel {
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_HANDLE_KILLPRIV_V2
             // Programs that map a value shared (git, sqlite3) get ENODEV without it.
-            | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP;
+            | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP
+            | InitFlags::FUSE_HAS_EXPIRE_ONLY;
         let offered = wanted & config.capabilities();
         if let Err(refused) = config.add_capabilities(offered) {
             tracing::warn!(?refused, "the kernel offers what it then refuses");
@@ -136,6 +137,9 @@ impl Filesystem for Kernel {
         if offered != wanted {
             tracing::info!(missing = ?(wanted - offered), "the kernel lacks");
             self.fs.note_lacks(format!("{:?}", wanted - offered));
+        }
+        if !offered.contains(InitFlags::FUSE_HAS_EXPIRE_ONLY) {
+            self.fs.nodes.with(Table::keep_no_dirs);
         }
         Ok(())
     }

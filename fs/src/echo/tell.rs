@@ -228,8 +228,12 @@ impl Teller {
         Ok(())
     }
 
-    /// A name that the kernel heard of for a listener's sake alone shall cost no memory there.
+    /// A name that the kernel heard of for a listener's sake alone shall cost no memory there. A listener to the whole
+    /// mount is told files, not names: it reads the name from the kernel, which then still needs it.
     fn forget(&self, place: &Place) {
+        if self.fs.view.inotify == Inotify::Always {
+            return;
+        }
         self.fs.nodes.with(|table| {
             if let Some(parent) = table.dir_node(&place.dir) {
                 table.drop_name(parent, place.name.clone());

@@ -350,8 +350,15 @@ impl Table {
         }
     }
 
+    /// For a kernel that drops a directory which it is to look up again: who stands in it would have no path. It keeps
+    /// none of their names, and is told nothing.
+    pub(crate) fn keep_no_dirs(&mut self) {
+        self.dirs_expire = false;
+    }
+
     fn expire_dir(&mut self, id: NodeId) {
-        if let Some(Node::Dir(node)) = self.nodes.get(&id)
+        if self.dirs_expire
+            && let Some(Node::Dir(node)) = self.nodes.get(&id)
             && let Some((parent, name)) = node.place.clone()
         {
             self.notify(Notice::Expire { parent, name });
@@ -386,7 +393,7 @@ impl Table {
             let prefix = prefix.clone();
             self.dir_state(&prefix).node = Some(id);
         }
-        Entry { node: id, attr: self.dir_attr(id), keep }
+        Entry { node: id, attr: self.dir_attr(id), keep: keep && self.dirs_expire }
     }
 
     /// A number for a directory in a listing, which needs no inode.
@@ -517,5 +524,42 @@ impl Table {
             self.note_file(key, rev, noted.as_ref());
         }
         self.change(key, rev, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Inotify;
+    use crate::map::{KeyMap, Percent, Rel, Step};
+    use crate::node::table::Limits;
+
+    /// A table that shows the directory `d`, because of the key `/d/x`.
+    fn table() -> (Table, Dir) {
+        let map = KeyMap::new(Bytes::from_static(b"/"), Percent::Strict, Rel::Off);
+        let limits =
+            Limits { keys_max: 9, bytes_max: 99, follow: true, inotify: Inotify::Off, strict: false };
+        let mut table = Table::new(map.root(), limits);
+        let Ok(Step::Entry(entry)) = map.step(&map.root(), OsStr::new("d")) else {
+            panic!("an ordinary name")
+        };
+        let prefix = entry.dir.prefix().expect("a directory of keys").clone();
+        table.begin_dir_load(&prefix);
+        table.end_dir_load(&prefix, Some((2, Below::witness(b"/d/x"), Below::Nothing)));
+        (table, entry.dir)
+    }
+
+    #[test]
+    fn a_kernel_that_drops_what_expires_keeps_no_directorys_name() {
+        for expires in [true, false] {
+            let (mut table, dir) = table();
+            if !expires {
+                table.keep_no_dirs();
+            }
+            let entry = table.lookup_dir(&dir, ROOT, OsStr::new("d"), true);
+            table.event(&Bytes::from_static(b"/d/x"), 3, None);
+            let told = table.next_work().is_some_and(|work| work.expire_name.is_some());
+            assert_eq!((entry.keep, told), (expires, expires));
+        }
     }
 }

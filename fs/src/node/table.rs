@@ -175,6 +175,8 @@ pub(crate) struct Table {
     pub(super) echo: Echoes,
     /// What its helper is doing.
     pub(super) repeating: Option<Repeating>,
+    /// The kernel can look a directory up again and keep it for those inside.
+    pub(super) dirs_expire: bool,
     /// The key prefix of the mount point itself.
     pub(super) root: Bytes,
 }
@@ -209,6 +211,7 @@ impl Table {
             skipped: 0,
             echo: Echoes::new(limits.inotify),
             repeating: None,
+            dirs_expire: true,
             root: prefix,
         }
     }

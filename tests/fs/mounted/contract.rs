@@ -5,9 +5,14 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink},
     path::Path,
+    process::Command,
 };
 
-use etcfs_tests::api::{delete, grant, put_on_lease};
+use etcfs_tests::{
+    api::{delete, grant, put_on_lease},
+    command::Followed,
+    machine, wait,
+};
 use rustix::{
     fs::{CWD, RenameFlags, renameat_with as rename},
     io::Errno,
@@ -32,6 +37,28 @@ fn a_name_that_no_key_has_is_refused() {
     }
     refuses(fs::metadata(s.mount.at("x".repeat(256))), Errno::NAMETOOLONG);
     refuses(fs::write(s.mount.at("x".repeat(256)), "v"), Errno::NAMETOOLONG);
+}
+
+/// A name is a directory if a key lies below it, or if a record of it exists
+#[test]
+fn who_stands_in_a_directory_knows_where_while_its_keys_come_and_go() {
+    const INSIDE: &str = "import os, sys\nfor _ in sys.stdin: print(os.listdir(), os.getcwd())";
+    let s = Stage::new();
+    s.api.set("/d/first", "v");
+    let mut python = Command::new(machine::program("python3"));
+    python.args(["-u", "-c", INSIDE]).current_dir(s.mount.at("d"));
+    let mut inside = Followed::start_with_input(&mut python);
+    // What the mount knows the directory by goes, while there is another key.
+    s.api.set("/d/other", "v");
+    s.api.delete(delete("/d/first")).expect("a delete is accepted");
+    let path = s.mount.at("d").display().to_string();
+    wait::until_true("it is gone", || {
+        inside.type_in("\n");
+        let (names, place) =
+            inside.line().rsplit_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())).expect("both");
+        assert_eq!(place, path);
+        names == "['other']"
+    });
 }
 
 /// A key's path is its bytes, spelled where they can't stand in a name

@@ -431,6 +431,44 @@ fn nothing_is_repeated_where_nobody_can_listen() {
     assert_eq!(seen.last().map(String::as_str), Some("OPEN last"), "by the reader alone");
 }
 
+/// Prints the path of each file that was written in the mount where it stands, by a mark of the whole mount.
+const FANOTIFY: &str = r#"python3 -u -c 'import ctypes, os, struct
+ADD, MOUNT, CLOSE_WRITE, AT_FDCWD = 1, 16, 8, -100
+libc = ctypes.CDLL(None)
+events = libc.fanotify_init(0, os.O_RDONLY)
+assert libc.fanotify_mark(events, ADD | MOUNT, ctypes.c_uint64(CLOSE_WRITE), AT_FDCWD, b".") == 0
+print("listens")
+while True:
+    left = os.read(events, 4096)
+    while left:
+        length, _, _, _, _, file, _ = struct.unpack("=IBBHQii", left[:24])
+        print(os.path.relpath(os.readlink(f"/proc/self/fd/{file}")))
+        os.close(file)
+        left = left[length:]'"#;
+
+/// Nothing is repeated where nobody can be listening
+#[test]
+fn a_mark_of_the_whole_mount_hears_of_everything_where_that_is_asked_for() {
+    machine::program("python3");
+    let s = Stage::new();
+    let source = format!("{}:/", s.server.endpoint());
+    let (always, auto) = (Mount::with(&source, "inotify=always"), Mount::with(&source, "inotify=auto"));
+    let mut listeners = [&always, &auto].map(|mount| Followed::sh(&mount.path(), FANOTIFY));
+    for listener in &mut listeners {
+        listener.expect(&["listens"]);
+    }
+    // The kernel knows nothing of this directory.
+    s.api.set("/deep/down/f", "one");
+    listeners[0].expect(&["deep/down/f"]);
+    s.api.set("/deep/down/f", "another");
+    listeners[0].expect(&["deep/down/f"]);
+    // The mount point itself is always held.
+    s.api.set("/top", "v");
+    for listener in &mut listeners {
+        listener.expect(&["top"]);
+    }
+}
+
 #[test]
 fn inotifywait_and_a_loop_of_it_work() {
     let s = Stage::new();
