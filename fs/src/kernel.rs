@@ -445,6 +445,7 @@ impl Filesystem for Kernel {
         let answer = move |listing: &Listing, mut reply: ReplyDirectory| {
             if !fill(&mut reply, ino, offset, listing)
                 && fs.spoils_copy(fh)
+                // Pages alone: this waits for no lock of a directory.
                 && let Some(notifier) = notifier.get()
                 && let Err(error) = notifier.inval_inode(ino, 0, 0)
             {

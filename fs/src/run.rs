@@ -45,6 +45,9 @@ const ATTEMPT: Duration = Duration::from_secs(2);
 /// Open files keep a mount that is gone from its path; they are not waited for longer.
 const DETACH_WITHIN: Duration = Duration::from_secs(1);
 
+/// What is tried for inotify's listeners keeps nobody from a mount for longer.
+const TRY_WITHIN: Duration = Duration::from_secs(1);
+
 /// A server that does not answer can't keep a mount from ending.
 const FLUSH_WITHIN: Duration = Duration::from_secs(30);
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -154,7 +157,10 @@ async fn mounted(config: &Config, before: Vec<OsString>, report: &mut Report) ->
     let device = session.as_fd().try_clone_to_owned().context("the device can't be opened twice")?;
     let notifier = notify::start(fs.clone(), device).context("the notifier can't be started")?;
     let mut served = spawn(session)?;
-    listen(config, &fs, &mount_point, before);
+    if let Some(tried) = listen(config, &fs, &mount_point, before) {
+        // Else the mount could not be unmounted at once: it would be busy. Nothing is sent.
+        drop(timeout(TRY_WITHIN, tried).await);
+    }
 
     report.mounted().context("who asked for the mount is gone")?;
     tell(&[NotifyState::Ready]);
@@ -232,18 +238,26 @@ async fn begin(
 }
 
 /// Lets inotify's listeners hear of remote changes, as far as that can be.
-fn listen(config: &Config, fs: &Arc<Fs>, mount_point: &Path, before: Vec<OsString>) {
+///
+/// The receiver hears of an end when the helper for that has been in the mount for the first time.
+fn listen(
+    config: &Config,
+    fs: &Arc<Fs>,
+    mount_point: &Path,
+    before: Vec<OsString>,
+) -> Option<oneshot::Receiver<()>> {
     let site = mounts::at(mount_point)
         .map(|mounted| echo::Site { point: mount_point.to_path_buf(), device: mounted.device, before })
         .filter(|_| config.view.inotify != Inotify::Off && !config.view.read_only);
-    let started = match site {
-        Some(site) => echo::start(fs.clone(), site).map(drop),
-        None => return fs.nodes.with(|table| table.stop_echo()),
-    };
-    if let Err(error) = started {
-        tracing::warn!(%error, "inotify's listeners hear nothing of remote changes");
-        fs.nodes.with(|table| table.stop_echo());
+    match site.map(|site| echo::start(fs.clone(), site)) {
+        Some(Ok(tried)) => return Some(tried),
+        Some(Err(error)) => {
+            tracing::warn!(%error, "inotify's listeners hear nothing of remote changes");
+        }
+        None => {}
     }
+    fs.nodes.with(|table| table.stop_echo());
+    None
 }
 
 /// Runs the session on a thread of its own; the answer comes when the mount is gone.

@@ -18,8 +18,9 @@ mod wire;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
 
 pub use process::Site;
 
@@ -42,17 +43,22 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// What is seen of all processes' watches counts for so long while a storm lasts.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Starts telling listeners. The thread ends when the mount does.
-pub fn start(fs: Arc<Fs>, site: Site) -> io::Result<JoinHandle<()>> {
+/// Starts telling listeners, until the mount ends. The receiver hears of an end once the helper has been tried, which
+/// keeps the mount busy.
+pub fn start(fs: Arc<Fs>, site: Site) -> io::Result<oneshot::Receiver<()>> {
+    let (tries, tried) = oneshot::channel::<()>();
     std::thread::Builder::new().name("echo".to_owned()).spawn(move || {
         let mut teller = Teller { fs, site, helper: None, looked: None, seen: None };
         // At once: the first change shall not wait for a process to start.
-        if teller.ready() && teller.try_handles().is_ok() {
+        let able = teller.ready() && teller.try_handles().is_ok();
+        drop(tries);
+        if able {
             teller.run();
         }
         teller.fs.set_helper(0);
         teller.fs.nodes.with(|table| table.stop_echo());
-    })
+    })?;
+    Ok(tried)
 }
 
 struct Teller {

@@ -73,6 +73,15 @@ fn mount_and_fstab_mount_it_by_its_type() {
     assert_eq!(place.run(mounted), "v\n600\n");
 }
 
+/// It was busy while the helper for inotify was tried.
+#[test]
+fn a_mount_can_be_unmounted_as_soon_as_it_is_there_mounted() {
+    let (server, place) = (Server::etcfs(), Place::new());
+    let script =
+        format!("for round in $(seq 20); do mount -t etcfs {}:/ mnt; umount mnt; done", server.endpoint());
+    assert_eq!(place.run(&script), "");
+}
+
 #[test]
 fn a_user_mounts_and_unmounts_by_fusermount3() {
     machine::program("fusermount3");
