@@ -18,7 +18,7 @@ use hyper_util::{
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{Notify, Semaphore},
     time,
 };
@@ -31,6 +31,9 @@ use crate::{
     tls::Acceptor,
 };
 
+/// Connections that wait to be accepted: as many as the system lets, which is what etcd has. Who finds no room waits for
+/// a second at least.
+const BACKLOG: u32 = u16::MAX as u32;
 /// Pause when the system has no file descriptor left for a connection.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// A handshake that failed is in the log once in this time.
@@ -60,7 +63,13 @@ impl Listener {
     /// With `tls` where the URL asks for it.
     pub async fn open(url: &ListenUrl, tls: Option<&Acceptor>) -> io::Result<Self> {
         let addresses = url.resolve().await?;
-        let socket = TcpListener::bind(addresses.as_slice()).await?;
+        let mut refused = None;
+        let socket = addresses.into_iter().find_map(|address| {
+            let opened = listen(address);
+            opened.map_err(|error| refused = Some(error)).ok()
+        });
+        let socket =
+            socket.ok_or_else(|| refused.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))?;
         Ok(Self { socket, tls: tls.filter(|_| url.secure).cloned() })
     }
 
@@ -72,6 +81,14 @@ impl Listener {
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A port is free as soon as its last server has gone.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves a port until `shutdown`; returns when its connections have ended.
