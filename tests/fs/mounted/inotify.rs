@@ -432,7 +432,7 @@ fn nothing_is_repeated_where_nobody_can_listen() {
 }
 
 /// Prints the path of each file that was written in the mount where it stands, by a mark of the whole mount.
-const FANOTIFY: &str = r#"python3 -u -c 'import ctypes, os, struct
+const FANOTIFY: &str = r#"python3 -u -c 'import ctypes, os, struct, sys
 ADD, MOUNT, CLOSE_WRITE, AT_FDCWD = 1, 16, 8, -100
 libc = ctypes.CDLL(None)
 events = libc.fanotify_init(0, os.O_RDONLY)
@@ -442,7 +442,7 @@ while True:
     left = os.read(events, 4096)
     while left:
         length, _, _, _, _, file, _ = struct.unpack("=IBBHQii", left[:24])
-        print(os.path.relpath(os.readlink(f"/proc/self/fd/{file}")))
+        print(os.path.relpath(os.readlink(f"/proc/self/fd/{file}").removesuffix(sys.argv[1])))
         os.close(file)
         left = left[length:]'"#;
 
@@ -454,9 +454,8 @@ fn a_mark_of_the_whole_mount_hears_of_everything_where_that_is_asked_for() {
     let source = format!("{}:/", s.server.endpoint());
     let (always, auto) = (Mount::with(&source, "inotify=always"), Mount::with(&source, "inotify=auto"));
     // A name that the kernel heard of for this alone is soon dropped, unless that is asked for.
-    let either = format!("{FANOTIFY} | sed -u 's/ (deleted)$//'");
-    let mut listeners =
-        [(&always, FANOTIFY), (&auto, &either)].map(|(mount, script)| Followed::sh(&mount.path(), script));
+    let mut listeners = [(&always, ""), (&auto, " (deleted)")]
+        .map(|(mount, suffix)| Followed::sh(&mount.path(), &format!("{FANOTIFY} '{suffix}'")));
     for listener in &mut listeners {
         listener.expect(&["listens"]);
     }
