@@ -2,7 +2,9 @@
 //!
 //! A notification may block in the kernel until an operation in the same directory
 //! is answered, so it is sent with no lock held and from no handler; whatever waits
-//! for this thread holds nothing in the kernel that a notification needs. Messages
+//! for this thread holds nothing in the kernel that a notification needs. One is sent
+//! elsewhere: that a listing's pages go, which waits for no directory, by the handler
+//! that must not tell a listing's end before. Messages
 //! are written to the FUSE device here, since "look again before use" (expire) is
 //! not in the library.
 
