@@ -19,6 +19,8 @@ use crate::storage::{Batch, Engine, MemoryEngine};
 const KEYS: usize = 6000;
 /// Put together in each revision, with the same value.
 const SIBLINGS: usize = 40;
+/// The first revision with keys: a new store is at 1.
+const FIRST: i64 = 2;
 const ROUNDS: usize = 1000;
 
 fn open(engine: &Arc<MemoryEngine>) -> (Arc<Store>, Writer) {
@@ -44,7 +46,7 @@ fn prefix(prefix: &str) -> RangeRequest {
 /// One read of each kind, now or a little in the past.
 fn read(store: &Store, round: usize) -> Result<(), ReadError> {
     let back = (round % 7) as i64 * 5;
-    let revision = if back == 0 { 0 } else { (store.revision() - back).max(3) };
+    let revision = if back == 0 { 0 } else { (store.revision() - back).max(FIRST) };
     let count = store.range(&RangeRequest { count_only: true, revision, ..prefix("key/") })?;
     assert_eq!(count.count as usize, KEYS);
     let few = RangeRequest { limit: 3, keys_only: true, revision, ..prefix("key/") };
@@ -88,8 +90,8 @@ fn readers_see_whole_revisions_whatever_goes_on() {
         let events = txn.finish().unwrap();
         writer.publish(events.revision);
     };
-    // The first revision of all is the oldest one read.
     change(&mut writer, &mut batch, 0);
+    assert_eq!(store.revision(), FIRST, "the oldest one that is read");
     let done = AtomicBool::new(false);
     let reads = std::thread::scope(|scope| {
         let reader = || {
