@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use http::{Request, Response, header::CONTENT_TYPE};
 use hyper::body::Incoming;
 use tonic::service::Routes;
@@ -24,8 +25,9 @@ impl Door {
     pub(super) async fn serve(&self, request: Request<Incoming>) -> Response<Body> {
         match self {
             Self::Clients(rpc, _) if is_grpc(&request) => rpc.call(request.map(Input::Wire)).await,
-            Self::Clients(_, web) => web.serve(request).await,
-            Self::Metrics(http) => http.serve(request).await,
+            // Boxed, or each gRPC call's task would have room for them.
+            Self::Clients(_, web) => web.serve(request).boxed().await,
+            Self::Metrics(http) => http.serve(request).boxed().await,
             Self::Peers(routes) => match routes.clone().call(request).await {
                 Ok(answer) => answer.map(Body::Stream),
                 Err(never) => match never {},

@@ -92,7 +92,7 @@ impl Rpc {
         }
     }
 
-    pub(super) async fn call(&self, request: Request<Input>) -> Answer {
+    pub(super) async fn call(&self, mut request: Request<Input>) -> Answer {
         let Some(method) = Method::of(request.uri().path()) else {
             return refused(&unknown(request.uri().path()));
         };
@@ -102,7 +102,7 @@ impl Rpc {
         self.metrics.asked(method as usize, version);
         let began = Instant::now();
         let answer = match is_broken(method) {
-            false => self.admit_in_time(method, request).await,
+            false => self.admit_in_time(method, &mut request).await,
             true => Ok(nothing(method)),
         };
         let took = began.elapsed();
@@ -123,7 +123,7 @@ impl Rpc {
         }
     }
 
-    async fn admit_in_time(&self, method: Method, request: Request<Input>) -> Result<Answer, Status> {
+    async fn admit_in_time(&self, method: Method, request: &mut Request<Input>) -> Result<Answer, Status> {
         match deadline::of(request.headers()) {
             Some(time) if method.is_unary() => tokio::time::timeout(time, self.admit(method, request))
                 .await
@@ -132,15 +132,15 @@ impl Rpc {
         }
     }
 
-    async fn admit(&self, method: Method, request: Request<Input>) -> Result<Answer, Status> {
-        self.check_metadata(&request)?;
+    async fn admit(&self, method: Method, request: &mut Request<Input>) -> Result<Answer, Status> {
+        self.check_metadata(request)?;
         if !method.is_for_learners() {
             self.services.refuse_if_learner()?;
         }
         let caller = match method.right() {
             // A client with an old token may log in anew.
             Right::Open => Ok(Caller::Nobody),
-            _ => self.services.auth.logins.caller(token(request.headers()), certificate(&request)).await,
+            _ => self.services.auth.logins.caller(token(request.headers()), certificate(request)).await,
         };
         if method == Method::Watch {
             // Each request on the stream is answered for itself, also for who is not let in.
@@ -164,14 +164,14 @@ impl Rpc {
         }
     }
 
+    /// The calls that a busy server has thousands of.
     async fn dispatch(
         &self,
         method: Method,
-        request: Request<Input>,
+        request: &mut Request<Input>,
         caller: &Caller,
     ) -> Result<Answer, Status> {
-        let Services { kv, lease, cluster, maintenance, auth, lock, election, tree, .. } = &self.services;
-        let metrics = &self.metrics;
+        let (kv, metrics) = (&self.services.kv, &self.metrics);
         match method {
             Method::Range => {
                 metrics.ranges.inc();
@@ -188,6 +188,24 @@ impl Rpc {
             Method::DeleteRange => {
                 metrics.deletes.inc();
                 self.unary(request, |message| kv.delete_range(message, caller)).await
+            }
+            // Each call's task has room for whatever it may become, and is moved with it: the
+            // largest of these would be most of what a put costs there.
+            _ => self.dispatch_other(method, request, caller).boxed().await,
+        }
+    }
+
+    async fn dispatch_other(
+        &self,
+        method: Method,
+        request: &mut Request<Input>,
+        caller: &Caller,
+    ) -> Result<Answer, Status> {
+        let Services { kv, lease, cluster, maintenance, auth, lock, election, tree, .. } = &self.services;
+        let metrics = &self.metrics;
+        match method {
+            Method::Range | Method::Put | Method::Txn | Method::DeleteRange => {
+                unreachable!("dispatched before")
             }
             Method::Compact => self.unary(request, |message| kv.compact(message, caller)).await,
             // Before this, as it is judged request by request.
@@ -276,7 +294,7 @@ impl Rpc {
 
     async fn unary<Q, A, F>(
         &self,
-        request: Request<Input>,
+        request: &mut Request<Input>,
         call: impl FnOnce(Q) -> F,
     ) -> Result<Answer, Status>
     where
@@ -284,7 +302,7 @@ impl Rpc {
         A: Message,
         F: Future<Output = Result<A, Refusal>>,
     {
-        let (message, length) = unary::read(request.into_body(), self.max_receive_bytes).await?;
+        let (message, length) = unary::read(request.body_mut(), self.max_receive_bytes).await?;
         self.metrics.received_bytes.inc_by(length as u64);
         let answer = unary::write(&call(message).await?)?;
         self.metrics.sent_bytes.inc_by(answer.len() as u64);
@@ -292,8 +310,8 @@ impl Rpc {
     }
 
     /// One message in, and one out, which is made while it is sent if it is long.
-    async fn range(&self, request: Request<Input>, caller: &Caller) -> Result<Answer, Status> {
-        let (message, length) = unary::read(request.into_body(), self.max_receive_bytes).await?;
+    async fn range(&self, request: &mut Request<Input>, caller: &Caller) -> Result<Answer, Status> {
+        let (message, length) = unary::read(request.body_mut(), self.max_receive_bytes).await?;
         self.metrics.received_bytes.inc_by(length as u64);
         let (body, length) = match self.services.kv.ranged(message, caller).await? {
             Ranged::Whole(answer) => {
@@ -311,8 +329,8 @@ impl Rpc {
     }
 
     /// The same for a transaction that only reads.
-    async fn txn(&self, request: Request<Input>, caller: &Caller) -> Result<Answer, Status> {
-        let (message, length) = unary::read(request.into_body(), self.max_receive_bytes).await?;
+    async fn txn(&self, request: &mut Request<Input>, caller: &Caller) -> Result<Answer, Status> {
+        let (message, length) = unary::read(request.body_mut(), self.max_receive_bytes).await?;
         self.metrics.received_bytes.inc_by(length as u64);
         let (body, length) = match self.services.kv.ranged_txn(message, caller).await? {
             RangedTxn::Whole(answer) => {
@@ -333,7 +351,7 @@ impl Rpc {
     /// One message in, a stream out, which ends with the server.
     async fn server_stream<Q, A, S>(
         &self,
-        request: Request<Input>,
+        request: &mut Request<Input>,
         call: impl FnOnce(Q) -> S,
     ) -> Result<Answer, Status>
     where
@@ -341,7 +359,7 @@ impl Rpc {
         A: Message,
         S: Stream<Item = Result<A, Refusal>> + Send + 'static,
     {
-        let (message, length) = unary::read(request.into_body(), self.max_receive_bytes).await?;
+        let (message, length) = unary::read(request.body_mut(), self.max_receive_bytes).await?;
         self.metrics.received_bytes.inc_by(length as u64);
         let stopped = self.shutdown.clone().cancelled_owned();
         let answers = call(message).map(|answer| unary::write(&answer?)).take_until(stopped);
@@ -352,20 +370,24 @@ impl Rpc {
         wants_leader(request.headers()).then(|| self.services.clone().leader_lost().boxed())
     }
 
-    fn watch(&self, request: Request<Input>, caller: Result<Caller, Refusal>) -> BoxFuture<'static, Answer> {
-        let led = self.leader_lost(&request);
+    fn watch(
+        &self,
+        request: &mut Request<Input>,
+        caller: Result<Caller, Refusal>,
+    ) -> BoxFuture<'static, Answer> {
+        let led = self.leader_lost(request);
         let broken = self.metrics.broken_streams("watch");
         let call = WatchCall(self.services.watch.clone(), caller, self.max_receive_bytes, led, broken);
-        streaming::<WatchRequest, WatchResponse, _>(call, request, self.max_receive_bytes).boxed()
+        streaming::<WatchRequest, WatchResponse, _>(call, take(request), self.max_receive_bytes).boxed()
     }
 
-    fn keep_alive(&self, request: Request<Input>, caller: Caller) -> BoxFuture<'static, Answer> {
-        let led = self.leader_lost(&request);
+    fn keep_alive(&self, request: &mut Request<Input>, caller: Caller) -> BoxFuture<'static, Answer> {
+        let led = self.leader_lost(request);
         let broken = self.metrics.broken_streams("lease-keepalive");
         let lease = self.services.lease.clone();
         let call = KeepAliveCall(lease, caller.into(), self.shutdown.clone(), led, broken);
         let max_bytes = self.max_receive_bytes;
-        streaming::<LeaseKeepAliveRequest, LeaseKeepAliveResponse, _>(call, request, max_bytes).boxed()
+        streaming::<LeaseKeepAliveRequest, LeaseKeepAliveResponse, _>(call, take(request), max_bytes).boxed()
     }
 }
 
@@ -488,8 +510,13 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-async fn foreign(service: &Foreign, request: Request<Input>) -> Answer {
-    match service.clone().call(request).await {
+/// For who must have a request of their own. Where it is lent, no call's task has room for it twice.
+fn take(request: &mut Request<Input>) -> Request<Input> {
+    std::mem::replace(request, Request::new(Input::made(stream::empty())))
+}
+
+async fn foreign(service: &Foreign, request: &mut Request<Input>) -> Answer {
+    match service.clone().call(take(request)).await {
         Ok(answer) => answer.map(Body::Stream),
         Err(never) => match never {},
     }
