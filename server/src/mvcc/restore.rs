@@ -4,7 +4,11 @@
 //! it is met. Rows that a compaction drops but a crash kept from being deleted
 //! are taken like the others; scrubbing begins anew and finds them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, mpsc},
+    thread,
+};
 
 use bytes::Bytes;
 use etcfs_proto::etcfs::record;
@@ -23,6 +27,8 @@ use crate::storage::{
 
 /// Rows read from the engine at a time.
 const ROWS_CHUNK: usize = 4096;
+/// Chunks that wait to be taken.
+const CHUNKS_AHEAD: usize = 2;
 
 /// The live keys that hang on a lease, as their rows say.
 pub(crate) type Attachments = HashMap<Bytes, i64>;
@@ -69,29 +75,46 @@ fn load(
     (inner.compacting, inner.compacted) = (meta.compact_revision, meta.compact_revision);
     inner.scrubbed = meta.scrubbed_revision;
     let mut attachments = Attachments::new();
-    let mut start = Bytes::from_static(REVISIONS.start);
-    loop {
-        let rows = engine.range(&start, REVISIONS.end, ROWS_CHUNK)?;
-        for (row_key, row) in &rows {
-            take(&mut inner, &mut attachments, hot, row_key, row)?;
-            // Only what fits the budget is kept on the way, and the newest, of which more may come.
-            while inner.recent.bytes() as u64 > options.value_cache_bytes / 2 {
-                let before_newest = inner.recent.newest() - 1;
-                let Some((main, old)) = inner.recent.pop(before_newest) else { break };
-                for (row, sub) in old.into_iter().zip(0..) {
-                    hot.insert(super::Revision { main, sub }, row);
+    // Reading rows takes longer than taking them: the next are read meanwhile.
+    thread::scope(|scope| {
+        let (sent, read) = mpsc::sync_channel(CHUNKS_AHEAD);
+        scope.spawn(move || read_all(&*engine, &sent));
+        for rows in read {
+            for (row_key, row) in &rows? {
+                take(&mut inner, &mut attachments, hot, row_key, row)?;
+                // Only what fits the budget is kept on the way, and the newest, of which more may come.
+                while inner.recent.bytes() as u64 > options.value_cache_bytes / 2 {
+                    let before_newest = inner.recent.newest() - 1;
+                    let Some((main, old)) = inner.recent.pop(before_newest) else { break };
+                    for (row, sub) in old.into_iter().zip(0..) {
+                        hot.insert(super::Revision { main, sub }, row);
+                    }
                 }
             }
         }
-        match rows.last() {
-            Some((last, _)) if rows.len() == ROWS_CHUNK => start = keyspace::successor(last),
-            _ => break,
-        }
-    }
+        Ok::<_, StorageError>(())
+    })?;
     if inner.recent.is_empty() {
         inner.recent = Recent::starting_at(inner.applied + 1);
     }
     Ok((inner, attachments))
+}
+
+/// Sends all rows of revisions, until the first error or until nobody takes them any more.
+fn read_all(engine: &dyn Engine, sent: &mpsc::SyncSender<Result<Vec<(Bytes, Bytes)>, StorageError>>) {
+    let mut start = Bytes::from_static(REVISIONS.start);
+    loop {
+        let rows = engine.range(&start, REVISIONS.end, ROWS_CHUNK);
+        let next = match &rows {
+            Ok(rows) if rows.len() == ROWS_CHUNK => rows.last().map(|(last, _)| keyspace::successor(last)),
+            _ => None,
+        };
+        if sent.send(rows).is_err() {
+            return;
+        }
+        let Some(next) = next else { return };
+        start = next;
+    }
 }
 
 fn take(
