@@ -21,10 +21,9 @@ const KEEP_BYTES_MAX: u64 = 256 << 20;
 /// though not before it is as large as what a snapshot must write.
 const SNAPSHOT_BYTES: u64 = 256 << 20;
 /// A snapshot as large as this is taken by the count of entries alone. It has all
-/// rows: a larger one waits until the log has grown by a share of it, or many keys
-/// and small writes would have it written over and over, and every write wait.
+/// rows: a larger one waits until the log has grown by as much, or many keys and
+/// small writes would have it written over and over, and every write wait.
 const SMALL_BYTES: u64 = 16 << 20;
-const LOG_SHARE: u64 = 2;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause after a snapshot that could not be built.
 const RETRY_PAUSE: Duration = Duration::from_secs(10);
@@ -70,7 +69,7 @@ impl Log {
     fn is_due(self, count: u64, snapshot_bytes: impl Fn() -> u64, image_bytes: impl Fn() -> u64) -> bool {
         let pays = || {
             let written = snapshot_bytes();
-            written <= SMALL_BYTES || self.bytes >= written / LOG_SHARE
+            written <= SMALL_BYTES || self.bytes >= written
         };
         (self.entries >= count && pays()) || (self.bytes >= SNAPSHOT_BYTES && self.bytes >= image_bytes())
     }
@@ -118,14 +117,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_large_snapshot_waits_until_the_log_has_grown_by_a_share_of_it() {
+    fn a_large_snapshot_waits_until_the_log_has_grown_by_as_much() {
         const MIB: u64 = 1 << 20;
         let is_due = |entries, log: u64, snapshot: u64| {
             Log { entries, bytes: log * MIB }.is_due(10_000, || snapshot * MIB, || 3 * snapshot * MIB)
         };
         assert_eq!([is_due(9_999, 100, 0), is_due(10_000, 0, 0), is_due(10_000, 1, 16)], [false, true, true]);
         assert_eq!(
-            [is_due(10_000, 4, 80), is_due(90_000, 39, 80), is_due(90_000, 40, 80)],
+            [is_due(10_000, 4, 80), is_due(90_000, 79, 80), is_due(90_000, 80, 80)],
             [false, false, true]
         );
         assert_eq!([is_due(100, 255, 10), is_due(100, 256, 10)], [false, true], "few large entries");
