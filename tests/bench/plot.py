@@ -70,6 +70,14 @@ def latency(lines, directory):
     save(figure, directory, "latency")
 
 
+def growth(lines, directory):
+    figure, axes = plt.subplots(1, 3, figsize=(14, 4))
+    for ax, across, op in zip(axes, ["keys", "keys", "watchers"], ["put", "range-l", "watch-keys"]):
+        curves(ax, lines, across, "server_cpu_us_per_op", part="growth", op=op)
+        ax.set_title(f"{op}: the server's CPU, microseconds")
+    save(figure, directory, "growth")
+
+
 def memory(lines, directory):
     found = {l["side"]: l for l in by(lines, part="keys")}
     figure, axes = plt.subplots(1, 3, figsize=(12, 4))
@@ -119,8 +127,8 @@ def main():
     measured, directory = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     lines = [line for part in measured.values() for line in part["lines"]]
     directory.mkdir(parents=True, exist_ok=True)
-    for needs, draw in [("clients", throughput), ("clients", latency), ("keys", memory), ("stalls", stalls),
-                        ("mount", mount)]:
+    for needs, draw in [("clients", throughput), ("clients", latency), ("growth", growth), ("keys", memory),
+                        ("stalls", stalls), ("mount", mount)]:
         if needs in measured:
             draw(lines, directory)
 

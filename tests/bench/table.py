@@ -4,8 +4,9 @@
     cargo build --release -p etcfs-cli -p etcfs-server -p etcfs-fs
     tests/bench/table.py --etcd /path/to/etcd --out FILE [PART ...]
 
-Meant for a machine that is otherwise quiet. Parts: requests clients keys stalls
-cluster mount; all of them if none is named, and FILE keeps what it has of others.
+Meant for a machine that is otherwise quiet. Parts: requests clients keys growth
+many stalls cluster mount; all of them if none is named, and FILE keeps what it
+has of others.
 Each figure of the two servers comes from alternating rounds, so that what else
 runs falls on both. The data lies in a temporary directory below --dir, which
 should be on the disk that is to be measured. plot.py draws what this writes.
@@ -39,6 +40,8 @@ REQUESTS = {
     "lease keep-alive": ["--ops=lease-keep-alive", "--clients=1000", "--connections=100", "--total=100000"],
 }
 CLIENTS = [1, 4, 16, 64, 256, 1000]
+KEYS = [10_000, 100_000, 1_000_000, 4_000_000]
+WATCHERS = [10, 1000, 10_000]
 SIDES = ["etcfsd", "etcd"]
 
 
@@ -185,6 +188,31 @@ class Table:
                 self.add("keys", "after load", side=side, keys=keys, resident_bytes=resident,
                          disk_bytes=disk, start_seconds=starts, resident_bytes_after_start=fresh)
 
+    def growth(self):
+        """What a request costs as there is more of what it has nothing to do with."""
+        with self.pair() as servers:
+            for keys in (keys for keys in KEYS if keys <= 4 * self.args.keys):
+                for server in servers:
+                    self.bench("load", f"--endpoints={server.endpoint}", f"--total={keys}")
+                words = ["--ops=put,range-l", "--clients=256", "--connections=64", f"--keys={keys}",
+                         "--total=50000"]
+                self.compare("growth", "keys", servers, words, keys=keys)
+        with self.pair() as servers:
+            for watchers in WATCHERS:
+                words = ["--ops=watch-keys", "--clients=8", "--connections=100", f"--watchers={watchers}",
+                         "--total=20000"]
+                self.compare("growth", "watchers", servers, words, watchers=watchers)
+
+    def many(self):
+        """Watches of a key each, and leases that are kept alive."""
+        with self.pair() as servers:
+            words = ["--ops=watch-keys", "--clients=8", "--connections=100", "--watchers=10000", "--total=50000"]
+            self.compare("many", "10k watchers of a key each", servers, words)
+        with self.pair() as servers:
+            words = ["--ops=lease-keep-alive", "--clients=1000", "--connections=100", "--leases=100000",
+                     "--total=100000"]
+            self.compare("many", "100k leases kept alive", servers, words)
+
     def stalls(self):
         keys = self.args.keys // 5
         with self.pair() as servers:
@@ -268,7 +296,7 @@ class Table:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-PARTS = ["requests", "clients", "keys", "stalls", "cluster", "mount"]
+PARTS = ["requests", "clients", "keys", "growth", "many", "stalls", "cluster", "mount"]
 
 
 def main():

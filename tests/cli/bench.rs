@@ -8,7 +8,8 @@ use etcfs_tests::{
 /// The lines of a round, as a program reads them.
 #[track_caller]
 fn measured(client: &Client, line: &str) -> Vec<serde_json::Value> {
-    let small = ["--total", "40", "--keys", "20", "--clients", "4", "--watchers", "3", "--json"];
+    let small =
+        ["--total", "40", "--keys", "20", "--clients", "4", "--watchers", "3", "--leases", "3", "--json"];
     let said = client.run(line.split(' ').chain(small)).ok();
     said.lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
@@ -26,6 +27,7 @@ fn each_kind_of_request_is_measured() {
             "bench range --consistency s",
             "bench txn",
             "bench watch",
+            "bench run watch-keys",
             "bench lease-grant",
             "bench lease-keep-alive",
             "bench mixed",

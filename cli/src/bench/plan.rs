@@ -17,13 +17,14 @@ pub(crate) enum Op {
     RangeS10k,
     Txn,
     Watch,
+    WatchKeys,
     LeaseGrant,
     LeaseKeepAlive,
     Mixed,
 }
 
 impl Op {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Put,
         Self::RangeL,
         Self::RangeS,
@@ -31,6 +32,7 @@ impl Op {
         Self::RangeS10k,
         Self::Txn,
         Self::Watch,
+        Self::WatchKeys,
         Self::LeaseGrant,
         Self::LeaseKeepAlive,
         Self::Mixed,
@@ -45,6 +47,7 @@ impl Op {
             Self::RangeS10k => "range-s-10k",
             Self::Txn => "txn",
             Self::Watch => "watch",
+            Self::WatchKeys => "watch-keys",
             Self::LeaseGrant => "lease-grant",
             Self::LeaseKeepAlive => "lease-keep-alive",
             Self::Mixed => "mixed",
@@ -54,7 +57,7 @@ impl Op {
     /// Requests of a round if nobody says how many: some seconds' worth.
     fn total(self) -> u64 {
         match self {
-            Self::Put | Self::Txn | Self::Mixed => 20_000,
+            Self::Put | Self::Txn | Self::WatchKeys | Self::Mixed => 20_000,
             Self::RangeL | Self::RangeS => 50_000,
             Self::RangeL10k | Self::RangeS10k => 200,
             Self::Watch => 2_000,
@@ -87,9 +90,12 @@ pub(crate) struct Plan {
     /// Begin of the keys; all below it is the bench's to write
     #[arg(long, default_value = "bench/", value_name = "TEXT")]
     pub(crate) prefix: String,
-    /// Watches that see each put of `watch`
+    /// Watches that see each put of `watch`, or of `watch-keys` each those of one key
     #[arg(long, default_value_t = 100, value_name = "N")]
     pub(crate) watchers: u64,
+    /// Leases that are renewed
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub(crate) leases: usize,
     /// Requests a second, evenly spaced and timed from when they were due; 0 for as many as go
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub(crate) rate: u64,

@@ -35,7 +35,7 @@ pub(super) async fn prepare(clients: &[Client], plan: &Plan, op: Op) -> Result<R
             load::ensure(clients, plan, plan.keys.max(LARGE_RANGE)).await?;
         }
         Op::LeaseKeepAlive => return Ok(Ready::Leases(Rc::new(lease::grant(clients, plan).await?))),
-        Op::Put | Op::Watch | Op::LeaseGrant => {}
+        Op::Put | Op::Watch | Op::WatchKeys | Op::LeaseGrant => {}
     }
     Ok(Ready::Nothing)
 }
@@ -48,8 +48,8 @@ pub(super) async fn run(
     ready: &Ready,
     tally: &Rc<Tally>,
 ) -> Result<(), CliError> {
-    if op == Op::Watch {
-        return watch::run(clients, plan, tally).await;
+    if let Op::Watch | Op::WatchKeys = op {
+        return watch::run(clients, plan, op, tally).await;
     }
     let mut callers = JoinSet::new();
     for caller in 0..plan.clients {
@@ -64,10 +64,9 @@ pub(super) async fn run(
             (Op::LeaseGrant, _) => callers.spawn_local(lease::grants(client, plan, tally)),
             (Op::Mixed, _) => callers.spawn_local(write::mixed(client, plan, tally)),
             (Op::LeaseKeepAlive, Ready::Leases(leases)) => {
-                let id = leases[caller % leases.len()];
-                callers.spawn_local(lease::renewals(client, plan, tally, id))
+                callers.spawn_local(lease::renewals(client, plan, tally, Rc::clone(leases)))
             }
-            (Op::LeaseKeepAlive | Op::Watch, _) => {
+            (Op::LeaseKeepAlive | Op::Watch | Op::WatchKeys, _) => {
                 unreachable!("leases are prepared, watches were run above")
             }
         };

@@ -137,6 +137,7 @@ fn plan(clients: usize, total: u64, prefix: String) -> Plan {
         keys: 100_000,
         prefix,
         watchers: 0,
+        leases: 0,
         rate: 0,
         server_pid: None,
         json: false,
