@@ -20,7 +20,7 @@ pub(super) mod socket;
 use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use http::{HeaderMap, HeaderName, Method as Verb, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -112,12 +112,6 @@ impl Gateway {
                 let text = json::write(&route.output, message(&mut framed.into()).unwrap_or_default())?;
                 Ok(answer(StatusCode::OK, Body::plain(text)))
             }
-            // Its pieces are cut within objects.
-            Body::Pieces(pieces) if route.path.ends_with("/Txn") => {
-                let mut framed = pieces.try_fold(BytesMut::new(), joined).await?;
-                let text = json::write(&route.output, message(&mut framed).unwrap_or_default())?;
-                Ok(answer(StatusCode::OK, Body::plain(text)))
-            }
             Body::Pieces(pieces) => {
                 let text = long::text(pieces, route.output.clone());
                 Ok(answer(StatusCode::OK, Body::lines(text)))
@@ -187,11 +181,6 @@ fn source(
             }
         }
     })
-}
-
-async fn joined(mut whole: BytesMut, piece: Bytes) -> Result<BytesMut, Status> {
-    whole.extend_from_slice(&piece);
-    Ok(whole)
 }
 
 /// One answer a line.

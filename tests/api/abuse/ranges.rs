@@ -92,6 +92,16 @@ fn a_range_of_very_many_keys_takes_little_memory() {
         }
     });
     assert!(grown_by_sorting < ANSWER_BYTES_MAX, "{} MiB for one sorted answer", grown_by_sorting >> 20);
+    let grown_by_sorted_keys = grown(&server, || {
+        let (answer, _) = all(&api, RangeRequest { keys_only: true, ..newest.clone() });
+        assert_eq!(answer.kvs.len() as u64, keys);
+        assert_eq!(
+            (&*answer.kvs[0].key, answer.kvs[0].value.len()),
+            (format!("k/{:08}", keys - 1).as_bytes(), 0)
+        );
+    });
+    show(&format!("{} MiB more for the sorted keys", grown_by_sorted_keys >> 20));
+    assert!(grown_by_sorted_keys < ANSWER_BYTES_MAX, "{} MiB for sorted keys", grown_by_sorted_keys >> 20);
     let grown_by_values = grown(&server, || {
         let highest = RangeRequest { sort_target: SortTarget::Value.into(), limit: 10, ..newest };
         let (answer, _) = all(&api, highest);
@@ -125,7 +135,7 @@ fn a_transaction_that_only_reads_takes_as_little() {
     let api = server.api();
     let newest = RangeRequest { sort_target: SortTarget::Mod.into(), limit: 3, ..prefix("k/") };
     let ops = || [Op::Range(get("k/00000007")), Op::Range(prefix("k/")), Op::Range(newest.clone())];
-    let grown = grown(&server, || {
+    let grown_by_message = grown(&server, || {
         let answer = api.txn(txn(ops())).expect("it is answered");
         let (ranges, answer_bytes) = found(&answer);
         let numbers = |range: &RangeResponse| (range.kvs.len() as u64, range.count as u64, range.more);
@@ -133,15 +143,18 @@ fn a_transaction_that_only_reads_takes_as_little() {
         assert_eq!(numbers, [(1, 1, false), (keys, keys, false), (3, keys, true)]);
         assert!(answer_bytes > keys * VALUE_BYTES as u64);
     });
-    show(&format!("{} MiB more", grown >> 20));
-    assert!(grown < ANSWER_BYTES_MAX, "{} MiB", grown >> 20);
+    show(&format!("{} MiB more", grown_by_message >> 20));
+    assert!(grown_by_message < ANSWER_BYTES_MAX, "{} MiB", grown_by_message >> 20);
+    let grown_by_json = grown(&server, || {
+        let text = r#"{"success":[{"request_range":{"key":"ay8=","range_end":"azA="}}]}"#;
+        let answer = Curl::at(&server.endpoint()).post("/v3/kv/txn", text);
+        let json: serde_json::Value = serde_json::from_str(&answer.body).expect("it is one object");
+        let range = &json["responses"][0]["response_range"];
+        assert_eq!(range["kvs"].as_array().map(Vec::len), Some(keys as usize));
+    });
+    show(&format!("{} MiB more in JSON", grown_by_json >> 20));
+    assert!(grown_by_json < ANSWER_BYTES_MAX, "{} MiB in JSON", grown_by_json >> 20);
     lives(&server, RESIDENT_BYTES_MAX);
-    // In JSON it is made whole.
-    let text = r#"{"success":[{"request_range":{"key":"ay8=","range_end":"azA="}}]}"#;
-    let answer = Curl::at(&server.endpoint()).post("/v3/kv/txn", text);
-    let json: serde_json::Value = serde_json::from_str(&answer.body).expect("it is one object");
-    let range = &json["responses"][0]["response_range"];
-    assert_eq!(range["kvs"].as_array().map(Vec::len), Some(keys as usize));
 }
 
 #[test]
