@@ -5,12 +5,15 @@
 //! will be; if that is long, the pairs are let go of and met again, a piece at a
 //! time, by further walks at the same revision, which stays pinned until the
 //! [`LongRange`] is dropped. Of an answer in another order than that of keys the
-//! places of its rows are held; without values it comes whole.
+//! places of its rows are held.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use etcfs_proto::etcdserverpb::{RangeRequest, RangeResponse, range_request::SortTarget};
+use etcfs_proto::{
+    etcdserverpb::{RangeRequest, RangeResponse, range_request::SortTarget},
+    mvccpb::KeyValue,
+};
 use prost::{
     Message as _,
     encoding::{WireType, encode_key, encode_varint, encoded_len_varint},
@@ -63,23 +66,37 @@ enum Rest {
     Sorted(std::vec::IntoIter<Place>),
 }
 
-/// Where a pair's row is, and how long.
+/// Where a pair's row is, and how long. There is one for every pair, so it is small.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     revision: Revision,
-    row_bytes: usize,
+    row_bytes: u32,
+    /// As the pair is in the answer. None: its lease is too, which only the row knows.
+    pair_bytes: Option<NonZeroU32>,
 }
 
 impl Place {
-    fn of(pair: Found) -> Self {
-        Self { revision: pair.facts.revision, row_bytes: pair.facts.row_bytes }
+    fn of(pair: Found, keys_only: bool) -> Self {
+        let Facts { revision, leased, row_bytes, .. } = pair.facts;
+        let short = |bytes: usize| u32::try_from(bytes).expect("the index tells of no longer row");
+        let pair_bytes = match (keys_only, leased) {
+            (true, true) => 0,
+            (true, false) => pair.with_lease(0).encoded_len(),
+            (false, _) => row_bytes,
+        };
+        Self { revision, row_bytes: short(row_bytes), pair_bytes: NonZeroU32::new(short(pair_bytes)) }
     }
 
     /// The pair, of which only the row can be had.
     fn found(self) -> Found {
-        let Self { revision, row_bytes } = self;
-        let facts = Facts { revision, created: 0, version: 0, leased: false, row_bytes };
+        let Self { revision, row_bytes, .. } = self;
+        let facts = Facts { revision, created: 0, version: 0, leased: false, row_bytes: row_bytes as usize };
         Found { facts, key: Bytes::new(), row: None }
+    }
+
+    /// What it takes in an answer that is made whole, at most.
+    fn held_bytes(self) -> usize {
+        PAIR_BYTES + self.pair_bytes.map_or(self.row_bytes, NonZeroU32::get) as usize
     }
 }
 
@@ -120,11 +137,13 @@ impl Store {
         let looked = match plan.sort {
             _ if request.count_only => Looked::Whole(view.range_here(request)?),
             None => view.look(bounds, &plan, keys_only, whole_bytes_max)?,
-            Some(_) if keys_only => Looked::Whole(view.range_here(request)?),
             Some(sort) => {
                 // Only of those that are in the answer, and later.
                 plan.need.row = sort.0 == SortTarget::Value;
-                view.look_sorted(bounds, &plan, sort, whole_bytes_max)?
+                match view.look_sorted(bounds, &plan, sort, keys_only, whole_bytes_max)? {
+                    Some(looked) => looked,
+                    None => Looked::Whole(view.range_here(request)?),
+                }
             }
         };
         let (rest, left, more, count) = match looked {
@@ -194,25 +213,44 @@ impl View<'_> {
         Ok(Looked::Long { rest, left, more, count })
     }
 
+    /// `None`: it is short, and has no values, which the places of its rows are not worth.
     fn look_sorted(
         &self,
         bounds: Bounds<'_>,
         plan: &Plan,
         sort: Sort,
+        keys_only: bool,
         whole_bytes_max: usize,
-    ) -> Result<Looked, ReadError> {
-        let (mut places, count) = self.sorted(bounds, plan, sort, Place::of)?;
-        let held: usize = places.iter().map(|place| PAIR_BYTES + place.row_bytes).sum();
+    ) -> Result<Option<Looked>, ReadError> {
+        let (mut places, count) = self.sorted(bounds, plan, sort, |pair| Place::of(pair, keys_only))?;
+        let held: usize = places.iter().map(|place| place.held_bytes()).sum();
         if held <= whole_bytes_max {
+            if keys_only {
+                return Ok(None);
+            }
             let mut found: Vec<_> = places.into_iter().map(Place::found).collect();
             self.recall(&mut found)?;
-            return self.answer(found, plan, false, count).map(Looked::Whole);
+            return self.answer(found, plan, false, count).map(Looked::Whole).map(Some);
         }
         let more = plan.limit.is_some_and(|limit| places.len() > limit);
         places.truncate(plan.limit.unwrap_or(usize::MAX));
         let mut left = Length::default();
-        places.iter().for_each(|place| left.count(place.row_bytes));
-        Ok(Looked::Long { rest: Rest::Sorted(places.into_iter()), left, more, count })
+        for place in &places {
+            left.count(match place.pair_bytes {
+                Some(bytes) => bytes.get() as usize,
+                None => self.stripped(*place)?.encoded_len(),
+            });
+        }
+        Ok(Some(Looked::Long { rest: Rest::Sorted(places.into_iter()), left, more, count }))
+    }
+
+    /// The pair at a place without its value.
+    fn stripped(&self, place: Place) -> Result<KeyValue, ReadError> {
+        let mut one = [place.found()];
+        self.recall(&mut one)?;
+        self.fill_keeping(&mut one, false)?;
+        let [pair] = one;
+        Ok(without_value(&pair))
     }
 }
 
@@ -274,16 +312,23 @@ impl LongRange {
                 while bytes < PIECE_BYTES
                     && let Some(place) = places.next()
                 {
-                    bytes += place.row_bytes;
+                    bytes += place.row_bytes as usize;
                     found.push(place.found());
                 }
                 view.recall(&mut found)?;
             }
         }
         let pairs = found.len();
-        let mut piece = BytesMut::with_capacity(bytes + pairs * 16);
+        let is_sorted = matches!(self.rest, Rest::Sorted(_));
+        let mut piece =
+            BytesMut::with_capacity(if self.keys_only && is_sorted { 0 } else { bytes + pairs * 16 });
         let mut last = Bytes::new();
-        if self.keys_only {
+        if self.keys_only && is_sorted {
+            view.fill_keeping(&mut found, false)?;
+            for pair in &found {
+                prost::encoding::message::encode(KVS, &without_value(pair), &mut piece);
+            }
+        } else if self.keys_only {
             for pair in found {
                 let kv = view.without_value(pair)?;
                 prost::encoding::message::encode(KVS, &kv, &mut piece);
@@ -322,6 +367,12 @@ impl LongRange {
         let what = format!("rows of a range at revision {}", self.at);
         StorageError::Corrupt { what, reason: "they are longer or shorter than the index says".into() }.into()
     }
+}
+
+/// A pair whose row was read, without its value.
+fn without_value(pair: &Found) -> KeyValue {
+    let row = pair.row.as_ref().expect("each row was filled in or its lack reported");
+    KeyValue { value: Bytes::new(), ..row::decode(row) }
 }
 
 #[cfg(test)]
@@ -414,6 +465,7 @@ pub(super) mod tests {
     #[test]
     fn so_is_one_in_another_order() {
         let (store, writer, _) = filled();
+        let old = writer.revision() / 2;
         for target in [SortTarget::Version, SortTarget::Create, SortTarget::Mod, SortTarget::Value] {
             let sorted = RangeRequest { sort_target: target.into(), ..all() };
             for request in [
@@ -422,9 +474,14 @@ pub(super) mod tests {
                 RangeRequest { limit: 1500, ..sorted.clone() },
                 RangeRequest { limit: 300, sort_order: SortOrder::Descend.into(), ..sorted.clone() },
                 RangeRequest { min_mod_revision: 500, revision: writer.revision() - 100, ..sorted.clone() },
+                RangeRequest { keys_only: true, ..sorted.clone() },
+                RangeRequest { keys_only: true, limit: 1500, revision: old, ..sorted.clone() },
             ] {
                 is_the_same_in_pieces(&store, &request);
             }
+            let few = RangeRequest { keys_only: true, limit: 10, ..sorted.clone() };
+            let answer = ranged(&store, &few, 20_000);
+            assert!(matches!(answer, Ranged::Whole(answer) if answer == store.range(&few).unwrap()));
             let few = RangeRequest { limit: 10, sort_order: SortOrder::Descend.into(), ..sorted };
             let answer = ranged(&store, &few, 20_000);
             assert!(matches!(answer, Ranged::Whole(answer) if answer == store.range(&few).unwrap()));

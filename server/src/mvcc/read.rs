@@ -91,6 +91,19 @@ impl Found {
     pub(super) fn held_bytes(&self, keys_only: bool) -> usize {
         PAIR_BYTES + if keys_only { self.key.len() } else { self.facts.row_bytes }
     }
+
+    /// The pair without its value, from what the index knows, and its lease.
+    pub(super) fn with_lease(self, lease: i64) -> KeyValue {
+        let Facts { revision, created, version, .. } = self.facts;
+        KeyValue {
+            key: self.key,
+            create_revision: created,
+            mod_revision: revision.main,
+            version,
+            value: Bytes::new(),
+            lease,
+        }
+    }
 }
 
 /// What of a pair a walk should bring along.
@@ -439,22 +452,14 @@ impl<'a> View<'a> {
     }
 
     pub(super) fn without_value(&self, pair: Found) -> Result<KeyValue, ReadError> {
-        let Facts { revision, created, version, leased, .. } = pair.facts;
-        let lease = if leased {
+        let lease = if pair.facts.leased {
             let mut one = [pair.clone()];
             self.fill(&mut one)?;
             one[0].row.as_ref().map_or(0, |row| row::decode(row).lease)
         } else {
             0
         };
-        Ok(KeyValue {
-            key: pair.key,
-            create_revision: created,
-            mod_revision: revision.main,
-            version,
-            value: Bytes::new(),
-            lease,
-        })
+        Ok(pair.with_lease(lease))
     }
 
     /// Looks among the recent rows for pairs whose walk has not, as it was to bring no rows along.
