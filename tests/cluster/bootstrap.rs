@@ -1,6 +1,6 @@
 //! How a cluster begins, and who is let in.
 
-use etcfs_proto::etcdserverpb::MemberListRequest;
+use etcfs_proto::etcdserverpb::{DowngradeRequest, MemberListRequest, downgrade_request::DowngradeAction};
 use etcfs_tests::{
     cluster::{Cluster, members, status},
     command,
@@ -46,6 +46,23 @@ fn three_members_find_each_other_by_etcds_ids_and_agree() {
         );
     }
     cluster.agree();
+}
+
+/// So none is told that there is no version to go down from.
+#[test]
+fn no_client_is_served_before_the_cluster_has_a_version() {
+    let mut cluster = Cluster::prepared(Kind::Etcfs, 3, &[]);
+    cluster.members[0].launch();
+    let api = cluster.api(0);
+    let validate = || DowngradeRequest { action: DowngradeAction::Validate.into(), version: "3.5.0".into() };
+    let first = std::thread::spawn(move || {
+        wait::until("it listens", || match api.wait(api.maintenance().downgrade(validate())) {
+            Err(status) if status.message().contains("tcp connect error") => None,
+            answer => Some(answer),
+        })
+    });
+    cluster.run();
+    assert_eq!(first.join().unwrap().unwrap().into_inner().version, "3.6.0");
 }
 
 #[test]

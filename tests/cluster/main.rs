@@ -11,6 +11,7 @@ mod lease;
 mod membership;
 mod mutation;
 mod observation;
+mod one_way;
 mod pressure;
 mod restore;
 mod rolling;

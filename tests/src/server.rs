@@ -12,7 +12,7 @@ use std::{
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{api::Api, binary, machine, port::Port, process::Process, wait};
+use crate::{api::Api, binary, machine, port::Port, process::Process, proxy::Proxy, wait};
 
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub struct Options {
     pub secure: bool,
     /// Other members are spoken to over TLS, with what `args` say.
     pub secure_peers: bool,
+    /// Other members reach it through a proxy of its own.
+    pub peers_by_proxy: bool,
 }
 
 /// A server of one test; killed when dropped.
@@ -73,6 +75,7 @@ pub struct Server {
     discovers: bool,
     client: Port,
     peer: Port,
+    peer_proxy: Option<Proxy>,
     dir: TempDir,
 }
 
@@ -101,6 +104,7 @@ impl Server {
     pub fn prepared(kind: Kind, options: Options) -> Self {
         let dir = tempfile::Builder::new().prefix("etcfs-tests-").tempdir().expect("a temporary directory");
         let (client, peer, name) = (Port::take(), Port::take(), "default".to_owned());
+        let peer_proxy = options.peers_by_proxy.then(|| Proxy::to(&peer.address()));
         Self {
             kind,
             options,
@@ -109,6 +113,7 @@ impl Server {
             discovers: false,
             client,
             peer,
+            peer_proxy,
             dir,
             process: None,
         }
@@ -142,8 +147,17 @@ impl Server {
 
     /// `http://127.0.0.1:PORT`, or https, where other members reach it.
     pub fn peer_url(&self) -> String {
-        let scheme = if self.options.secure_peers { "https" } else { "http" };
-        format!("{scheme}://{}", self.peer.address())
+        let address = self.peer_proxy.as_ref().map_or_else(|| self.peer.address(), Proxy::endpoint);
+        format!("{}://{address}", self.peer_scheme())
+    }
+
+    fn peer_scheme(&self) -> &'static str {
+        if self.options.secure_peers { "https" } else { "http" }
+    }
+
+    /// Where other members come in, if the options say so.
+    pub fn peer_proxy(&self) -> &Proxy {
+        self.peer_proxy.as_ref().expect("its options ask for one")
     }
 
     pub fn is_running(&self) -> bool {
@@ -168,6 +182,7 @@ impl Server {
         let scheme = if self.options.secure { "https" } else { "http" };
         let client = format!("{scheme}://{}", self.client.address());
         let peer = self.peer_url();
+        let listens = format!("{}://{}", self.peer_scheme(), self.peer.address());
         let alone = || format!("{}={peer}", self.name);
         let cluster = self.initial_cluster.clone().unwrap_or_else(alone);
         let mut command = self.kind.command();
@@ -175,7 +190,7 @@ impl Server {
             .args(["--name", &self.name, "--data-dir"])
             .arg(self.data_dir())
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--listen-peer-urls", &listens, "--initial-advertise-peer-urls", &peer])
             .args(if self.discovers { vec![] } else { vec!["--initial-cluster", &cluster] })
             .args(&self.options.args)
             .envs(self.options.env.iter().map(|(name, value)| (name, value)));
