@@ -6,6 +6,7 @@
 //! below. While the witness stands, the deletion of any other key changes nothing.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -45,6 +46,8 @@ pub(super) struct DirState {
     pub(super) touched: i64,
     /// The revision at which the facts were read: older events are in them.
     pub(super) read: i64,
+    /// The newest revision that a witness was seen at: older events may have come before it.
+    witnessed: i64,
     pub(super) listing_read: i64,
     /// The newest revision known of the directory's own names, for its mtime.
     pub(super) rev: i64,
@@ -63,6 +66,7 @@ impl DirState {
             listing: None,
             touched: 0,
             read: 0,
+            witnessed: 0,
             listing_read: 0,
             rev: 0,
             loads: 0,
@@ -153,6 +157,7 @@ impl Table {
         }
         (state.keys, state.records) = (keys, records);
         state.read = state.read.max(revision);
+        state.witnessed = state.witnessed.max(revision);
     }
 
     /// Takes in one event of the watch: of a key, or of a record of a directory.
@@ -226,6 +231,7 @@ impl Table {
                 let fact = if record { &mut state.records } else { &mut state.keys };
                 if *fact == Below::Unknown {
                     *fact = Below::witness(key);
+                    state.witnessed = state.witnessed.max(rev);
                 }
             }
         }
@@ -259,6 +265,7 @@ impl Table {
         let state = self.dir_state(prefix);
         if state.touched <= rev {
             state.keys = Below::witness(key);
+            state.witnessed = state.witnessed.max(rev);
         }
     }
 
@@ -328,19 +335,28 @@ impl Table {
             if rev > state.read {
                 match (put_version.is_some(), &*fact) {
                     (true, Below::Witness(_)) => {}
-                    (true, _) => *fact = Below::witness(key),
+                    (true, _) => {
+                        *fact = Below::witness(key);
+                        state.witnessed = state.witnessed.max(rev);
+                    }
                     (false, Below::Witness(witness)) if *witness == *key => *fact = Below::Unknown,
                     (false, _) => {}
                 }
             }
             if names_change {
-                state.rev = state.rev.max(rev);
+                state.touched = state.touched.max(rev);
             }
             let vanished = before == Some(true) && state.exists() != Some(true);
             if vanished && let Some(node) = state.node {
                 self.expire_dir(node);
             }
-            if names_change {
+        }
+        // Once it is known which directories are left.
+        for prefix in ancestors(at).filter(|_| names_change) {
+            if !self.lists_the_same(prefix, at, rev, put_version.is_some()) {
+                if let Some(state) = self.dirs.get_mut(prefix) {
+                    state.rev = state.rev.max(rev);
+                }
                 self.names_changed(prefix, rev);
             }
         }
@@ -348,6 +364,24 @@ impl Table {
         if !record && names_change {
             self.names_changed(&[key.as_ref(), b"/"].concat(), rev);
         }
+    }
+
+    /// True if an event at `rev` has changed nothing of what the directory is known to list: `at` lies in a directory
+    /// of it, which was there before and still is.
+    fn lists_the_same(&self, prefix: &[u8], at: &[u8], rev: i64, put: bool) -> bool {
+        let rest = &at[prefix.len()..];
+        let Some(end) = rest.iter().position(|&byte| byte == b'/') else { return false };
+        let listing = self.dirs.get(prefix).and_then(|state| state.listing.as_ref());
+        // What is spelled otherwise is another name's spelling, or none.
+        let name = &rest[..end];
+        let is_listed =
+            listing.is_some_and(|listing| listing.kind(OsStr::from_bytes(name)) == Some(Kind::Dir));
+        if !is_listed || name.contains(&b'%') {
+            return false;
+        }
+        let inner = self.dirs.get(&at[..=prefix.len() + end]);
+        // A witness that may have come later says nothing of the moment.
+        put || inner.is_some_and(|state| state.exists() == Some(true) && state.witnessed <= rev)
     }
 
     /// For a kernel that drops a directory which it is to look up again: who stands in it would have no path. It keeps
@@ -498,7 +532,7 @@ impl Table {
         for state in self.dirs.values_mut() {
             (state.keys, state.records, state.listing) = (Below::Unknown, Below::Unknown, None);
             state.touched = rev;
-            state.read = state.read.min(rev);
+            (state.read, state.witnessed) = (state.read.min(rev), state.witnessed.min(rev));
         }
         for state in self.keys.values_mut().filter(|state| state.rev > rev) {
             // A server that has lost revisions: what it says now is new, whatever its number.

@@ -1,16 +1,18 @@
 //! Which copy of a listing the kernel may read, under random schedules, against a model of the kernel's.
 //!
 //! The model does what Linux's fuse_readdir does, with pages of three entries: it adds what a handle reads where the
-//! copy ends, loses pages at any time, and begins anew when it misses one. Checked throughout: who opens a directory and
-//! reads it to its end has seen what it listed at one moment since it was opened.
+//! copy ends, loses pages at any time, and begins anew when it misses one. Some names are directories, which come with
+//! the first of their keys and go with the last; the watch brings events late, and in order. Checked throughout: who
+//! opens a directory and reads it to its end has seen what it listed at one moment since it was opened.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::dir::Below;
 use super::table::Limits;
 use super::{CopyUse, Fh, Kind, Listing, ListingEntry, ROOT, Table, Value};
 use crate::config::Inotify;
@@ -18,12 +20,21 @@ use crate::map::{KeyMap, Percent, Rel};
 
 const PAGE: usize = 3;
 
+/// The first name that is a directory.
+const DIRS: u8 = 5;
+
 type Names = BTreeSet<u8>;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A key comes, or goes where it is there.
-    Change(u8),
+    /// A key comes, or goes where it is there: the file's, or one of the directory's.
+    Change(u8, u8),
+    /// The same by this mount, which knows it at once.
+    Own(u8, u8),
+    /// The watch brings so many events.
+    Deliver(usize),
+    /// A directory's facts are read.
+    Know(u8),
     Open,
     /// The n-th open directory reads on, so many entries at most.
     Read(u8, usize),
@@ -39,7 +50,10 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => (1..9u8).prop_map(Step::Change),
+        3 => (1..9u8, 0..2u8).prop_map(|(name, key)| Step::Change(name, key)),
+        1 => (1..9u8, 0..2u8).prop_map(|(name, key)| Step::Own(name, key)),
+        4 => (1..4usize).prop_map(Step::Deliver),
+        1 => (DIRS..9).prop_map(Step::Know),
         4 => Just(Step::Open),
         9 => (0..4u8, 1..5usize).prop_map(|(n, many)| Step::Read(n, many)),
         1 => (0..4u8).prop_map(Step::Rewind),
@@ -93,16 +107,22 @@ struct Open {
     stream: usize,
     version: u64,
     seen: Vec<u8>,
-    /// What the directory has listed since it was opened; nothing is asked of a second reading.
-    listed: Option<Vec<Names>>,
+    /// The revision that was seen when it was opened; nothing is asked of a second reading.
+    since: Option<i64>,
 }
 
 struct World {
     table: Table,
     kernel: Copy,
     open: Vec<Open>,
-    names: Names,
+    /// What is there: names, and of each its keys.
+    keys: BTreeSet<(u8, u8)>,
     rev: i64,
+    /// What the root has listed at each revision, the first of which is this.
+    history: Vec<Names>,
+    first: i64,
+    /// Events that the watch has still to bring.
+    coming: VecDeque<(Bytes, i64, Option<Value>)>,
 }
 
 impl World {
@@ -111,17 +131,38 @@ impl World {
         let limits =
             Limits { keys_max: 100, bytes_max: 1 << 20, follow: false, inotify: Inotify::Off, strict: false };
         // No directory is empty: this stands for its dots.
-        let names = Names::from([0, 1, 3, 5, 6]);
-        Self { table: Table::new(root, limits), kernel: Copy::default(), open: Vec::new(), names, rev: 10 }
+        let keys = BTreeSet::from([(0, 0), (1, 0), (3, 0), (5, 0), (6, 0), (6, 1)]);
+        let mut world = Self {
+            table: Table::new(root, limits),
+            kernel: Copy::default(),
+            open: Vec::new(),
+            keys,
+            rev: 10,
+            history: Vec::new(),
+            first: 10,
+            coming: VecDeque::new(),
+        };
+        world.history.push(world.names());
+        world
     }
 
-    fn change(&mut self, name: u8) {
+    fn names(&self) -> Names {
+        self.keys.iter().map(|&(name, _)| name).collect()
+    }
+
+    /// The revision up to which the watch has brought all.
+    fn seen(&self) -> i64 {
+        self.coming.front().map_or(self.rev, |&(_, rev, _)| rev - 1)
+    }
+
+    fn change(&mut self, name: u8, key: u8, own: bool) {
+        let at = (name, if name < DIRS { 0 } else { key });
         self.rev += 1;
-        let key = Bytes::from(format!("/{name}"));
-        let put = self.names.insert(name);
+        let put = self.keys.insert(at);
         if !put {
-            self.names.remove(&name);
+            self.keys.remove(&at);
         }
+        let key = if name < DIRS { format!("/{name}") } else { format!("/{name}/{key}") };
         let value = put.then(|| Value {
             rev: self.rev,
             version: 1,
@@ -129,13 +170,30 @@ impl World {
             lease: 0,
             bytes: Bytes::from_static(b"v"),
         });
-        self.table.event(&key, self.rev, value);
-        self.table.saw(self.rev);
-        for open in &mut self.open {
-            if let Some(listed) = &mut open.listed {
-                listed.push(self.names.clone());
-            }
+        let key = Bytes::from(key);
+        self.history.push(self.names());
+        if own {
+            // Nobody waits here until the watch has brought it.
+            drop(self.table.own_event(&key, self.rev, None, value.clone()));
         }
+        self.coming.push_back((key, self.rev, value));
+    }
+
+    fn deliver(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some((key, rev, value)) = self.coming.pop_front() else { return };
+            self.table.event(&key, rev, value);
+            self.table.saw(rev);
+        }
+    }
+
+    fn know(&mut self, name: u8) {
+        let prefix = Bytes::from(format!("/{name}/"));
+        self.table.begin_dir_load(&prefix);
+        let below = self.keys.range((name, 0)..).next().filter(|(first, _)| *first == name);
+        let keys =
+            below.map_or(Below::Nothing, |(_, key)| Below::witness(format!("/{name}/{key}").as_bytes()));
+        self.table.end_dir_load(&prefix, Some((self.rev, keys, Below::Nothing)));
     }
 
     fn open(&mut self) {
@@ -143,8 +201,8 @@ impl World {
         if copy == CopyUse::Makes {
             self.kernel.lose_all();
         }
-        let listed = Some(vec![self.names.clone()]);
-        self.open.push(Open { fh, copy, at: 0, stream: 0, version: 0, seen: Vec::new(), listed });
+        let since = Some(self.seen());
+        self.open.push(Open { fh, copy, at: 0, stream: 0, version: 0, seen: Vec::new(), since });
     }
 
     /// What the mount answers, as its operations do.
@@ -157,12 +215,12 @@ impl World {
         let listing = known.unwrap_or_else(|| {
             let entry = |name: &u8| ListingEntry {
                 name: OsString::from(name.to_string()),
-                kind: Kind::File,
+                kind: if *name < DIRS { Kind::File } else { Kind::Dir },
                 ino: u64::from(*name),
             };
             let prefix = Bytes::from_static(b"/");
             self.table.begin_dir_load(&prefix);
-            let listing = Arc::new(Listing::new(self.names.iter().map(entry)));
+            let listing = Arc::new(Listing::new(self.names().iter().map(entry)));
             self.table.end_dir_load(&prefix, None);
             self.table.keep_listing(&prefix, self.rev, &listing);
             listing
@@ -216,15 +274,19 @@ impl World {
     fn run(&mut self, step: &Step) {
         let nth = |n: u8, open: &[Open]| (!open.is_empty()).then(|| usize::from(n) % open.len());
         match *step {
-            Step::Change(name) => self.change(name),
+            Step::Change(name, key) => self.change(name, key, false),
+            Step::Own(name, key) => self.change(name, key, true),
+            Step::Deliver(count) => self.deliver(count),
+            Step::Know(name) => self.know(name),
             Step::Open if self.open.len() < 4 => self.open(),
             Step::Open => {}
             Step::Read(n, many) => {
                 let Some(n) = nth(n, &self.open) else { return };
                 if self.read(n, many)
-                    && let Some(listed) = &self.open[n].listed
+                    && let Some(since) = self.open[n].since
                 {
                     let seen = &self.open[n].seen;
+                    let listed = &self.history[(since - self.first) as usize..];
                     let once = listed.iter().any(|names| names.iter().eq(seen));
                     assert!(once, "{seen:?} of {listed:?}, {:?}", self.open[n]);
                 }
@@ -232,7 +294,7 @@ impl World {
             Step::Rewind(n) => {
                 let Some(n) = nth(n, &self.open) else { return };
                 let open = &mut self.open[n];
-                (open.at, open.seen, open.listed) = (0, Vec::new(), None);
+                (open.at, open.seen, open.since) = (0, Vec::new(), None);
             }
             Step::Close(n) => {
                 let Some(n) = nth(n, &self.open) else { return };

@@ -9,7 +9,7 @@ use std::{
 };
 
 use etcfs_tests::{
-    api::{Op, put, txn},
+    api::{Op, delete, put, txn},
     mount::Mount,
     wait,
 };
@@ -72,6 +72,57 @@ fn a_directory_that_does_not_change_is_listed_by_the_kernel_alone_mounted() {
     wait::until_true("what comes is listed again", || count() == STAYS + 3);
     fs::remove_file(dir.join("third")).expect("it is removed");
     assert_eq!(count(), STAYS + 2);
+}
+
+/// Names are cached by the kernel
+#[test]
+fn a_change_deep_below_leaves_the_kernels_listings_above_mounted() {
+    let mut s = Stage::new();
+    for key in ["/a/x", "/a/b/x", "/a/b/c/x"] {
+        s.api.set(key, "v");
+    }
+    s.mount = Mount::with(&format!("{}:/", s.server.endpoint()), "metrics=0");
+    let list = |dir: &str| names(&s.mount.at(dir));
+    let asked = || Scraped::of(&s.mount).operations("readdir", "ok");
+    for dir in ["a/b/c", "a/b", "a", "a/b/c", "a/b", "a"] {
+        list(dir);
+    }
+    let before = asked();
+    for dir in ["a/b/c", "a/b", "a"] {
+        list(dir);
+    }
+    assert_eq!(asked(), before, "the kernel keeps them");
+    s.api.set("/a/b/c/new", "v");
+    wait::until_true("what comes is listed", || list("a/b/c").contains(&"new".to_owned()));
+    let before = asked();
+    assert_eq!((list("a").len(), list("a/b").len()), (2, 2));
+    assert_eq!(asked(), before, "they list what they did");
+    // What comes to be with it is listed above.
+    s.api.set("/a/b/d/new", "v");
+    wait::until_true("what comes is listed", || list("a/b").contains(&"d".to_owned()));
+    let before = asked();
+    assert_eq!(list("a").len(), 2);
+    assert_eq!(asked(), before, "it lists what it did");
+    s.api.delete(delete("/a/b/d/new")).expect("it is deleted");
+    wait::until_true("what has gone is not", || !list("a/b").contains(&"d".to_owned()));
+    s.sh("rm -r a/b; test \"$(ls a)\" = x");
+}
+
+/// With `-o strict` each lookup, and so each open, and each listing asks the server first
+#[test]
+fn a_strict_mount_leaves_no_listing_to_the_kernel_mounted() {
+    let mut s = Stage::new();
+    s.api.set("/d/x", "v");
+    s.mount = Mount::with(&format!("{}:/", s.server.endpoint()), "strict,metrics=0");
+    let dir = s.mount.at("d");
+    let asked = || Scraped::of(&s.mount).operations("readdir", "ok");
+    for _ in 0..3 {
+        let before = asked();
+        assert_eq!(names(&dir), ["x"]);
+        assert!(asked() > before, "the mount is asked");
+    }
+    s.api.set("/d/y", "v");
+    assert_eq!(names(&dir).len(), 2, "nothing older than the server's answer is listed");
 }
 
 /// A listing is complete
