@@ -2,15 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
-    path::PathBuf,
+    env,
     process::{Command, Stdio},
     sync::atomic::{AtomicU64, Ordering},
     thread,
     time::Instant,
 };
 
-use etcfs_tests::{commit, process::show};
+use etcfs_tests::{commit, record};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -201,7 +200,7 @@ pub(crate) fn shown(failed: &[&Outcome]) -> String {
     failed.iter().take(SHOWN_MAX).map(one).collect::<Vec<_>>().join("\n")
 }
 
-/// Writes what all runs came to where `ETCFS_TEST_RECORDS` says, or beside what cargo builds.
+/// Writes what all runs came to.
 pub(crate) fn record(runs: &Runs, outcomes: &[Outcome]) {
     let sum = |field| outcomes.iter().map(|outcome| outcome.number(field)).sum::<u64>();
     let (mut kinds, mut judged) = (BTreeMap::new(), BTreeMap::new());
@@ -230,15 +229,7 @@ pub(crate) fn record(runs: &Runs, outcomes: &[Outcome]) {
         "verdict": if failed.is_empty() { "clean" } else { "violated" },
         "failed": failed,
     });
-    let dir = env::var_os("ETCFS_TEST_RECORDS").map(PathBuf::from);
-    let dir = dir.unwrap_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("records"));
-    let path = dir.join(format!(
-        "every_schedule_keeps_the_promises-{}-{}.json",
-        runs.first,
-        runs.first + runs.count - 1
-    ));
-    let text = serde_json::to_string_pretty(&record).expect("a record is JSON");
-    fs::create_dir_all(&dir).expect("a directory for records");
-    fs::write(&path, text + "\n").expect("a record of our own");
-    show(&format!("the record of the schedules is {}", path.display()));
+    let name =
+        format!("every_schedule_keeps_the_promises-{}-{}.json", runs.first, runs.first + runs.count - 1);
+    record::keep(env!("CARGO_TARGET_TMPDIR"), &name, &record);
 }

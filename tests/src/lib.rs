@@ -28,6 +28,7 @@ pub mod port;
 pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod record;
 pub mod server;
 pub mod shared;
 pub mod tmpfs;

@@ -26,7 +26,7 @@ const END_MAX: Duration = Duration::from_secs(10);
 /// A restart renews all leases to their full time, so that they end at the same moment.
 #[test]
 fn many_leases_that_end_at_once_are_gone_soon_and_nobody_is_elected() {
-    let leases = setting("ETCFS_TEST_LEASES", 20_000);
+    let leases = setting("ETCFS_TEST_LEASES", 100_000);
     let mut server = server(&[]);
     let slots = Arc::new(Semaphore::new(AT_ONCE));
     let begun = Instant::now();

@@ -1,12 +1,11 @@
 //! The record of a run: what was done, to which commit, and what came of it.
 
-use std::{collections::BTreeMap, fmt, fs, path::PathBuf, process::Command};
+use std::{collections::BTreeMap, fmt, process::Command};
 
 use etcfs_tests::{
     command, commit,
     judge::{History, Moment, Rule, Verdict, Violation},
-    machine,
-    process::show,
+    machine, record,
     server::Kind,
 };
 use serde_json::{Value, json};
@@ -49,14 +48,9 @@ impl Record<'_> {
     }
 }
 
-/// Writes a record where `ETCFS_TEST_RECORDS` says, or beside what cargo builds.
+/// Writes a record.
 pub(crate) fn keep(name: &str, record: &Value) {
-    let dir = std::env::var_os("ETCFS_TEST_RECORDS").map(PathBuf::from);
-    let dir = dir.unwrap_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("records"));
-    let text = serde_json::to_string_pretty(record).expect("a record is JSON");
-    fs::create_dir_all(&dir).expect("a directory for records");
-    fs::write(dir.join(name), text + "\n").expect("a record of our own");
-    show(&format!("the record of the run is {}", dir.join(name).display()));
+    record::keep(env!("CARGO_TARGET_TMPDIR"), name, record);
 }
 
 impl fmt::Display for Record<'_> {
