@@ -1,15 +1,18 @@
 //! etcfs's extension of the API, which etcd does not have.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use bytes::Bytes;
 use etcfs_client::{Client, ClientError, Code, Config, Credentials};
 use etcfs_proto::{
     authpb::permission::Type,
-    etcdserverpb::{Compare, RequestOp, TxnRequest, compare, request_op},
-    etcfs::v1::{Child, ChildrenRequest, Move, RenameRequest, RenameResponse},
+    etcdserverpb::{CompactionRequest, Compare, RequestOp, TxnRequest, compare, request_op},
+    etcfs::v1::{Child, ChildrenRequest, Move, RenameRequest, RenameResponse, TimesRequest, TimesResponse},
 };
 use etcfs_tests::{
-    api::{Api, delete, grant, put, put_on_lease, runtime},
+    api::{Api, compact, delete, grant, put, put_on_lease, runtime},
     server::{Kind, Options, Server},
+    wait,
 };
 
 use crate::auth::{DENIED, enabled};
@@ -221,6 +224,53 @@ fn a_tree_shows_and_moves_only_what_the_user_may_read_and_write() {
         refused(rename(&joe, plain(), &moves), Code::PermissionDenied, DENIED);
     }
     assert!(rename(&joe, plain(), &[("/mine/a", "/mine/b", false)]).unwrap().succeeded);
+}
+
+fn times(client: &Client, revisions: Vec<i64>) -> Result<TimesResponse, ClientError> {
+    runtime().block_on(client.tree().times(TimesRequest { revisions }))
+}
+
+fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    since.as_nanos() as i64
+}
+
+#[test]
+fn times_of_revisions_are_those_of_their_puts_and_stay_over_compaction_and_restart() {
+    const EARLY_NS: i64 = 100_000_000;
+    let mut server = Server::etcfs();
+    let api = server.api();
+    let began = now_ns();
+    let kept = api.set("/d/kept", "1");
+    let written = now_ns();
+    // Its own row of times, however quick the machine is.
+    wait::until_true("a tenth of a second later", || now_ns() > written + EARLY_NS);
+    let again = now_ns();
+    for value in ["1", "2", "3"] {
+        api.set("/d/changed", value);
+    }
+    let newest = api.revision();
+    let ended = now_ns();
+    let client = client(&server);
+    let asked = vec![kept, kept + 1, newest, newest + 1, 0, -5, kept];
+    let told = times(&client, asked.clone()).unwrap();
+    assert_eq!(told.header.unwrap().revision, newest);
+    let before = told.unix_ns;
+    assert!((began - EARLY_NS..=written).contains(&before[0]), "{before:?}");
+    assert!(before[1] < before[2] && (again - EARLY_NS..=ended).contains(&before[2]), "{before:?}");
+    assert_eq!((&before[3..6], before[6]), (&[0; 3][..], before[0]));
+    assert_eq!(told.before_unix_ns, [0; 7]);
+    let (listed, _) = children(&client, below("/d/")).unwrap();
+    let mod_times: Vec<i64> = listed.iter().map(|child| child.key.as_ref().unwrap().mod_unix_ns).collect();
+    assert_eq!(mod_times, [before[2], before[0]]);
+
+    api.compact(CompactionRequest { physical: true, ..compact(newest) }).unwrap();
+    server.kill();
+    server.run();
+    let told = times(&client, asked).unwrap().unix_ns;
+    assert_eq!((told[0], told[2]), (before[0], before[2]), "what keys have is kept");
+    refused(times(&client, vec![1; 10_001]), Code::InvalidArgument, "too many revisions");
+    assert_eq!(times(&client, vec![1; 10_000]).unwrap().unix_ns.len(), 10_000);
 }
 
 #[test]

@@ -36,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clients::{self, Client},
+    clock,
     disk::{Honesty, Rest, SimDisk},
     rows::SimRows,
     run::Run,
@@ -57,6 +58,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Small, so that a run has many of each.
 const SEGMENT_BYTES: usize = 16 << 10;
 const SNAPSHOT_COUNT: u64 = 40;
+/// When a run begins, in milliseconds since 1970.
+const EPOCH_MS: u64 = 1_700_000_000_000;
 const STREAM_BYTES_MAX: usize = 2 << 10;
 
 /// What stays of a member over its lives; clones are the same.
@@ -243,12 +246,15 @@ impl Place {
         let joins = self.stays.joins.lock().clone();
         let rows = self.stays.rows.clone();
         let dying = self.stays.clone();
+        let behind_ms = 700 * self.number as u64;
         RaftOptions {
             host: Host {
                 threads: Arc::new(Tasks),
                 disk: Arc::new(self.stays.disk.clone()),
                 segment_bytes: SEGMENT_BYTES,
                 open_engine: Arc::new(move |_| Ok(Arc::new(rows.clone()))),
+                // Each a bit behind the one before; none may have times go back.
+                clock: Arc::new(move || EPOCH_MS + clock::now().as_millis() as u64 - behind_ms),
                 die: Arc::new(move || {
                     dying.disk.cut();
                     dying.dying.store(true, Ordering::Relaxed);

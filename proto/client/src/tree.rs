@@ -1,7 +1,8 @@
 //! The Tree service, which etcd does not have: see `etcfs/tree.proto`.
 
 use etcfs_proto::etcfs::v1::{
-    ChildrenRequest, ChildrenResponse, RenameRequest, RenameResponse, tree_client::TreeClient,
+    ChildrenRequest, ChildrenResponse, RenameRequest, RenameResponse, TimesRequest, TimesResponse,
+    tree_client::TreeClient,
 };
 
 use crate::{Client, ClientError, call::Repeat, connection::Connection};
@@ -27,6 +28,16 @@ impl<'a> Tree<'a> {
             .call(Repeat::Safe, |connection| {
                 let request = request.clone();
                 async move { stub(connection).children(request).await }
+            })
+            .await
+    }
+
+    /// When revisions were made.
+    pub async fn times(&self, request: TimesRequest) -> Result<TimesResponse, ClientError> {
+        self.client
+            .call(Repeat::Safe, |connection| {
+                let request = request.clone();
+                async move { stub(connection).times(request).await }
             })
             .await
     }

@@ -51,7 +51,7 @@ fn prelude() -> command::Batch {
         Body::UserGrantRole(AuthUserGrantRoleRequest { user: "root".into(), role: "root".into() }),
     ];
     let requests = bodies.into_iter().map(|body| command::Request { body: Some(body) }).collect();
-    command::Batch { requests, origin: None }
+    command::Batch { requests, origin: None, unix_ms: 0 }
 }
 
 struct Member {
@@ -102,7 +102,8 @@ mod tests {
     #[test]
     fn a_put_without_a_key_is_refused() {
         let put = Body::Put(PutRequest { value: "v".into(), ..Default::default() });
-        let batch = command::Batch { requests: vec![command::Request { body: Some(put) }], origin: None };
+        let batch =
+            command::Batch { requests: vec![command::Request { body: Some(put) }], origin: None, unix_ms: 0 };
         let (outcomes, _) = Member::new().apply(&batch);
         assert!(matches!(&outcomes[..], [Outcome::Err(ApplyError::KeyNotFound)]), "{outcomes:?}");
     }
@@ -119,7 +120,7 @@ mod tests {
             let mut data = Vec::new();
             for bodies in entries {
                 let requests = bodies.into_iter().map(|body| command::Request { body: Some(body) }).collect();
-                let mut entry = command::Batch { requests, origin: None }.encode_to_vec();
+                let mut entry = command::Batch { requests, origin: None, unix_ms: 0 }.encode_to_vec();
                 for (at, byte) in &spots {
                     let at = at.index(entry.len());
                     entry[at] = *byte;

@@ -112,19 +112,19 @@ impl Machine {
                 Err(Failure::Storage(error)) => return Err(error),
             }
         }
-        Ok(self.seal(id, applied))
+        Ok(self.seal(id, batch.unix_ms, applied))
     }
 
     /// Applies an entry that says nothing.
     pub fn apply_blank(&mut self, id: &record::LogId) -> Applied {
-        self.seal(id, Applied::default())
+        self.seal(id, 0, Applied::default())
     }
 
     pub fn apply_membership(&mut self, id: &record::LogId, membership: record::Membership) -> Applied {
         let mut applied = Applied::default();
         self.cluster.apply_membership(&membership, &mut applied.batch);
         self.meta.membership = Some(record::StoredMembership { id: Some(*id), membership: Some(membership) });
-        self.seal(id, applied)
+        self.seal(id, 0, applied)
     }
 
     /// Lets readers see everything up to `revision`.
@@ -152,9 +152,12 @@ impl Machine {
     }
 
     /// Completes an entry's batch with the news of how far the state has come.
-    fn seal(&mut self, id: &record::LogId, mut applied: Applied) -> Applied {
+    fn seal(&mut self, id: &record::LogId, unix_ms: u64, mut applied: Applied) -> Applied {
+        self.writer.time(self.meta.revision + 1, unix_ms, &mut applied.batch);
         self.meta.applied = Some(*id);
         self.meta.revision = self.writer.revision();
+        self.meta.times_revision = self.meta.revision;
+        self.meta.times_unix_ms = self.writer.newest_time_ms();
         applied.batch.put(Bytes::from_static(META), codec::encode(&self.meta));
         applied.batch.applied_index = id.index;
         applied.batch.revision = self.meta.revision;
@@ -261,6 +264,7 @@ fn read_meta(engine: &dyn Engine) -> Result<record::Meta, StorageError> {
         return Ok(record::Meta {
             format: FORMAT,
             revision: FIRST_REVISION,
+            times_revision: FIRST_REVISION,
             compact_revision: NEVER_COMPACTED,
             scrubbed_revision: NEVER_COMPACTED,
             ..record::Meta::default()

@@ -21,6 +21,8 @@ mod txn;
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod times;
 
 pub use alarm::Alarms;
 pub use error::ApplyError;

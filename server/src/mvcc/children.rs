@@ -51,6 +51,10 @@ impl View<'_> {
             cursor = self.children_chunk(&mut walk, at, limit)?;
         }
         let Walk { found: mut children, leased, .. } = walk;
+        let keys = children.children.iter().filter_map(|child| child.key.as_ref());
+        let made = self.store.times(keys.map(|key| key.mod_revision));
+        let keys = children.children.iter_mut().filter_map(|child| child.key.as_mut());
+        keys.zip(made).for_each(|(key, made)| key.mod_unix_ns = made.at());
         let (places, mut pairs): (Vec<_>, Vec<_>) = leased.into_iter().unzip();
         self.fill(&mut pairs)?;
         for (place, pair) in places.into_iter().zip(pairs) {
@@ -108,6 +112,7 @@ impl Walk<'_> {
             mod_revision: facts.revision.main,
             version: facts.version,
             lease: 0,
+            mod_unix_ns: 0,
         };
         if facts.leased {
             let place = self.found.children.len();
@@ -234,6 +239,7 @@ mod tests {
                         mod_revision: kv.mod_revision,
                         version: kv.version,
                         lease: kv.lease,
+                        mod_unix_ns: 0,
                     }),
                 }
             }

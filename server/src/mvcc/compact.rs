@@ -8,20 +8,24 @@
 
 use std::sync::Arc;
 
-use super::{Store, Writer, row};
+use super::{Store, Writer, row, times::Needed};
 use crate::storage::Batch;
 
 /// Index entries looked at in one chunk, with the lock held.
 const SCRUB_VISITS: usize = 2048;
 /// Rows deleted in one chunk.
 const SCRUB_ROWS: usize = 1000;
+/// Rows of times looked at in one chunk.
+const SCRUB_TIMES: usize = 4096;
 
 /// A scrub on its way.
 #[derive(Debug)]
 pub(super) struct Scrub {
     at: i64,
-    /// The key to go on with.
-    next: Box<[u8]>,
+    /// The key to go on with; `None` once all are seen.
+    next: Option<Box<[u8]>>,
+    /// Rows of times that stay.
+    needed: Needed,
 }
 
 /// What [`Writer::scrub`] did.
@@ -58,28 +62,37 @@ impl Writer {
         let mut scrub = match self.scrub.take() {
             // A newer compaction drops all that an older one would: begin with it.
             Some(scrub) if scrub.at == inner.compacted => scrub,
-            _ => Scrub { at: inner.compacted, next: Box::default() },
+            _ => Scrub {
+                at: inner.compacted,
+                next: Some(Box::default()),
+                needed: Needed::new(&store.times.read(), inner.compacted),
+            },
         };
-        let done = inner.index.compact(&scrub.next, scrub.at, SCRUB_VISITS, SCRUB_ROWS);
         let mut batch = Batch::default();
-        for stamp in done.dropped {
-            inner.bytes_in_use -= row::size(stamp.row_bytes());
-            batch.delete(row::row_key(stamp.revision()));
-        }
-        match done.next {
+        let is_swept = match scrub.next.take() {
             Some(next) => {
-                scrub.next = next;
-                drop(inner);
-                self.scrub = Some(scrub);
-                Scrubbed::Chunk(batch)
+                let Scrub { at, needed, .. } = &mut scrub;
+                let times = store.times.read();
+                let stays = |revision| needed.mark(&times, revision);
+                let done = inner.index.compact(&next, *at, SCRUB_VISITS, SCRUB_ROWS, stays);
+                for stamp in done.dropped {
+                    inner.bytes_in_use -= row::size(stamp.row_bytes());
+                    batch.delete(row::row_key(stamp.revision()));
+                }
+                scrub.next = done.next;
+                scrub.next.is_none() && scrub.needed.is_empty()
             }
-            None => {
-                inner.scrubbed = scrub.at;
-                drop(inner);
-                store.tell_scrubbed(scrub.at);
-                Scrubbed::Last(batch, scrub.at)
-            }
+            None => scrub.needed.sweep(&mut store.times.write(), SCRUB_TIMES, &mut batch),
+        };
+        if !is_swept {
+            drop(inner);
+            self.scrub = Some(scrub);
+            return Scrubbed::Chunk(batch);
         }
+        inner.scrubbed = scrub.at;
+        drop(inner);
+        store.tell_scrubbed(scrub.at);
+        Scrubbed::Last(batch, scrub.at)
     }
 }
 

@@ -185,8 +185,15 @@ impl Index {
     }
 
     /// Drops what a compaction at `at` drops, from `start` on, until about `visits` entries are
-    /// seen or `drops` stamps dropped.
-    pub(crate) fn compact(&mut self, start: &[u8], at: i64, visits: usize, drops: usize) -> Compacted {
+    /// seen or `drops` stamps dropped. Tells the revisions up to `at` that stay, an entry's perhaps more than once.
+    pub(crate) fn compact(
+        &mut self,
+        start: &[u8],
+        at: i64,
+        visits: usize,
+        drops: usize,
+        mut stays: impl FnMut(i64),
+    ) -> Compacted {
         let mut block = self.place(start).block;
         let (mut seen, mut dropped) = (0, Vec::new());
         while block < self.blocks.len() && seen < visits && dropped.len() < drops {
@@ -194,6 +201,7 @@ impl Index {
             seen += entries.len();
             // A dropped key was deleted before, so the live counts stand.
             entries.retain_mut(|entry| !entry.history.compact(at, |stamp| dropped.push(stamp)));
+            entries.iter().for_each(|entry| entry.history.upto(at, &mut stays));
             if !self.fold(block) {
                 block += 1;
             }
@@ -291,7 +299,7 @@ mod tests {
             let at = self.main + 1;
             let mut start: Box<[u8]> = Box::default();
             loop {
-                let done = self.index.compact(&start, at, usize::MAX, drops);
+                let done = self.index.compact(&start, at, usize::MAX, drops, |_| ());
                 match done.next {
                     Some(next) => start = next,
                     None => break,

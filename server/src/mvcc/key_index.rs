@@ -123,6 +123,12 @@ impl KeyHistory {
         self.visible(at).is_some_and(|stamp| stamp.revision() == revision)
     }
 
+    /// Tells each revision up to `at` that is left.
+    pub(crate) fn upto(&self, at: i64, tell: &mut impl FnMut(i64)) {
+        let past = self.past.iter().flat_map(|past| &past.stamps);
+        past.chain([&self.last]).map(|stamp| stamp.main()).take_while(|&main| main <= at).for_each(tell);
+    }
+
     /// Drops what a compaction at `at` drops, telling each dropped stamp. True: nothing is left.
     pub(crate) fn compact(&mut self, at: i64, mut dropped: impl FnMut(Stamp)) -> bool {
         if let Some(past) = &mut self.past {

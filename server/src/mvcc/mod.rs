@@ -11,7 +11,8 @@
 //! [`index`] maps each key to its history ([`key_index`]); the rows in memory
 //! are [`values`]. [`store`] holds all of it behind one lock, [`read`] and
 //! [`write`] are its two sides, [`long`] and [`long_txn`] read what is too
-//! much to be held at once, [`order`] sorts it, [`children`] reads it as a tree, [`compact`] forgets history.
+//! much to be held at once, [`order`] sorts it, [`children`] reads it as a tree, [`compact`] forgets history,
+//! [`times`] says when revisions were made.
 
 mod children;
 mod compact;
@@ -31,6 +32,7 @@ mod restore;
 mod revision;
 mod row;
 mod store;
+mod times;
 mod values;
 mod write;
 
@@ -50,6 +52,7 @@ pub use read::View;
 pub(crate) use read::header;
 pub use revision::{FIRST_REVISION, NEVER_COMPACTED, Revision};
 pub use store::{Store, StoreOptions};
+pub use times::Made;
 pub use write::{WriteTxn, Writer};
 
 /// Longest answer there is, as etcd's: what gRPC's libraries take at most.

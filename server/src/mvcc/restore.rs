@@ -18,6 +18,7 @@ use super::{
     revision::Stamp,
     row,
     store::{Inner, hot_cache},
+    times::{Clock, Times},
     values::{Hot, Recent},
 };
 use crate::storage::{
@@ -41,10 +42,12 @@ impl Store {
         options: &StoreOptions,
     ) -> Result<(Arc<Self>, Writer, Attachments), StorageError> {
         let hot = hot_cache(options);
+        let times = Times::load(&*engine, meta.times_revision, meta.revision)?;
+        let clock = Clock::of(&times, meta);
         let (inner, attachments) = load(engine, meta, &hot, options)?;
-        let store = Arc::new(Self::new(inner, hot, options));
+        let store = Arc::new(Self::new(inner, times, hot, options));
         while store.evict() {}
-        Ok((Arc::clone(&store), Writer::new(store), attachments))
+        Ok((Arc::clone(&store), Writer::new(store, clock), attachments))
     }
 }
 
@@ -56,9 +59,11 @@ impl Writer {
         meta: &record::Meta,
         options: &StoreOptions,
     ) -> Result<Attachments, StorageError> {
+        let times = Times::load(&*engine, meta.times_revision, meta.revision)?;
+        let clock = Clock::of(&times, meta);
         // The old rows leave the cache with the swap; these would go with them.
         let (inner, attachments) = load(engine, meta, &Hot::new(0), options)?;
-        self.replace(inner);
+        self.replace(inner, times, clock);
         Ok(attachments)
     }
 }

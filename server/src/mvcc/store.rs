@@ -20,6 +20,7 @@ use super::{
     index::Index,
     pins::Pins,
     row,
+    times::Times,
     values::{Hot, Recent},
 };
 use crate::storage::{Engine, StorageError};
@@ -41,6 +42,7 @@ impl Default for StoreOptions {
 pub struct Store {
     /// Taken before every other lock in here and never held across a read of the engine.
     pub(crate) inner: RwLock<Inner>,
+    pub(crate) times: RwLock<Times>,
     pub(crate) pins: Pins,
     pub(crate) hot: Hot,
     /// What the image surely holds. Rows up to it may leave memory.
@@ -97,8 +99,9 @@ impl Inner {
 const EVICT_CHUNK: usize = 256;
 
 impl Store {
-    pub(crate) fn new(inner: Inner, hot: Hot, options: &StoreOptions) -> Self {
+    pub(crate) fn new(inner: Inner, times: Times, hot: Hot, options: &StoreOptions) -> Self {
         Self {
+            times: RwLock::new(times),
             pins: Pins::default(),
             hot,
             written: AtomicI64::new(inner.applied),
@@ -168,12 +171,13 @@ impl Store {
     }
 
     /// Puts another state in the place of the present one; running readers are told to start over.
-    pub(crate) fn replace(&self, mut state: Inner) {
+    pub(crate) fn replace(&self, mut state: Inner, times: Times) {
         let mut inner = self.inner.write();
         state.epoch = inner.epoch + 1;
         self.hot.clear();
         self.written.store(state.applied, Ordering::Release);
         self.published.store(state.published, Ordering::Release);
+        *self.times.write() = times;
         *inner = state;
     }
 

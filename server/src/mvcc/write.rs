@@ -17,6 +17,7 @@ use super::{
     revision::Stamp,
     row,
     store::Inner,
+    times::{Clock, Times},
 };
 use crate::storage::{Batch, failpoint};
 
@@ -29,24 +30,26 @@ pub struct Writer {
     /// Newest compaction, published or not.
     compacted: i64,
     pub(super) scrub: Option<Scrub>,
+    pub(super) clock: Clock,
 }
 
 impl Writer {
-    pub(super) fn new(store: Arc<Store>) -> Self {
+    pub(super) fn new(store: Arc<Store>, clock: Clock) -> Self {
         let (revision, compacted) = {
             let inner = store.inner.read();
             (inner.applied, inner.compacting)
         };
-        Self { store, revision, compacted, scrub: None }
+        Self { store, revision, compacted, scrub: None, clock }
     }
 
     pub(super) fn store(&self) -> &Arc<Store> {
         &self.store
     }
 
-    pub(super) fn replace(&mut self, state: Inner) {
+    pub(super) fn replace(&mut self, state: Inner, times: Times, clock: Clock) {
         (self.revision, self.compacted, self.scrub) = (state.applied, state.compacting, None);
-        self.store.replace(state);
+        self.clock = clock;
+        self.store.replace(state, times);
     }
 
     /// Newest revision, published or not.

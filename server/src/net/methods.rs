@@ -120,6 +120,7 @@ methods! {
     Resign = "v3electionpb.Election" "Resign" "unary" Own,
     TreeChildren = "etcfs.v1.Tree" "Children" "unary" Own,
     TreeRename = "etcfs.v1.Tree" "Rename" "unary" Own,
+    TreeTimes = "etcfs.v1.Tree" "Times" "unary" User,
     HealthCheck = "grpc.health.v1.Health" "Check" "unary" Open,
     HealthWatch = "grpc.health.v1.Health" "Watch" "server_stream" Open,
     Reflection = "grpc.reflection.v1.ServerReflection" "ServerReflectionInfo" "bidi_stream" Open,

@@ -285,6 +285,7 @@ impl Rpc {
             Method::Leader => self.unary(request, |message| election.leader(message, caller)).await,
             Method::Resign => self.unary(request, |message| election.resign(message, caller)).await,
             Method::TreeChildren => self.unary(request, |message| tree.children(message, caller)).await,
+            Method::TreeTimes => self.unary(request, |message| tree.times(message)).await,
             Method::TreeRename => self.unary(request, |message| tree.rename(message, caller)).await,
             Method::Observe => {
                 self.server_stream(request, |message| election.observe(message, caller.clone())).await

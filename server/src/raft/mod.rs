@@ -250,8 +250,10 @@ impl Node {
     ) {
         let status = self.status();
         let Some(leader) = status.leader else { return done(Err(SubmitError::NotAppended(requests))) };
-        let Some((number, command)) = self.inner.outcomes.expect(status.term, requests, Box::new(done))
-        else {
+        // One clock for each term, so that members' differences do not show within it.
+        let unix_ms = if leader == self.member_id() { self.unix_ms() } else { 0 };
+        let expected = self.inner.outcomes.expect(status.term, requests, unix_ms, Box::new(done));
+        let Some((number, command)) = expected else {
             return;
         };
         if leader != self.member_id() {
@@ -265,6 +267,11 @@ impl Node {
             }
             drop(slot);
         });
+    }
+
+    /// Milliseconds since 1970.
+    fn unix_ms(&self) -> u64 {
+        (self.inner.host.clock)()
     }
 
     /// As the leader of `term`, which is looked at again where it counts.
@@ -315,7 +322,8 @@ impl Node {
     }
 
     /// Takes a batch of another member, as the leader of `term`; true if it is refused.
-    async fn accept(&self, term: u64, command: Command) -> Result<bool, Status> {
+    async fn accept(&self, term: u64, mut command: Command) -> Result<bool, Status> {
+        command.set_time(self.unix_ms());
         let (told, answer) = oneshot::channel();
         self.append(term, command, move |result| {
             let refused = match result {

@@ -70,12 +70,18 @@ impl Outcomes {
         Self { process: rand::random(), next: Arc::default(), waiting: Arc::default() }
     }
 
-    /// Makes a command of `requests`, to be appended in `term` or never, and has
-    /// `done` told of it. `None`: the term is over, or this member is.
-    pub(super) fn expect(&self, term: u64, requests: Vec<Request>, done: Done) -> Option<(u64, Command)> {
+    /// Makes a command of `requests`, with the time if this member is to append it itself,
+    /// to be appended in `term` or never, and has `done` told of it. `None`: the term is over, or this member is.
+    pub(super) fn expect(
+        &self,
+        term: u64,
+        requests: Vec<Request>,
+        unix_ms: u64,
+        done: Done,
+    ) -> Option<(u64, Command)> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let origin = Some(Origin { process: self.process, number });
-        let command = Command::new(Batch { requests, origin });
+        let command = Command::new(Batch { requests, origin, unix_ms });
         let pending = Pending { term, command: command.clone(), done };
         let mut waiting = self.waiting.lock();
         if waiting.closed {
@@ -157,7 +163,7 @@ mod tests {
     fn expect(outcomes: &Outcomes, term: u64) -> (Option<(u64, Command)>, Receiver<BatchResult>) {
         let (told, result) = channel();
         let done = Box::new(move |result| drop(told.send(result)));
-        (outcomes.expect(term, requests(3), done), result)
+        (outcomes.expect(term, requests(3), 0, done), result)
     }
 
     fn is_not_appended(result: BatchResult) -> bool {

@@ -77,6 +77,16 @@ impl Command {
         Ok(Self { batch, encoded })
     }
 
+    /// Says when it is appended. A field behind the others: they are not encoded again.
+    pub(super) fn set_time(&mut self, unix_ms: u64) {
+        let time = command::Batch { unix_ms, ..command::Batch::default() };
+        let mut encoded = Vec::with_capacity(self.encoded.len() + time.encoded_len());
+        encoded.extend_from_slice(&self.encoded);
+        encoded.extend_from_slice(&time.encode_to_vec());
+        self.encoded = encoded.into();
+        Arc::make_mut(&mut self.batch).unix_ms = unix_ms;
+    }
+
     pub(super) fn batch(&self) -> &command::Batch {
         &self.batch
     }
@@ -262,7 +272,11 @@ mod tests {
             Membership::new(vec![[3].into(), [3, 4].into()], std::collections::BTreeMap::from(nodes));
         let payloads = [
             EntryPayload::Blank,
-            EntryPayload::Normal(Command::new(command::Batch { requests: vec![request], origin: None })),
+            EntryPayload::Normal(Command::new(command::Batch {
+                requests: vec![request],
+                origin: None,
+                unix_ms: 0,
+            })),
             EntryPayload::Membership(membership.expect("valid")),
         ];
         let entry =
@@ -278,6 +292,22 @@ mod tests {
         }
         let unknown = WalEntry { id: record::LogId::default(), kind: 99, payload: Bytes::new() };
         assert!(matches!(from_wal(unknown), Err(EntryError::Kind { kind: 99, .. })));
+    }
+
+    /// As the leader stamps what another member proposes; the last of two stamps counts.
+    #[test]
+    fn a_batch_has_the_time_of_who_appends_it_and_all_else_as_it_was() {
+        let put = PutRequest { key: "k".into(), value: "v".into(), ..PutRequest::default() };
+        let request = command::Request { body: Some(command::request::Body::Put(put)) };
+        let origin = Some(command::Origin { process: 7, number: 8 });
+        let batch = command::Batch { requests: vec![request], origin, unix_ms: 0 };
+        let mut command = Command::new(batch.clone());
+        for unix_ms in [u64::MAX, 5] {
+            command.set_time(unix_ms);
+            let expected = command::Batch { unix_ms, ..batch.clone() };
+            assert_eq!(*command.batch(), expected);
+            assert_eq!(*Command::decode(command.encoded()).expect("decodes").batch(), expected);
+        }
     }
 
     #[test]

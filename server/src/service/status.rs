@@ -103,6 +103,8 @@ refusals! {
     PermissionNotGranted = FailedPrecondition "etcdserver: permission is not granted to the role",
     /// Of etcfs's own: keys lie where others were to be moved.
     TargetNotEmpty = FailedPrecondition "etcfs: keys lie below the new prefix",
+    /// Of etcfs's own.
+    TooManyRevisions = InvalidArgument "etcfs: too many revisions in one request",
     PermissionDenied = PermissionDenied "etcdserver: permission denied",
     InvalidToken = Unauthenticated "etcdserver: invalid auth token",
     NoLeader = Unavailable "etcdserver: no leader",

@@ -12,7 +12,9 @@ use etcfs_proto::{
         request_op::Request as Op,
         response_op,
     },
-    etcfs::v1::{ChildrenRequest, ChildrenResponse, Move, RenameRequest, RenameResponse},
+    etcfs::v1::{
+        ChildrenRequest, ChildrenResponse, Move, RenameRequest, RenameResponse, TimesRequest, TimesResponse,
+    },
     key::{TO_END, prefix_end, successor},
     mvccpb::KeyValue,
 };
@@ -25,6 +27,9 @@ use crate::{
 
 /// Children in one answer.
 const CHILDREN_MAX: usize = 10_000;
+
+/// Revisions in one request.
+const REVISIONS_MAX: usize = 10_000;
 
 /// How often a rename is read anew because of changes that came between.
 const TRIES_MAX: usize = 10;
@@ -63,6 +68,24 @@ impl Tree {
             children: found.children,
             next: found.next.unwrap_or_default(),
             revision: view.at(),
+        };
+        self.kv.headers.fill(&mut response.header);
+        Ok(response)
+    }
+
+    /// As this member knows it by now: times don't change, and what it has not applied it can't tell.
+    pub async fn times(&self, request: TimesRequest) -> Result<TimesResponse, Refusal> {
+        if request.revisions.len() > REVISIONS_MAX {
+            return Err(Refusal::TooManyRevisions);
+        }
+        self.kv.ready(true).await?;
+        // Looked at first: a revision up to it that has no time will never have one.
+        let header = header(self.kv.store.revision());
+        let made = self.kv.store.times(request.revisions);
+        let mut response = TimesResponse {
+            header,
+            unix_ns: made.iter().map(|made| made.at()).collect(),
+            before_unix_ns: made.iter().map(|made| made.before()).collect(),
         };
         self.kv.headers.fill(&mut response.header);
         Ok(response)

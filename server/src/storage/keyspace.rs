@@ -8,6 +8,7 @@
 //! | `a` type:u32 member:u64 | an alarm, empty value |
 //! | `o` name | `authpb.Role` |
 //! | `u` name | `authpb.User`, with the hash of the password |
+//! | `t` main:u64 | `record.RevisionTime` |
 //! | `x` `meta` | `record.Meta` |
 //! | 0xff `sum` | the disk engine's own: what all other rows add up to |
 //!
@@ -37,6 +38,7 @@ pub const LEASES: Rows = Rows { start: b"l", end: b"m" };
 pub const MEMBERS: Rows = Rows { start: b"m", end: b"n" };
 pub const ALARMS: Rows = Rows { start: b"a", end: b"b" };
 pub const ROLES: Rows = Rows { start: b"o", end: b"p" };
+pub const TIMES: Rows = Rows { start: b"t", end: b"u" };
 pub const USERS: Rows = Rows { start: b"u", end: b"v" };
 /// Every row there is.
 pub const ALL: Rows = Rows { start: b"", end: b"\xff" };
@@ -68,6 +70,16 @@ pub fn lease(id: i64) -> Bytes {
 
 pub fn member(id: u64) -> Bytes {
     tagged(b'm', id)
+}
+
+/// Row of the time that begins with the revision `main`.
+pub fn time(main: i64) -> Bytes {
+    tagged(b't', main.cast_unsigned())
+}
+
+/// The revision of a time's row; `None` for another row.
+pub fn parse_time(key: &[u8]) -> Option<i64> {
+    Some(i64::from_be_bytes(key.strip_prefix(b"t")?.try_into().ok()?))
 }
 
 pub fn role(name: &str) -> Bytes {
@@ -133,16 +145,18 @@ mod tests {
             (lease(-1), LEASES),
             (member(u64::MAX), MEMBERS),
             (alarm(2, 7), ALARMS),
+            (time(i64::MAX), TIMES),
             (role("\u{7f}"), ROLES),
             (user(""), USERS),
         ];
-        let kinds = [REVISIONS, LEASES, MEMBERS, ALARMS, ROLES, USERS];
+        let kinds = [REVISIONS, LEASES, MEMBERS, ALARMS, TIMES, ROLES, USERS];
         for (row, own) in rows {
             for kind in kinds {
                 let within = kind.start <= row.as_ref() && row.as_ref() < kind.end;
                 assert_eq!(within, kind == own, "{row:?} in {kind:?}");
             }
         }
+        assert_eq!((parse_time(&time(7)), parse_time(META)), (Some(7), None));
         assert_eq!(parse_alarm(&alarm(2, 7)), Some((2, 7)));
     }
 }

@@ -214,7 +214,7 @@ impl Member {
     /// Applies a new entry; gives its outcomes and events.
     fn apply(&mut self, bodies: Vec<Body>) -> super::Applied {
         let requests = bodies.into_iter().map(|body| command::Request { body: Some(body) }).collect();
-        self.log.push(command::Batch { requests, origin: None });
+        self.log.push(command::Batch { requests, origin: None, unix_ms: 0 });
         let applied = self.replay(self.log.len() - 1);
         self.outcomes.push(applied.outcomes.clone());
         applied
