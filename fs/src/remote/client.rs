@@ -6,6 +6,7 @@
 mod commit;
 mod floor;
 mod merge;
+mod past;
 mod patience;
 mod rights;
 mod slots;
@@ -24,12 +25,13 @@ use futures_util::FutureExt;
 use futures_util::future::try_join_all;
 
 use self::floor::Floor;
+use self::past::Past;
 use self::patience::{Judged, Reach, judge};
 use self::slots::Sessions;
-use super::times::Times;
 use super::{
-    At, Call, Change, Children, ChildrenRequest, Committed, Freshness, KeyValue, LeaseFacts, LeaseId, Lookup,
-    Page, PageRequest, Patience, Probe, Remote, RemoteError, Renewal, Revision, ServerFacts, Usage, Watch,
+    Answer, At, Call, Change, Children, ChildrenRequest, Committed, Freshness, KeyValue, LeaseFacts, LeaseId,
+    Lookup, Page, PageRequest, Patience, Probe, Remote, RemoteError, Renewal, Revision, ServerFacts, Usage,
+    Watch,
 };
 use crate::map::{Key, rights as needed};
 
@@ -61,7 +63,7 @@ pub struct Server {
     client: Client,
     /// Who the mount logs in as.
     user: Option<String>,
-    times: Times,
+    past: Arc<Past>,
     reach: Arc<Reach>,
     floor: Floor,
     sessions: Arc<Sessions>,
@@ -80,11 +82,12 @@ impl Server {
             keepalive_timeout: Duration::from_secs(KEEPALIVE_TIMEOUT_SECONDS),
             ..Config::default()
         })?;
+        let reach = Arc::new(Reach::new(patience));
         Ok(Self {
+            past: Arc::new(Past::new(&client, &reach)),
             client,
             user,
-            times: Times::default(),
-            reach: Arc::new(Reach::new(patience)),
+            reach,
             floor: Floor::default(),
             sessions: Arc::default(),
         })
@@ -101,7 +104,7 @@ impl Server {
 
     fn heard(&self, header: Option<&ResponseHeader>) -> Revision {
         let revision = Revision(header.map_or(0, |header| header.revision));
-        self.times.note(revision, SystemTime::now());
+        self.past.times.note(revision, SystemTime::now());
         self.floor.heard(revision);
         revision
     }
@@ -183,14 +186,16 @@ struct How {
 impl Remote for Server {
     fn get(&self, key: Key, how: Freshness) -> Call<'_, At<Option<KeyValue>>> {
         self.call(async move {
-            self.read(how, |how| {
+            let got = self.read(how, |how| {
                 let (request, key) = (wire::get(&key, how), &key);
                 async move {
                     let mut answer = self.range(request).await?;
                     Ok((answer.header, answer.kvs.pop().map(wire::key_value).filter(|kv| kv.key == *key)))
                 }
-            })
-            .await
+            });
+            let got = got.await?;
+            self.past.learn(got.found.iter().map(|kv| kv.mod_revision)).await;
+            Ok(got)
         })
     }
 
@@ -202,21 +207,28 @@ impl Remote for Server {
             for found in try_join_all(rest).await? {
                 all.found.extend(found.found);
             }
+            let kvs = all.found.iter().filter_map(|found| found.kv.as_ref());
+            self.past.learn(kvs.map(|kv| kv.mod_revision)).await;
             Ok(all)
         })
     }
 
     fn page(&self, page: PageRequest) -> Call<'_, At<Page>> {
         self.call(async move {
-            self.read(page.how, |how| {
+            let read = self.read(page.how, |how| {
                 let request = wire::page(&page, how);
                 async move {
                     let answer = self.range(request).await?;
                     let kvs = answer.kvs.into_iter().map(wire::key_value).collect();
                     Ok((answer.header, Page { kvs, more: answer.more }))
                 }
-            })
-            .await
+            });
+            let read = read.await?;
+            // Who asks for keys alone shows no attributes.
+            if !page.keys_only {
+                self.past.learn(read.found.kvs.iter().map(|kv| kv.mod_revision)).await;
+            }
+            Ok(read)
         })
     }
 
@@ -230,11 +242,19 @@ impl Remote for Server {
                 async move {
                     let ask = || async { self.client.tree().children(request.clone()).await };
                     let mut answer = self.reach.ask(ask).await?;
-                    Ok((answer.header.take(), wire::children_of(answer)))
+                    let header = answer.header.take();
+                    let mut told = Vec::new();
+                    let children = wire::children_of(answer, &mut told);
+                    Ok((header, (children, told)))
                 }
             });
             match asked.await {
-                Ok(found) => Ok(Some(found)),
+                Ok(At { revision, found: (found, told) }) => {
+                    // One question first: of where times begin to be the mount's own.
+                    self.past.learn([]).await;
+                    self.past.times.learn(told);
+                    Ok(Some(At { revision, found }))
+                }
                 Err(error @ RemoteError::UnknownCall(_)) => {
                     self.reach.learn(&error);
                     Ok(None)
@@ -249,11 +269,19 @@ impl Remote for Server {
     }
 
     fn commit(&self, change: Change) -> Call<'_, Committed> {
-        self.call(self.carry_out(change))
+        self.call(async move {
+            let done = self.carry_out(change).await?;
+            let got = done.answers.iter().filter_map(|answer| match answer {
+                Answer::Got(kv) => kv.as_ref(),
+                _ => None,
+            });
+            self.past.learn(got.map(|kv| kv.mod_revision)).await;
+            Ok(done)
+        })
     }
 
     fn watch(&self, ranges: Vec<KeyRange>, from: Revision) -> Watch {
-        watch::open(&self.client, &self.reach, ranges, from)
+        self.past.on_the_way(from, watch::open(&self.client, &self.reach, ranges, from))
     }
 
     fn lease_grant(&self, ttl_seconds: i64) -> Call<'_, LeaseId> {
@@ -356,7 +384,7 @@ impl Remote for Server {
     }
 
     fn heard(&self) -> Revision {
-        self.times.newest()
+        self.past.times.newest()
     }
 
     fn endpoints(&self) -> Vec<String> {
@@ -364,11 +392,11 @@ impl Remote for Server {
     }
 
     fn time_of(&self, revision: Revision) -> SystemTime {
-        self.times.time_of(revision, SystemTime::now())
+        self.past.times.time_of(revision, SystemTime::now())
     }
 
     fn time_of_next(&self) -> SystemTime {
-        self.times.time_of_next(SystemTime::now())
+        self.past.times.time_of_next(SystemTime::now())
     }
 
     fn close(&self) -> Call<'_, ()> {

@@ -1,9 +1,18 @@
 //! Directories where the server knows of them, and where it is etcd's: the same to see, but for what one transaction
 //! holds.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::BTreeSet,
+    fs,
+    time::{Duration, SystemTime},
+};
 
-use etcfs_tests::{api::Api, mount::Mount, server::Kind};
+use etcfs_tests::{
+    api::Api,
+    mount::Mount,
+    server::{Kind, Server},
+    wait,
+};
 
 use super::Stage;
 
@@ -46,7 +55,7 @@ fn a_directory_over_a_transactions_limit_is_renamed_in_one_revision_by_a_server_
     assert!(records.contains(".etcfs/dir//new/empty/inner/") && records.contains(".etcfs/dir//new/also/"));
     assert!(!records.iter().any(|record| record.contains("/old/")), "{records:?}");
     // Another mount, and a rename back over an empty directory.
-    assert!(etcfs_tests::wait::poll(etcfs_tests::wait::PATIENCE, || beside.at("new/sub/0000").exists()));
+    assert!(wait::poll(wait::PATIENCE, || beside.at("new/sub/0000").exists()));
     stage.sh("mkdir old; mv -T new old; ls old/empty/inner; rmdir old/empty/inner");
     assert_eq!(keys(&stage.api, "/old/sub/").len(), FILES);
     // What is there is not written over.
@@ -96,4 +105,69 @@ fn a_directory_above_many_keys_is_listed_at_once_mounted() {
     let before = ranges(&stage);
     assert_eq!(stage.sh("ls big | wc -l"), "20\n");
     assert!(ranges(&stage) - before <= 2.0, "one page of names, and the directory's own key");
+}
+
+fn mtime(mount: &Mount, name: &str) -> SystemTime {
+    fs::metadata(mount.at(name)).expect("it is there").modified().expect("it has a time")
+}
+
+/// Keys that were put some time before there is any mount, and when.
+fn aged(server: &Server) -> Vec<(String, SystemTime)> {
+    let api = server.api();
+    let put = |number: usize| {
+        let name = format!("d/{number:03}");
+        api.set(&format!("/{name}"), "some value");
+        (name, SystemTime::now())
+    };
+    let mut all: Vec<_> = (0..200).map(put).collect();
+    // Longer than a time may be early, and than the kernel's clock is coarse.
+    let later = |than: SystemTime| than.elapsed().is_ok_and(|passed| passed > Duration::from_millis(1500));
+    wait::until_true("they are old", || later(all[199].1));
+    all.push(put(200));
+    wait::until_true("that is old, too", || later(all[200].1));
+    all
+}
+
+/// A key that is older than the mount has its own time
+#[test]
+fn keys_have_their_own_times_in_each_new_mount_and_through_another_server_mounted() {
+    const CLOSE: Duration = Duration::from_secs(1);
+    let mut server = Server::etcfs();
+    let keys = aged(&server);
+    let mount = Mount::root(&server.endpoint());
+    // By a listing, and by a look at one name that nobody has listed.
+    let listed = mount.sh("cd d; find . -type f -printf '%f %T@\\n' | sort");
+    let told: Vec<SystemTime> = keys.iter().map(|(name, _)| mtime(&mount, name)).collect();
+    for ((name, put), &told) in keys.iter().zip(&told) {
+        let off = put.duration_since(told).unwrap_or_else(|early| early.duration());
+        assert!(off < CLOSE, "{name} was put at {put:?} and is said to be of {told:?}");
+    }
+    assert!(told.is_sorted_by(|one, other| one < other), "times rise with revisions");
+    mount.sh("echo 1 > new");
+    let new = mtime(&mount, "new");
+    assert!(new > told[200] + CLOSE && new.elapsed().is_ok_and(|age| age < CLOSE * 60));
+    mount.unmount();
+    server.kill();
+    server.run();
+    let again = Mount::root(&server.endpoint());
+    assert_eq!(mtime(&again, "d/200"), told[200], "asked for alone");
+    assert_eq!(again.sh("cd d; find . -type f -printf '%f %T@\\n' | sort"), listed, "to the nanosecond");
+    let past = again.sh(
+        "stat -c %Y d/007; cd %rev/$(getfattr --only-values -n user.etcfs.revision d/200); stat -c %Y d/007",
+    );
+    let past: BTreeSet<&str> = past.lines().collect();
+    assert_eq!(past.len(), 1, "the past shows the same: {past:?}");
+}
+
+#[test]
+fn keys_older_than_a_mount_of_etcd_are_told_in_their_order_just_before_it_mounted() {
+    let server = Server::etcd();
+    let keys = aged(&server);
+    let before = SystemTime::now();
+    let mount = Mount::root(&server.endpoint());
+    let told: Vec<SystemTime> = keys.iter().map(|(name, _)| mtime(&mount, name)).collect();
+    assert!(told.is_sorted_by(|one, other| one < other), "times rise with revisions");
+    let oldest = before.duration_since(told[0]).unwrap_or_default();
+    assert!(oldest < Duration::from_secs(1) && keys[200].1 < told[200], "{oldest:?}");
+    assert_eq!(mtime(&mount, "d/007"), told[7]);
 }

@@ -64,7 +64,11 @@ pub(super) fn children(request: &ChildrenRequest, how: How) -> v1::ChildrenReque
     }
 }
 
-pub(super) fn children_of(answer: v1::ChildrenResponse) -> Children {
+/// Adds to `told` the times that come with them.
+pub(super) fn children_of(answer: v1::ChildrenResponse, told: &mut Vec<(i64, Option<u64>)>) -> Children {
+    let keys =
+        answer.children.iter().filter_map(|child| child.key.as_ref()).filter(|key| key.mod_unix_ns > 0);
+    told.extend(keys.map(|key| (key.mod_revision, Some(key.mod_unix_ns.unsigned_abs()))));
     let children = answer.children.into_iter();
     Children {
         children: children
@@ -72,6 +76,15 @@ pub(super) fn children_of(answer: v1::ChildrenResponse) -> Children {
             .collect(),
         next: Some(answer.next).filter(|next| !next.is_empty()),
     }
+}
+
+/// The time of each revision that the server has made; where only a later one's is known, the latest that it may be.
+pub(super) fn times(revisions: &[i64], answer: &v1::TimesResponse) -> Vec<(i64, Option<u64>)> {
+    let newest = answer.header.as_ref().map_or(0, |header| header.revision);
+    let before = answer.before_unix_ns.iter().chain(std::iter::repeat(&0));
+    let told = answer.unix_ns.iter().zip(before).map(|(&at, &before)| if at > 0 { at } else { before });
+    let told = revisions.iter().copied().zip(told).filter(|&(revision, _)| revision <= newest);
+    told.map(|(revision, nanos)| (revision, (nanos > 0).then(|| nanos.unsigned_abs()))).collect()
 }
 
 /// What a transaction has no word for.
