@@ -17,5 +17,6 @@ mod restore;
 mod rolling;
 mod snapshot;
 mod supervisor;
+mod times;
 mod tls;
 mod upgrade;

@@ -26,12 +26,16 @@ fn snapshot(dir: &Path) -> (i64, i64) {
     api.delete(api::delete_prefix("k19")).unwrap();
     let lease = api.grant(grant(600)).unwrap().id;
     api.put(put_on_lease("leased", "v", lease)).unwrap();
-    etcfs(dir, &format!("--endpoints {} snapshot save file", old.members[0].endpoint())).ok();
+    save(&old, dir);
     (api.revision(), lease)
 }
 
+pub(super) fn save(cluster: &Cluster, dir: &Path) {
+    etcfs(dir, &format!("--endpoints {} snapshot save file", cluster.members[0].endpoint())).ok();
+}
+
 /// A cluster of three, each restored from the file.
-fn restored(dir: &Path, more: &str) -> Cluster {
+pub(super) fn restored(dir: &Path, more: &str) -> Cluster {
     let mut cluster = Cluster::prepared(Kind::Etcfs, 3, &["--initial-cluster-token=new"]);
     let named: Vec<_> =
         cluster.members.iter().map(|member| format!("{}={}", member.name(), member.peer_url())).collect();
