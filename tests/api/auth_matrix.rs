@@ -55,7 +55,7 @@ enum Takes {
 fn takes(method: &str) -> Option<Takes> {
     Some(match method {
         "Authenticate" | "Check" | "ServerReflectionInfo" => Takes::Nothing,
-        "LeaseGrant" | "MemberList" | "Status" | "Alarm" => Takes::Login,
+        "LeaseGrant" | "MemberList" | "Status" | "Alarm" | "Times" => Takes::Login,
         "Range"
         | "Put"
         | "Txn"
