@@ -306,7 +306,8 @@ impl Node {
     ) {
         let Inner { outcomes, links, shutdown, .. } = &*self.inner;
         let Some(link) = self.link(leader) else { return outcomes.refused(number) };
-        let sent = links.propose(&link, term, command.encoded(), timeout).await;
+        // A silent leader is noted before whoever waits asks why it takes so long.
+        let sent = links.propose(&link, term, command.encoded(), timeout * 9 / 10).await;
         drop((slot, command));
         match sent {
             Ok(false) => {}
