@@ -284,6 +284,7 @@ impl Links {
                 self.note_removal(status);
                 // An answer of any other kind came from somebody who is there.
                 !matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Unknown)
+                    && !is_unsent(status)
             }
         };
         if !up {
@@ -375,5 +376,11 @@ pub(super) fn surely_not_done(status: &Status) -> bool {
         }
         error = inner.source();
     }
-    badge::is_turned_away(status)
+    is_unsent(status) || badge::is_turned_away(status)
+}
+
+/// True for a request that was still to be sent when its connection broke. hyper says so, and tonic leaves its
+/// words alone; a call that is over by its time is `Cancelled` with others.
+fn is_unsent(status: &Status) -> bool {
+    status.code() == Code::Cancelled && status.message() == "operation was canceled"
 }

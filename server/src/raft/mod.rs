@@ -306,8 +306,7 @@ impl Node {
     ) {
         let Inner { outcomes, links, shutdown, .. } = &*self.inner;
         let Some(link) = self.link(leader) else { return outcomes.refused(number) };
-        // A silent leader is noted before whoever waits asks why it takes so long.
-        let sent = links.propose(&link, term, command.encoded(), timeout * 9 / 10).await;
+        let sent = links.propose(&link, term, command.encoded(), timeout).await;
         drop((slot, command));
         match sent {
             Ok(false) => {}
