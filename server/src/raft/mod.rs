@@ -315,7 +315,8 @@ impl Node {
             Err(status) => {
                 // In doubt until its entry, or a later term's, is applied here.
                 tracing::debug!(error = status.message(), "the answer to a proposal was lost");
-                shutdown.run_until_cancelled(time::sleep(timeout)).await;
+                // By then whoever waits has given up, by its own time, and knows why.
+                shutdown.run_until_cancelled(time::sleep(2 * timeout)).await;
                 outcomes.give_up(number);
             }
         }
