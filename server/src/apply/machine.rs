@@ -24,17 +24,14 @@ use crate::{
     lease::table::{LeaseTable, TableHandle},
     mvcc::{FIRST_REVISION, NEVER_COMPACTED, RevisionEvents, Scrubbed, Store, StoreOptions, Writer},
     storage::{
-        Batch, Engine, StorageError, codec,
-        keyspace::{self, LEASES, META},
+        Batch, Engine, StorageError, codec, engine,
+        keyspace::{LEASES, META},
     },
     version::Version,
 };
 
 /// Layout of the rows that this code writes.
 const FORMAT: u32 = 1;
-
-/// Rows read from the engine at a time.
-const ROWS_CHUNK: usize = 4096;
 
 /// The state of one member.
 #[derive(Debug)]
@@ -281,14 +278,5 @@ fn read_meta(engine: &dyn Engine) -> Result<record::Meta, StorageError> {
 }
 
 fn read_leases(engine: &dyn Engine) -> Result<Vec<record::Lease>, StorageError> {
-    let mut leases = Vec::new();
-    let mut start = Bytes::from_static(LEASES.start);
-    loop {
-        let rows = engine.range(&start, LEASES.end, ROWS_CHUNK)?;
-        let Some((last, _)) = rows.last() else { return Ok(leases) };
-        start = keyspace::successor(last);
-        for (key, row) in rows {
-            leases.push(codec::decode(&key, row)?);
-        }
-    }
+    engine::all(engine, LEASES).map(|row| row.and_then(|(key, row)| codec::decode(&key, row))).collect()
 }

@@ -27,14 +27,12 @@ use prost::Message as _;
 
 use super::{AuthError, ROOT, Rights, tokens::Digest, tokens::Tokens};
 use crate::storage::{
-    Batch, Engine, StorageError, codec, failpoint,
-    keyspace::{self, ROLES, Rows, USERS},
+    Batch, Engine, StorageError, codec, engine, failpoint,
+    keyspace::{self, ROLES, USERS},
 };
 
 /// The first state of users and roles has a number too.
 const FIRST_REVISION: u64 = 1;
-/// Rows read from the engine at a time.
-const ROWS_CHUNK: usize = 4096;
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,11 +208,13 @@ impl AuthStore {
     /// Replaces everything by what an image holds.
     pub fn load(&self, engine: &dyn Engine, meta: &Meta) -> Result<(), StorageError> {
         let mut state = State::default();
-        for (key, row) in rows(engine, ROLES)? {
+        for row in engine::all(engine, ROLES) {
+            let (key, row) = row?;
             let role: Role = codec::decode(&key, row)?;
             state.roles.insert(text(&role.name), role);
         }
-        for (key, row) in rows(engine, USERS)? {
+        for row in engine::all(engine, USERS) {
+            let (key, row) = row?;
             let record: User = codec::decode(&key, row)?;
             state.users.insert(text(&record.name), Entry { record, rights: Arc::default() });
         }
@@ -492,17 +492,6 @@ fn everything() -> Permission {
 
 fn text(name: &Bytes) -> String {
     String::from_utf8_lossy(name).into_owned()
-}
-
-fn rows(engine: &dyn Engine, kind: Rows) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
-    let mut all = Vec::new();
-    let mut start = Bytes::from_static(kind.start);
-    loop {
-        let page = engine.range(&start, kind.end, ROWS_CHUNK)?;
-        let Some((last, _)) = page.last() else { return Ok(all) };
-        start = keyspace::successor(last);
-        all.extend(page);
-    }
 }
 
 #[cfg(test)]

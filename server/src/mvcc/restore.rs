@@ -6,6 +6,8 @@
 
 use std::{
     collections::HashMap,
+    mem,
+    ops::ControlFlow,
     sync::{Arc, mpsc},
     thread,
 };
@@ -21,15 +23,14 @@ use super::{
     times::{Clock, Times},
     values::{Hot, Recent},
 };
-use crate::storage::{
-    Engine, StorageError,
-    keyspace::{self, REVISIONS},
-};
+use crate::storage::{Engine, StorageError, keyspace::REVISIONS};
 
-/// Rows read from the engine at a time.
+/// Rows handed on at a time.
 const ROWS_CHUNK: usize = 4096;
 /// Chunks that wait to be taken.
 const CHUNKS_AHEAD: usize = 2;
+
+type Chunk = Vec<(Bytes, Bytes)>;
 
 /// The live keys that hang on a lease, as their rows say.
 pub(crate) type Attachments = HashMap<Bytes, i64>;
@@ -80,24 +81,14 @@ fn load(
     (inner.compacting, inner.compacted) = (meta.compact_revision, meta.compact_revision);
     inner.scrubbed = meta.scrubbed_revision;
     let mut attachments = Attachments::new();
-    // Reading rows takes longer than taking them: the next are read meanwhile.
+    // The next rows are read while these are taken.
     thread::scope(|scope| {
-        let (sent, read) = mpsc::sync_channel(CHUNKS_AHEAD);
-        scope.spawn(move || read_all(&*engine, &sent));
-        for rows in read {
-            for (row_key, row) in &rows? {
-                take(&mut inner, &mut attachments, hot, row_key, row)?;
-                // Only what fits the budget is kept on the way, and the newest, of which more may come.
-                while inner.recent.bytes() as u64 > options.value_cache_bytes / 2 {
-                    let before_newest = inner.recent.newest() - 1;
-                    let Some((main, old)) = inner.recent.pop(before_newest) else { break };
-                    for (row, sub) in old.into_iter().zip(0..) {
-                        hot.insert(super::Revision { main, sub }, row);
-                    }
-                }
-            }
-        }
-        Ok::<_, StorageError>(())
+        let (sent, chunks) = mpsc::sync_channel(CHUNKS_AHEAD);
+        let read = scope.spawn(move || read(&*engine, &sent));
+        let taken = take_all(&mut inner, &mut attachments, hot, options, chunks);
+        // Of rows that are not all there, a complaint about one is a consequence.
+        read.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        taken
     })?;
     if inner.recent.is_empty() {
         inner.recent = Recent::starting_at(inner.applied + 1);
@@ -105,21 +96,42 @@ fn load(
     Ok((inner, attachments))
 }
 
-/// Sends all rows of revisions, until the first error or until nobody takes them any more.
-fn read_all(engine: &dyn Engine, sent: &mpsc::SyncSender<Result<Vec<(Bytes, Bytes)>, StorageError>>) {
-    let mut start = Bytes::from_static(REVISIONS.start);
-    loop {
-        let rows = engine.range(&start, REVISIONS.end, ROWS_CHUNK);
-        let next = match &rows {
-            Ok(rows) if rows.len() == ROWS_CHUNK => rows.last().map(|(last, _)| keyspace::successor(last)),
-            _ => None,
-        };
-        if sent.send(rows).is_err() {
-            return;
+/// Reads every row of the engine and sends those of revisions, until nobody takes them any more.
+fn read(engine: &dyn Engine, sent: &mpsc::SyncSender<Chunk>) -> Result<(), StorageError> {
+    let mut chunk = Chunk::new();
+    engine.scan(&mut |key, row| {
+        if REVISIONS.start <= key && key < REVISIONS.end {
+            chunk.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(row)));
         }
-        let Some(next) = next else { return };
-        start = next;
+        if chunk.len() == ROWS_CHUNK && sent.send(mem::take(&mut chunk)).is_err() {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    })?;
+    // Who takes no more has failed, and says why.
+    sent.send(chunk).ok();
+    Ok(())
+}
+
+fn take_all(
+    inner: &mut Inner,
+    attachments: &mut Attachments,
+    hot: &Hot,
+    options: &StoreOptions,
+    chunks: mpsc::Receiver<Chunk>,
+) -> Result<(), StorageError> {
+    for (row_key, row) in chunks.into_iter().flatten() {
+        take(inner, attachments, hot, &row_key, &row)?;
+        // Only what fits the budget is kept on the way, and the newest, of which more may come.
+        while inner.recent.bytes() as u64 > options.value_cache_bytes / 2 {
+            let before_newest = inner.recent.newest() - 1;
+            let Some((main, old)) = inner.recent.pop(before_newest) else { break };
+            for (row, sub) in old.into_iter().zip(0..) {
+                hot.insert(super::Revision { main, sub }, row);
+            }
+        }
     }
+    Ok(())
 }
 
 fn take(

@@ -17,7 +17,7 @@ use etcfs_proto::etcfs::record::{Meta, RevisionTime};
 
 use super::FIRST_REVISION;
 use crate::storage::{
-    Batch, Engine, StorageError, codec,
+    Batch, Engine, StorageError, codec, engine,
     keyspace::{self, TIMES},
 };
 
@@ -25,9 +25,6 @@ use crate::storage::{
 const ROW_MS: u64 = 100;
 
 const NANOS_PER_MS: u64 = 1_000_000;
-
-/// Rows read from the engine at a time.
-const ROWS_CHUNK: usize = 4096;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Row {
@@ -85,19 +82,14 @@ impl Times {
     /// Takes the rows of an image that speaks for revisions up to `upto` and holds some up to `revision`.
     pub(crate) fn load(engine: &dyn Engine, upto: i64, revision: i64) -> Result<Self, StorageError> {
         let mut times = Self::default();
-        let mut start = bytes::Bytes::from_static(TIMES.start);
-        loop {
-            let rows = engine.range(&start, TIMES.end, ROWS_CHUNK)?;
-            let Some((last, _)) = rows.last() else { break };
-            start = keyspace::successor(last);
-            for (key, value) in rows {
-                let from = keyspace::parse_time(&key).ok_or_else(|| StorageError::Corrupt {
-                    what: format!("row {}", key.escape_ascii()),
-                    reason: "it names no revision".into(),
-                })?;
-                let RevisionTime { unix_ms } = codec::decode(&key, value)?;
-                times.rows.push(Row { revision: from, unix_ms });
-            }
+        for row in engine::all(engine, TIMES) {
+            let (key, value) = row?;
+            let from = keyspace::parse_time(&key).ok_or_else(|| StorageError::Corrupt {
+                what: format!("row {}", key.escape_ascii()),
+                reason: "it names no revision".into(),
+            })?;
+            let RevisionTime { unix_ms } = codec::decode(&key, value)?;
+            times.rows.push(Row { revision: from, unix_ms });
         }
         times.rows.shrink_to_fit();
         // Who knows no times has added revisions. The newest row was right for its own, at least.

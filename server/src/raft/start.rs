@@ -4,7 +4,6 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64},
-    thread,
     time::Duration,
 };
 
@@ -298,15 +297,7 @@ fn open_image(
 ) -> Result<(Arc<dyn Engine>, Machine, State), StartError> {
     let open = || {
         let engine = (host.open_engine)(&data_dir.image())?;
-        // Both read every row: beside each other, so that a start takes no longer.
-        let (verified, opened) = thread::scope(|scope| {
-            let verified = scope.spawn(|| engine.verify());
-            let opened = Machine::open(engine.clone(), options.clone());
-            (verified.join(), opened)
-        });
-        // Of rows that are not all there, the machine's own complaint is a consequence.
-        verified.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        let (machine, state) = opened?;
+        let (machine, state) = Machine::open(engine.clone(), options.clone())?;
         Ok::<_, StorageError>((engine, machine, state))
     };
     match open() {

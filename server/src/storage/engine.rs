@@ -5,14 +5,23 @@
 //! from the newest back: a batch survives with all its rows or not at all, and
 //! never without the ones before it.
 
-use std::fmt;
+use std::{fmt, ops::ControlFlow};
 
 use bytes::Bytes;
 
-use super::{Batch, StorageError};
+use super::{
+    Batch, StorageError,
+    keyspace::{self, Rows},
+};
+
+/// Rows read at a time where all are wanted.
+const PAGE_ROWS: usize = 1000;
 
 /// Rows from elsewhere, any of which may turn out unreadable.
 pub type RowIter<'a> = &'a mut dyn Iterator<Item = Result<(Bytes, Bytes), StorageError>>;
+
+/// Takes a row, key and value, and says whether it wants more.
+pub type Take<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
 /// Ordered rows of bytes.
 pub trait Engine: Send + Sync + fmt::Debug + 'static {
@@ -31,10 +40,22 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
 
     fn size_on_disk(&self) -> Result<u64, StorageError>;
 
-    /// Reads every row and compares with what was written, where rows may rot
-    /// unseen. To be asked before the first write; readers may go on beside it.
-    fn verify(&self) -> Result<(), StorageError> {
+    /// Hands on every row in order, and fails in the end if they are not those that
+    /// were written, where rows may rot unseen; not if `take` had enough before.
+    /// Nothing may be written meanwhile; readers may go on beside it.
+    fn scan(&self, take: Take<'_>) -> Result<(), StorageError> {
+        for row in all(self, keyspace::ALL) {
+            let (key, value) = row?;
+            if take(&key, &value).is_break() {
+                break;
+            }
+        }
         Ok(())
+    }
+
+    /// Reads every row and compares with what was written, as [`scan`](Self::scan) does.
+    fn verify(&self) -> Result<(), StorageError> {
+        self.scan(&mut |_, _| ControlFlow::Continue(()))
     }
 
     /// Stores `rows`, which ascend, in place of all there are; on disk when it
@@ -47,4 +68,27 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
     /// the fresh one holds all rows, is on disk and has taken over; the next call
     /// then begins anew. So it does after a failure, and the old rows stand.
     fn rewrite(&self) -> Result<bool, StorageError>;
+}
+
+/// The rows of one kind in order, read page by page; ends with the first error.
+pub fn all(
+    engine: &(impl Engine + ?Sized),
+    rows: Rows,
+) -> impl Iterator<Item = Result<(Bytes, Bytes), StorageError>> {
+    let mut next = Some(Bytes::from_static(rows.start));
+    let mut page = Vec::new().into_iter();
+    std::iter::from_fn(move || {
+        if let Some(row) = page.next() {
+            return Some(Ok(row));
+        }
+        match engine.range(&next.take()?, rows.end, PAGE_ROWS) {
+            Ok(rows) => {
+                // A page that is not full is the last one.
+                next = rows.get(PAGE_ROWS - 1).map(|(last, _)| keyspace::successor(last));
+                page = rows.into_iter();
+                page.next().map(Ok)
+            }
+            Err(error) => Some(Err(error)),
+        }
+    })
 }

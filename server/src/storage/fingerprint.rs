@@ -57,7 +57,7 @@ impl Fingerprint {
             let old = match made.insert(key, new) {
                 Some(old) => old,
                 // Nothing to look up, for most of what is ever written.
-                None if new.is_some() && keyspace::is_written_once(key) => None,
+                None if new.is_some() && keyspace::is_revision(key) => None,
                 None => stored(key)?,
             };
             if let Some(old) = old {

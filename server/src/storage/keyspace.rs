@@ -12,8 +12,9 @@
 //! | `x` `meta` | `record.Meta` |
 //! | 0xff `sum` | the disk engine's own: what all other rows add up to |
 //!
-//! Numbers are big endian, so that rows sort by them. What must change together
-//! is in this one tree because only a batch on one tree is atomic.
+//! Numbers are big endian, so that rows sort by them. On disk those of revisions
+//! are bundled (`bundle`). What must change together is in this one tree because
+//! only a batch on one tree is atomic.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -59,8 +60,8 @@ pub fn parse_revision(key: &[u8]) -> Option<(i64, i64)> {
     Some((i64::from_be_bytes(*main), i64::from_be_bytes(sub.try_into().ok()?)))
 }
 
-/// True for rows that are never put over an older one: revisions don't change.
-pub fn is_written_once(key: &[u8]) -> bool {
+/// True for the row of a revision, which never changes.
+pub fn is_revision(key: &[u8]) -> bool {
     key.len() == REVISION_KEY_BYTES && key.starts_with(REVISIONS.start)
 }
 

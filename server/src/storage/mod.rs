@@ -7,6 +7,7 @@
 
 pub mod backup;
 pub mod batch;
+mod bundle;
 pub mod codec;
 pub mod datadir;
 pub mod disk;

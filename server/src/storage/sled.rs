@@ -6,19 +6,20 @@
 //! fills a new generation and then renames one small file.
 //!
 //! sled may refuse, or die of, its own files after an abrupt stop, and it passes
-//! over damaged parts of them in silence: [`verify`] finds the rows that are then
+//! over damaged parts of them in silence: [`scan`] finds the rows that are then
 //! missing. Each is an error here, and the caller sets the image aside: it can be
 //! rebuilt.
 //!
 //! [`flush`]: DiskEngine::flush
-//! [`verify`]: DiskEngine::verify
+//! [`scan`]: DiskEngine::scan
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     ffi::OsString,
     fmt,
     fs::{self, File},
     io::{self, Write as _},
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -31,9 +32,10 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{
     Batch, Engine, Space, StorageError,
-    engine::RowIter,
+    bundle::{self, RowKey},
+    engine::{RowIter, Take},
     fingerprint::{self, Fingerprint},
-    keyspace,
+    keyspace::{self, REVISIONS},
 };
 
 /// sled's page cache. It reckons with bytes on disk, of which each takes many in
@@ -41,6 +43,11 @@ use super::{
 /// here and 219 MB with 1 MiB, for writes that took 1.7 times as long. Nobody
 /// waits for those, and hot rows are cached above.
 const CACHE_BYTES: u64 = 1 << 20;
+/// sled lets go of a page only as accesses are noted, 64 for one of 256 parts of all pages. So
+/// 16,384 large ones may stay that were read once each, which was all there were of a million
+/// rows. They go in time if who reads so many bytes makes one access for them.
+const BYTES_PER_ACCESS: usize = 400;
+const ACCESSES_MAX: usize = 64;
 const CURRENT: &str = "CURRENT";
 /// Counts openings that nobody lived to see verified.
 const OPENING: &str = "OPENING";
@@ -83,20 +90,27 @@ struct Rewriting {
 struct Generation {
     number: u64,
     path: PathBuf,
-    db: ::sled::Db,
-    /// Of the rows as written; held by the one writer, for as long as it writes.
-    fingerprint: Arc<Mutex<Fingerprint>>,
+    rows: Rows,
+    /// Held by the one writer, for as long as it writes.
+    written: Arc<Mutex<Written>>,
     /// Blob files never change once written, so each is synced once.
     synced_blobs: Arc<Mutex<HashSet<OsString>>>,
     /// A write or a flush has met a full disk.
     was_full: Arc<AtomicBool>,
 }
 
+/// Of the rows as written.
+struct Written {
+    fingerprint: Fingerprint,
+    /// No bundle of revisions lies behind it.
+    newest: ::sled::IVec,
+}
+
 impl Drop for Generation {
     fn drop(&mut self) {
         if self.was_full.load(Ordering::Relaxed) {
             // sled would wait at its end, for ever, for what it could not write.
-            std::mem::forget(self.db.clone());
+            std::mem::forget(self.rows.clone());
         }
     }
 }
@@ -109,7 +123,7 @@ impl fmt::Debug for DiskEngine {
 
 impl DiskEngine {
     /// Opens the rows in `dir`, which exists; none in an empty directory. Not to
-    /// be relied on until [`verify`](Self::verify) has read them all.
+    /// be relied on until a [`scan`](Self::scan) has read them all.
     pub fn open(dir: &Path) -> Result<Self, StorageError> {
         let opening = dir.join(OPENING);
         let found = fs::read_to_string(&opening).unwrap_or_default();
@@ -149,8 +163,12 @@ impl DiskEngine {
         fs::write(dir.join(OPENING), opening + "\n")
     }
 
-    fn db(&self) -> ::sled::Db {
-        self.current.read().db.clone()
+    fn generation(&self) -> Generation {
+        self.current.read().clone()
+    }
+
+    fn rows(&self) -> Rows {
+        self.current.read().rows.clone()
     }
 
     /// Refuses to go on after a full disk, where sled can't be relied on: it answers ENOSPC for good, may wait for
@@ -185,8 +203,18 @@ impl Generation {
         let stored = db.get(keyspace::FINGERPRINT).map_err(failed("read its fingerprint"))?;
         // Without one there must be no rows either, which is what the default says.
         let fingerprint = stored.and_then(|stored| Fingerprint::decode(&stored)).unwrap_or_default();
-        let fingerprint = Arc::new(Mutex::new(fingerprint));
-        Ok(Self { number, path, db, fingerprint, synced_blobs: Arc::default(), was_full: Arc::default() })
+        let newest = db.range(REVISIONS.start..REVISIONS.end).next_back();
+        let newest = newest.transpose().map_err(failed("read its newest row"))?;
+        let newest = newest.map_or_else(::sled::IVec::default, |(bound, _)| bound);
+        let written = Arc::new(Mutex::new(Written { fingerprint, newest }));
+        Ok(Self {
+            number,
+            path,
+            rows: Rows(db),
+            written,
+            synced_blobs: Arc::default(),
+            was_full: Arc::default(),
+        })
     }
 
     /// An empty one, whatever an earlier attempt has left there.
@@ -209,7 +237,7 @@ impl Generation {
     }
 
     fn flush(&self) -> Result<(), StorageError> {
-        self.noted(self.db.flush().map(drop).map_err(failed("flush")))?;
+        self.noted(self.rows.0.flush().map(drop).map_err(failed("flush")))?;
         self.noted(self.sync_files().map_err(StorageError::io("sync", &self.path)))
     }
 
@@ -256,46 +284,160 @@ impl Generation {
     }
 
     fn try_to_write(&self, batch: &Batch) -> Result<(), StorageError> {
-        let mut fingerprint = self.fingerprint.lock();
-        let stored = |key: &[u8]| {
-            let value = self.db.get(key).map_err(failed("read a row"))?;
-            Ok(value.map(|value| fingerprint::hash(key, &value)))
-        };
-        let after = fingerprint.after(batch, stored)?;
+        let mut written = self.written.lock();
+        let stored = |key: &[u8]| Ok(self.rows.get(key)?.map(|value| fingerprint::hash(key, &value)));
+        let after = written.fingerprint.after(batch, stored)?;
         let mut changes = ::sled::Batch::default();
+        let mut revisions = Vec::with_capacity(batch.len());
         for (key, change) in batch.ops() {
-            match change {
-                Some(value) => changes.insert(key.as_ref(), value.as_ref()),
-                None => changes.remove(key.as_ref()),
+            match (RowKey::try_from(key.as_ref()), change) {
+                (Ok(row), change) if keyspace::is_revision(key) => revisions.push((row, change.as_deref())),
+                (_, Some(value)) => changes.insert(key.as_ref(), value.as_ref()),
+                (_, None) => changes.remove(key.as_ref()),
             }
         }
+        let newest = self.bundle(revisions, &written.newest, &mut changes)?;
         changes.insert(keyspace::FINGERPRINT, after.encode().as_slice());
-        self.db.apply_batch(changes).map_err(failed("write a batch"))?;
-        *fingerprint = after;
+        self.rows.0.apply_batch(changes).map_err(failed("write a batch"))?;
+        written.fingerprint = after;
+        if let Some(newest) = newest {
+            written.newest = newest;
+        }
+        Ok(())
+    }
+
+    /// Adds to `changes` what becomes of the bundles; gives the newest one's key, if it is another.
+    fn bundle(
+        &self,
+        mut rows: Vec<(RowKey, Option<&[u8]>)>,
+        newest: &[u8],
+        changes: &mut ::sled::Batch,
+    ) -> Result<Option<::sled::IVec>, StorageError> {
+        // Several changes of a row stay in order.
+        rows.sort_by_key(|(key, _)| *key);
+        let mut rows = rows.into_iter().peekable();
+        while let Some(&(first, _)) = rows.peek() {
+            let found = if first[..] > *newest { None } else { self.rows.bundle_of(&first)? };
+            let (bound, stored) = found.as_ref().map(|(bound, stored)| (&**bound, &**stored)).unzip();
+            let mut bundled = BTreeMap::new();
+            if let (Some(bound), Some(stored)) = (bound, stored) {
+                for row in bundle::unpack(bound, stored) {
+                    let (key, value) = row?;
+                    bundled.insert(key, value);
+                }
+                changes.remove(bound);
+            }
+            while let Some((key, change)) =
+                rows.next_if(|(key, _)| bound.is_none_or(|bound| key[..] <= *bound))
+            {
+                match change {
+                    Some(value) => bundled.insert(key, value),
+                    None => bundled.remove(&key),
+                };
+            }
+            let mut last = None;
+            bundle::pack(bundled, bound, |key, bundle| {
+                changes.insert(key, bundle);
+                last = Some(key.into());
+            });
+            if bound.is_none() {
+                return Ok(last);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The rows of a generation, whether alone or in bundles.
+#[derive(Clone)]
+struct Rows(::sled::Db);
+
+impl Rows {
+    /// What has the row of a revision, if there is such a row: key and rows.
+    fn bundle_of(&self, row: &[u8]) -> Result<Option<(::sled::IVec, ::sled::IVec)>, StorageError> {
+        let found = self.0.range(row..REVISIONS.end).next().transpose().map_err(failed("read a row"))?;
+        if let Some((bound, stored)) = &found {
+            self.touch(bound, stored.len())?;
+        }
+        Ok(found)
+    }
+
+    /// Has sled's page cache keep its bounds after a read of `bytes` under `key`.
+    fn touch(&self, key: &[u8], bytes: usize) -> Result<(), StorageError> {
+        for _ in 1..(bytes / BYTES_PER_ACCESS).min(ACCESSES_MAX) {
+            self.0.contains_key(key).map_err(failed("read a row"))?;
+        }
+        Ok(())
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        if !keyspace::is_revision(key) {
+            let value = self.0.get(key).map_err(failed("read a row"))?;
+            return Ok(value.map(|value| Bytes::copy_from_slice(&value)));
+        }
+        let Some((bound, stored)) = self.bundle_of(key)? else { return Ok(None) };
+        for row in bundle::unpack(&bound, &stored) {
+            let (found, value) = row?;
+            if found == *key {
+                return Ok(Some(Bytes::copy_from_slice(value)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Calls `take` with the rows of `[start, end)` in order, until it has enough.
+    fn walk(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        mut take: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        // The last bundle's key may lie beyond those of its rows.
+        let ends_in_revisions = REVISIONS.start < end && end < REVISIONS.end;
+        let end_of_bundles = if ends_in_revisions { REVISIONS.end } else { end };
+        for stored in self.0.range(start..end_of_bundles) {
+            let (bound, stored) = stored.map_err(failed("read a range"))?;
+            if !keyspace::is_revision(&bound) {
+                if take(&bound, &stored).is_break() {
+                    return Ok(());
+                }
+                continue;
+            }
+            self.touch(&bound, stored.len())?;
+            for row in bundle::unpack(&bound, &stored) {
+                let (key, value) = row?;
+                if key[..] >= *end {
+                    return Ok(());
+                }
+                if key[..] >= *start && take(&key, value).is_break() {
+                    return Ok(());
+                }
+            }
+        }
         Ok(())
     }
 }
 
 impl Engine for DiskEngine {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-        let value = self.db().get(key).map_err(failed("read a row"))?;
-        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+        self.rows().get(key)
     }
 
     fn range(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
-        if start >= end {
-            return Ok(Vec::new());
+        let mut rows = Vec::new();
+        if start >= end || limit == 0 {
+            return Ok(rows);
         }
-        let rows = self.db().range(start..end).take(limit).map(|row| {
-            let (key, value) = row.map_err(failed("read a range"))?;
-            Ok((Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value)))
-        });
-        rows.collect()
+        self.rows().walk(start, end, |key, value| {
+            rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+            if rows.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        Ok(rows)
     }
 
     fn write(&self, batch: &Batch) -> Result<(), StorageError> {
         self.check_disk()?;
-        let generation = self.current.read().clone();
+        let generation = self.generation();
         generation.write(batch)?;
         let mut slot = self.rewrite.lock();
         if let Rewrite::Going(rewriting) = &mut *slot
@@ -308,12 +450,12 @@ impl Engine for DiskEngine {
 
     fn flush(&self) -> Result<(), StorageError> {
         self.check_disk()?;
-        let generation = self.current.read().clone();
+        let generation = self.generation();
         generation.flush()
     }
 
     fn size_on_disk(&self) -> Result<u64, StorageError> {
-        self.db().size_on_disk().map_err(failed("tell its size"))
+        self.rows().0.size_on_disk().map_err(failed("tell its size"))
     }
 
     fn replace(&self, rows: RowIter<'_>) -> Result<(), StorageError> {
@@ -335,7 +477,7 @@ impl Engine for DiskEngine {
 
     fn rewrite(&self) -> Result<bool, StorageError> {
         let mut slot = self.rewrite.lock();
-        let current = self.current.read().clone();
+        let current = self.generation();
         let mut rewriting = match std::mem::take(&mut *slot) {
             Rewrite::No => Rewriting::begin(&self.dir, current.number + 1)?,
             Rewrite::Going(rewriting) => rewriting,
@@ -361,13 +503,18 @@ impl Engine for DiskEngine {
         }
     }
 
-    fn verify(&self) -> Result<(), StorageError> {
-        let generation = self.current.read().clone();
-        let written = *generation.fingerprint.lock();
+    fn scan(&self, take: Take<'_>) -> Result<(), StorageError> {
+        let generation = self.generation();
+        let written = generation.written.lock().fingerprint;
         let mut found = Fingerprint::default();
-        for row in generation.db.range(keyspace::ALL.start..keyspace::ALL.end) {
-            let (key, value) = row.map_err(failed("read all rows"))?;
-            found.add(&key, &value);
+        let mut flow = ControlFlow::Continue(());
+        generation.rows.walk(keyspace::ALL.start, keyspace::ALL.end, |key, value| {
+            found.add(key, value);
+            flow = take(key, value);
+            flow
+        })?;
+        if flow.is_break() {
+            return Ok(());
         }
         if found == written {
             return match fs::remove_file(self.dir.join(OPENING)) {
@@ -394,15 +541,14 @@ impl Rewriting {
     fn go_on(&mut self, from: &Generation) -> Result<bool, StorageError> {
         let mut batch = Batch::default();
         let mut is_end = true;
-        for row in from.db.range(&self.next[..]..keyspace::ALL.end) {
-            let (key, value) = row.map_err(failed("read rows to copy them"))?;
-            batch.put(Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value));
-            self.next = keyspace::successor(&key);
-            if batch.len() >= COPY_ROWS || batch.bytes() >= COPY_BYTES {
-                is_end = false;
-                break;
-            }
-        }
+        let mut next = self.next.clone();
+        from.rows.walk(&self.next, keyspace::ALL.end, |key, value| {
+            batch.put(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+            next = keyspace::successor(key);
+            is_end = batch.len() < COPY_ROWS && batch.bytes() < COPY_BYTES;
+            if is_end { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        self.next = next;
         self.generation.write(&batch)?;
         self.unsynced_bytes += batch.bytes() as u64;
         if is_end || self.unsynced_bytes >= COPY_SYNC_BYTES {
@@ -474,8 +620,10 @@ fn failed(doing: &'static str) -> impl Fn(::sled::Error) -> StorageError {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::storage::keyspace;
+    use crate::storage::{MemoryEngine, SnapshotFile};
 
     fn row(nth: u32) -> (Bytes, Bytes) {
         (nth.to_be_bytes().to_vec().into(), format!("value {nth}").into())
@@ -522,6 +670,98 @@ mod tests {
         assert_eq!((rows.len(), &rows[0]), (COPY_ROWS + 100, &row(100)));
     }
 
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write(Vec<(i64, i64, Option<Vec<u8>>)>),
+        Read(i64, i64, usize),
+        Rewrite,
+        Reopen,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let value = prop_oneof![Just(vec![0; 3]), (1..700_usize).prop_map(|bytes| vec![7; bytes])];
+        let change = (0..60_i64, 0..2_i64, prop::option::weighted(0.7, value));
+        let step = prop_oneof![
+            6 => prop::collection::vec(change, 1..40).prop_map(Step::Write),
+            6 => (0..62_i64, 0..62_i64, 1..50_usize).prop_map(|(from, to, limit)| Step::Read(from, to, limit)),
+            1 => Just(Step::Rewrite),
+            1 => Just(Step::Reopen),
+        ];
+        prop::collection::vec(step, 1..30)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Whatever is bundled with what, and though revisions never come in this order.
+        #[test]
+        fn rows_of_revisions_are_those_of_an_ordered_map(steps in steps()) {
+            let dir = tempfile::tempdir().expect("temp dir");
+            let mut engine = DiskEngine::open(dir.path()).expect("opened");
+            let model = MemoryEngine::new();
+            for step in steps {
+                match step {
+                    Step::Write(changes) => {
+                        let mut batch = Batch::default();
+                        for (main, sub, value) in changes {
+                            let key = keyspace::revision(main, sub);
+                            // Revisions are written once.
+                            let is_new = model.get(&key).expect("read").is_none()
+                                && batch.ops().iter().all(|(other, _)| *other != key);
+                            match value {
+                                Some(value) if is_new => batch.put(key, value.into()),
+                                Some(_) => batch.put(keyspace::lease(main), "lease".into()),
+                                None => batch.delete(key),
+                            }
+                        }
+                        engine.write(&batch).expect("written");
+                        model.write(&batch).expect("written");
+                    }
+                    Step::Read(from, to, limit) => {
+                        let (from, to) = (keyspace::revision(from, 1), keyspace::revision(to, 1));
+                        prop_assert_eq!(engine.get(&from).expect("read"), model.get(&from).expect("read"));
+                        let expected = model.range(&from, &to, limit).expect("read");
+                        prop_assert_eq!(engine.range(&from, &to, limit).expect("read"), expected);
+                    }
+                    Step::Rewrite => while !engine.rewrite().expect("copied") {},
+                    Step::Reopen => {
+                        engine.flush().expect("flushed");
+                        drop(engine);
+                        engine = DiskEngine::open(dir.path()).expect("opened");
+                        engine.verify().expect("whole");
+                    }
+                }
+            }
+            engine.verify().expect("whole");
+            prop_assert_eq!(all(&engine), model.rows());
+        }
+    }
+
+    /// As all were stored before there were bundles.
+    #[test]
+    fn rows_that_stand_alone_are_read_deleted_and_bundled_by_a_rewrite() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let engine = DiskEngine::open(dir.path()).expect("opened");
+        let rows: Vec<_> =
+            (1..40).map(|n| (keyspace::revision(n, 0), Bytes::from(format!("\n{n}")))).collect();
+        let sled = || engine.rows().0;
+        for (key, value) in &rows {
+            let mut batch = Batch::default();
+            batch.put(key.clone(), value.clone());
+            engine.write(&batch).expect("written");
+            assert_eq!(sled().get(key).expect("read").as_deref(), Some(&value[..]));
+        }
+        let mut batch = Batch::default();
+        batch.delete(keyspace::revision(3, 0));
+        engine.write(&batch).expect("written");
+        let expected: Vec<_> = rows.into_iter().filter(|(key, _)| *key != keyspace::revision(3, 0)).collect();
+        let revisions = || engine.range(REVISIONS.start, REVISIONS.end, 100).expect("read");
+        assert_eq!((revisions(), sled().len()), (expected.clone(), 38 + 1));
+        while !engine.rewrite().expect("copied") {}
+        engine.verify().expect("whole");
+        assert_eq!((revisions(), sled().len()), (expected, 3 + 1));
+    }
+
     /// What sled does with a damaged part of its file: rows go missing in silence.
     #[test]
     fn a_row_that_went_missing_or_came_back_is_found() {
@@ -542,15 +782,32 @@ mod tests {
         let engine = DiskEngine::open(dir.path()).expect("opened");
         engine.verify().expect("whole");
         let key = keyspace::revision(60, 0);
-        let value = engine.db().remove(&key).expect("removed").expect("was there");
-        let error = engine.verify().expect_err("a row is missing");
-        assert!(error.to_string().contains("of 209 rows written, 208 are found"), "{error}");
-        engine.db().insert(&key, value).expect("inserted");
+        let (key, value) = engine.rows().bundle_of(&key).expect("read").expect("is there");
+        engine.rows().0.remove(&key).expect("removed");
+        let error = engine.verify().expect_err("rows are missing");
+        assert!(error.to_string().contains("of 209 rows written, 194 are found"), "{error}");
+        engine.rows().0.insert(&key, value).expect("inserted");
         engine.verify().expect("whole again");
-        engine.db().insert(keyspace::revision(50, 0), "50").expect("inserted");
+        engine.rows().0.insert(keyspace::revision(50, 0), "50").expect("inserted");
         engine.verify().expect_err("a deleted row is back");
         engine.replace(&mut revisions(0).map(Ok)).expect("replaced");
         engine.verify().expect("whole again");
+    }
+
+    #[test]
+    fn no_snapshot_is_built_of_rows_that_are_not_all_there() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let snapshots = tempfile::tempdir().expect("temp dir");
+        let engine = DiskEngine::open(dir.path()).expect("opened");
+        let meta = (Bytes::from_static(keyspace::META), Bytes::new());
+        put_all(&engine, (1..100).map(|n| (keyspace::revision(n, 0), "value".into())).chain([meta]));
+        SnapshotFile::build(&engine, snapshots.path()).expect("built").verify().expect("whole");
+        let (bound, _) =
+            engine.rows().bundle_of(&keyspace::revision(50, 0)).expect("read").expect("is there");
+        engine.rows().0.remove(bound).expect("removed");
+        let refused = SnapshotFile::build(&engine, snapshots.path());
+        assert!(matches!(refused, Err(StorageError::Corrupt { .. })), "{refused:?}");
+        assert!(SnapshotFile::newest(snapshots.path()).expect("listed").is_some(), "the older one stays");
     }
 
     #[test]

@@ -14,6 +14,7 @@
 use std::{
     fs::{self, File},
     io::{self, BufReader, BufWriter, Read, Write},
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -31,7 +32,6 @@ const END_OF_ROWS: u32 = u32::MAX;
 const BUFFER_BYTES: usize = 1 << 20;
 /// Brought to the disk each time so much was written: all at the end would hold up the log's own syncs.
 const SYNC_BYTES: usize = 4 << 20;
-const PAGE_ROWS: usize = 1000;
 /// Far above any key or value; a longer length is damage.
 const FIELD_BYTES_MAX: usize = 1 << 30;
 const SUFFIX: &str = ".snap";
@@ -67,21 +67,14 @@ impl SnapshotFile {
         incoming.write(MAGIC).map_err(io)?;
         incoming.write(&length(header.len())).map_err(io)?;
         incoming.write(&header).map_err(io)?;
-        let (mut from, mut rows) = (Bytes::from_static(keyspace::ALL.start), 0_u64);
-        loop {
-            let page = engine.range(&from, keyspace::ALL.end, PAGE_ROWS)?;
-            for (key, value) in &page {
-                incoming.write(&length(key.len())).map_err(io)?;
-                incoming.write(&length(value.len())).map_err(io)?;
-                incoming.write(key).map_err(io)?;
-                incoming.write(value).map_err(io)?;
-            }
-            rows += page.len() as u64;
-            match page.last() {
-                Some((last, _)) if page.len() == PAGE_ROWS => from = keyspace::successor(last),
-                _ => break,
-            }
-        }
+        let (mut rows, mut written) = (0_u64, Ok(()));
+        // A row that was lost unseen must not be missing here as well, for the log goes next.
+        engine.scan(&mut |key, value| {
+            rows += 1;
+            written = incoming.write_row(key, value);
+            if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        written.map_err(io)?;
         incoming.write(&END_OF_ROWS.to_le_bytes()).map_err(io)?;
         incoming.write(&rows.to_le_bytes()).map_err(io)?;
         let hash = incoming.hash.clone().finalize();
@@ -224,6 +217,13 @@ impl IncomingSnapshot {
             self.file.flush()?;
             self.file.get_ref().sync_data()?;
             self.unsynced_bytes = 0;
+        }
+        Ok(())
+    }
+
+    fn write_row(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        for part in [&length(key.len()), &length(value.len()), key, value] {
+            self.write(part)?;
         }
         Ok(())
     }
