@@ -16,7 +16,7 @@ use bytes::Bytes;
 use etcfs_proto::etcfs::record;
 
 use super::{
-    FIRST_REVISION, Store, StoreOptions, Writer,
+    FIRST_REVISION, Revision, Store, StoreOptions, Writer,
     revision::Stamp,
     row,
     store::{Inner, hot_cache},
@@ -30,7 +30,7 @@ const ROWS_CHUNK: usize = 4096;
 /// Chunks that wait to be taken.
 const CHUNKS_AHEAD: usize = 2;
 
-type Chunk = Vec<(Bytes, Bytes)>;
+type Chunk = Vec<(Revision, Bytes)>;
 
 /// The live keys that hang on a lease, as their rows say.
 pub(crate) type Attachments = HashMap<Bytes, i64>;
@@ -99,15 +99,20 @@ fn load(
 /// Reads every row of the engine and sends those of revisions, until nobody takes them any more.
 fn read(engine: &dyn Engine, sent: &mpsc::SyncSender<Chunk>) -> Result<(), StorageError> {
     let mut chunk = Chunk::new();
+    let mut failed = None;
     engine.scan(&mut |key, row| {
         if REVISIONS.start <= key && key < REVISIONS.end {
-            chunk.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(row)));
+            match row::parse_row_key(key) {
+                Ok(revision) => chunk.push((revision, Bytes::copy_from_slice(row))),
+                Err(error) => failed = Some(error),
+            }
         }
-        if chunk.len() == ROWS_CHUNK && sent.send(mem::take(&mut chunk)).is_err() {
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
+        let is_left = chunk.len() == ROWS_CHUNK && sent.send(mem::take(&mut chunk)).is_err();
+        if is_left || failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
     // Who takes no more has failed, and says why.
     sent.send(chunk).ok();
     Ok(())
@@ -120,14 +125,14 @@ fn take_all(
     options: &StoreOptions,
     chunks: mpsc::Receiver<Chunk>,
 ) -> Result<(), StorageError> {
-    for (row_key, row) in chunks.into_iter().flatten() {
-        take(inner, attachments, hot, &row_key, &row)?;
+    for (revision, row) in chunks.into_iter().flatten() {
+        take(inner, attachments, hot, revision, row)?;
         // Only what fits the budget is kept on the way, and the newest, of which more may come.
         while inner.recent.bytes() as u64 > options.value_cache_bytes / 2 {
             let before_newest = inner.recent.newest() - 1;
             let Some((main, old)) = inner.recent.pop(before_newest) else { break };
             for (row, sub) in old.into_iter().zip(0..) {
-                hot.insert(super::Revision { main, sub }, row);
+                hot.insert(Revision { main, sub }, row);
             }
         }
     }
@@ -138,14 +143,13 @@ fn take(
     inner: &mut Inner,
     attachments: &mut Attachments,
     hot: &Hot,
-    row_key: &Bytes,
-    row: &Bytes,
+    revision: Revision,
+    row: Bytes,
 ) -> Result<(), StorageError> {
-    let revision = row::parse_row_key(row_key)?;
-    let kv = row::decode_stored(revision, row.clone())?;
+    let kv = row::decode_head(revision, &row)?;
     if kv.key.is_empty() || kv.mod_revision != revision.main || revision.main > inner.applied {
         return Err(StorageError::Corrupt {
-            what: format!("row {}", row_key.escape_ascii()),
+            what: format!("row {}", row::row_key(revision).escape_ascii()),
             reason: "it is of another revision than its key says, or of a later one than the image".into(),
         });
     }
@@ -164,10 +168,10 @@ fn take(
     inner.index.push(place, &kv.key, stamp, kv.create_revision, kv.version);
     inner.bytes_in_use += row::size(row.len());
     if revision.main > inner.compacted {
-        inner.recent.push(revision, row.clone());
+        inner.recent.push(revision, row);
     } else {
         // Compaction left holes among its revision's sub-revisions.
-        hot.insert(revision, row.clone());
+        hot.insert(revision, row);
     }
     Ok(())
 }

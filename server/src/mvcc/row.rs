@@ -18,14 +18,34 @@ pub(crate) fn tombstone(key: Bytes, main: i64) -> KeyValue {
     KeyValue { key, mod_revision: main, ..KeyValue::default() }
 }
 
-/// Reads a row that this process made or has read before.
+/// Reads a row that this process made, or that was among the rows of a whole image.
 pub(crate) fn decode(row: &Bytes) -> KeyValue {
-    KeyValue::decode(row.clone()).expect("the row was encoded here or decoded when it was loaded")
+    KeyValue::decode(row.clone()).expect("the row was encoded here, or is one of rows whose sum was right")
 }
 
 /// Reads a row from the image.
 pub(crate) fn decode_stored(revision: Revision, row: Bytes) -> Result<KeyValue, StorageError> {
-    codec::decode(&row_key(revision), row)
+    KeyValue::decode(row).map_err(|source| codec::undecodable(&row_key(revision), source))
+}
+
+/// A pair but for its value, which need not be copied to know the rest.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Head {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) key: Bytes,
+    #[prost(int64, tag = "2")]
+    pub(crate) create_revision: i64,
+    #[prost(int64, tag = "3")]
+    pub(crate) mod_revision: i64,
+    #[prost(int64, tag = "4")]
+    pub(crate) version: i64,
+    #[prost(int64, tag = "6")]
+    pub(crate) lease: i64,
+}
+
+/// Reads a row from the image, but for its value.
+pub(crate) fn decode_head(revision: Revision, row: &[u8]) -> Result<Head, StorageError> {
+    Head::decode(row).map_err(|source| codec::undecodable(&row_key(revision), source))
 }
 
 pub(crate) fn kind(kv: &KeyValue) -> EventKind {
@@ -84,6 +104,24 @@ mod tests {
             assert_eq!(super::key(&row), key);
             assert_eq!(decode(&row).value, "v");
         }
+    }
+
+    #[test]
+    fn the_head_of_a_row_is_its_pair_without_the_value() {
+        let kv = KeyValue {
+            key: "k".into(),
+            create_revision: 3,
+            mod_revision: 300,
+            version: 7,
+            value: "value".into(),
+            lease: 5,
+        };
+        let revision = Revision { main: 300, sub: 0 };
+        let head = decode_head(revision, &encode(&kv)).unwrap();
+        let pair = KeyValue { value: Bytes::new(), ..kv.clone() };
+        assert_eq!(head.encode_to_vec(), pair.encode_to_vec());
+        let whole = encode(&kv);
+        decode_head(revision, &whole[..whole.len() - 1]).unwrap_err();
     }
 
     #[test]
