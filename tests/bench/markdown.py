@@ -45,7 +45,7 @@ def of(lines, side, **wanted):
 
 
 def ratios(lines):
-    head("", "per second", "p50", "p99", "server CPU per request", "peak RSS")
+    head("etcfsd / " + next(line["side"] for line in lines if line.get("side") not in ("etcfsd", None)), "per second", "p50", "p99", "server CPU per request", "peak RSS")
     for line in verdicts(lines):
         row(f"{line['name']}: {line['op']}", ratio(line["ops_per_s_ratio"]), f"{line['p50_ratio']['median']:.2f}",
             f"{line['p99_ratio']['median']:.2f}", ratio(line["server_cpu_ratio"]),
@@ -53,10 +53,12 @@ def ratios(lines):
 
 
 def costs(lines):
-    head("", *(f"{side}: {what}" for side in ["etcfsd", "etcd"] for what in ["per second", "CPU", "p99", "RSS"]))
+    sides = list(dict.fromkeys(line["side"] for line in lines if "side" in line))
+    sides.sort(key=lambda side: side != "etcfsd")
+    head("", *(f"{side}: {what}" for side in sides for what in ["per second", "CPU", "p99", "RSS"]))
     for line in verdicts(lines):
         cells = []
-        for side in ["etcfsd", "etcd"]:
+        for side in sides:
             found = of(lines, side, name=line["name"], op=line["op"])
             median = lambda figure: statistics.median(l[figure] for l in found)
             cells += [number(median("ops_per_s")), micros(median("server_cpu_us_per_op")),
@@ -101,6 +103,19 @@ def cluster(lines):
     row("puts a second", *map(spread, values), spread(pairs))
 
 
+def answers(lines):
+    head("", "etcfsd", "etcd", "ratio")
+    values = [[l["added_bytes"] / 1e6 for l in of(lines, side)] for side in ["etcfsd", "etcd"]]
+    one, other = map(statistics.median, values)
+    row("peak memory added, MB", *map(spread, values), f"{one / other:.2f}")
+
+
+def prefix(lines):
+    head("10,000 keys of 256 bytes", "ms")
+    for name in dict.fromkeys(line["name"] for line in lines):
+        row(name, spread([l["seconds"] * 1000 for l in lines if l["name"] == name]))
+
+
 def mount(lines):
     head("", "mount p50", "floor p50", "ratio")
     for line in lines:
@@ -112,8 +127,8 @@ def mount(lines):
             print(f"\n{json.dumps(line)}")
 
 
-PARTS = {"requests": [ratios, costs], "many": [ratios, costs], "growth": [growth], "keys": [keys], "stalls": [stalls],
-         "cluster": [cluster], "mount": [mount]}
+PARTS = {"floor": [ratios, costs], "requests": [ratios, costs], "answers": [answers], "many": [ratios, costs], "growth": [growth], "keys": [keys], "stalls": [stalls],
+         "cluster": [cluster], "mount": [mount], "prefix": [prefix]}
 
 
 def main():

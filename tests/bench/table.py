@@ -2,11 +2,12 @@
 """Measures etcfsd beside etcd, and the mount beside its floor; writes JSON.
 
     cargo build --release -p etcfs-cli -p etcfs-server -p etcfs-fs
+    cargo build --release -p etcfs-tests --bin floor
     tests/bench/table.py --etcd /path/to/etcd --out FILE [PART ...]
 
-Meant for a machine that is otherwise quiet. Parts: requests clients keys growth
-many stalls cluster mount; all of them if none is named, and FILE keeps what it
-has of others.
+Meant for a machine that is otherwise quiet. Parts: floor requests clients
+answers keys growth many stalls cluster mount prefix; all of them if none is
+named, and FILE keeps what it has of others. prefix wants etcdctl.
 Each figure of the two servers comes from alternating rounds, so that what else
 runs falls on both. The data lies in a temporary directory below --dir, which
 should be on the disk that is to be measured. plot.py draws what this writes.
@@ -43,6 +44,7 @@ CLIENTS = [1, 4, 16, 64, 256, 1000]
 KEYS = [10_000, 100_000, 1_000_000, 4_000_000]
 WATCHERS = [10, 1000, 10_000]
 SIDES = ["etcfsd", "etcd"]
+SMALL_FILES = 10_000
 
 
 def free_port():
@@ -96,8 +98,17 @@ class Server:
             self.process = None
 
     def resident_bytes(self):
+        return self.status_bytes("VmRSS")
+
+    def forget_peak(self):
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def peak_bytes(self):
+        return self.status_bytes("VmHWM")
+
+    def status_bytes(self, name):
         status = Path(f"/proc/{self.pid}/status").read_text()
-        return 1024 * int(next(l for l in status.splitlines() if l.startswith("VmRSS")).split()[1])
+        return 1024 * int(next(l for l in status.splitlines() if l.startswith(name)).split()[1])
 
     def disk_bytes(self):
         files = (f for f in (self.dir / "data").rglob("*") if f.is_file())
@@ -148,11 +159,11 @@ class Table:
                 server.stop()
                 shutil.rmtree(server.dir, ignore_errors=True)
 
-    def compare(self, part, name, servers, words, **more):
+    def compare(self, part, name, servers, words, others=SIDES[1], **more):
         a, b = servers
         words = ["compare", a.endpoint, b.endpoint, f"--rounds={self.args.rounds}",
                  f"--pid-a={a.pid}", f"--pid-b={b.pid}", *words]
-        sides = {a.endpoint: "etcfsd", b.endpoint: "etcd"}
+        sides = {a.endpoint: "etcfsd", b.endpoint: others}
         for line in self.bench(*words):
             if line.get("endpoint") in sides:
                 self.add(part, name, side=sides[line.pop("endpoint")], **more, **line)
@@ -163,6 +174,32 @@ class Table:
         with self.pair() as servers:
             for name, words in REQUESTS.items():
                 self.compare("requests", name, servers, words)
+
+    def floor(self):
+        """What the library takes for a call or an event, without a server behind it."""
+        server = Server(self.programs["etcfsd"], tempfile.mkdtemp(dir=self.work))
+        floor = Server(str(self.args.bin / "floor"), self.work)
+        floor.process = subprocess.Popen([floor.program, floor.endpoint])
+        try:
+            server.start()
+            for name in ["range of 1 key", "put", "watch"]:
+                self.compare("floor", name, [server, floor], REQUESTS[name], others="floor")
+        finally:
+            server.stop()
+            floor.stop()
+
+    def answers(self):
+        """The most memory that a server takes beyond what it had, while 8 clients read 10,000 keys at a time."""
+        with self.pair() as servers:
+            for server in servers:
+                self.bench("load", f"--endpoints={server.endpoint}", f"--total={self.args.keys // 5}")
+            for number in range(self.args.rounds):
+                for side, server in list(zip(SIDES, servers))[:: 1 if number % 2 else -1]:
+                    server.forget_peak()
+                    before = server.resident_bytes()
+                    line, = self.bench("range", "--large", f"--endpoints={server.endpoint}", "--clients=8",
+                                       "--connections=8", "--total=400")
+                    self.add("answers", "10k keys", side=side, added_bytes=server.peak_bytes() - before, **line)
 
     def clients(self):
         with self.pair() as servers:
@@ -272,11 +309,21 @@ class Table:
                         server.stop()
                     shutil.rmtree(directory, ignore_errors=True)
 
-    def mount(self):
-        directory = Path(tempfile.mkdtemp(dir=self.work, prefix="mount"))
-        server, point = Server(self.programs["etcfsd"], directory / "server"), directory / "mnt"
-        server.start()
-        point.mkdir()
+    @contextlib.contextmanager
+    def served(self):
+        server = Server(self.programs["etcfsd"], tempfile.mkdtemp(dir=self.work, prefix="mount"))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+            shutil.rmtree(server.dir, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def mounted(self, server):
+        """A mount of all of its keys: where, and the process."""
+        point = server.dir / "mnt"
+        point.mkdir(exist_ok=True)
         mount = subprocess.Popen([str(self.args.bin / "mount-etcfs"), "-f", f"{server.endpoint}:/", str(point)],
                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
@@ -285,18 +332,42 @@ class Table:
                 if mount.poll() is not None or time.monotonic() > deadline:
                     raise SystemExit("nothing can be mounted here")
                 time.sleep(0.01)
+            yield point, mount
+        finally:
+            mount.send_signal(signal.SIGTERM)
+            mount.wait(PATIENCE)
+
+    def mount(self):
+        with self.served() as server, self.mounted(server) as (point, mount):
             words = ["fs", f"--endpoints={server.endpoint}", f"--rounds={self.args.rounds}",
                      f"--pid={mount.pid}", str(point)]
             for line in self.bench(*words):
                 self.add("mount", line["op"], **line)
-        finally:
-            mount.send_signal(signal.SIGTERM)
-            mount.wait(PATIENCE)
-            server.stop()
-            shutil.rmtree(directory, ignore_errors=True)
+
+    def prefix(self):
+        """All of 10,000 small keys, read by etcdctl and through a mount, for the first time and again."""
+        with self.served() as server:
+            self.bench("load", f"--endpoints={server.endpoint}", f"--total={SMALL_FILES}", f"--keys={SMALL_FILES}")
+            for _ in range(self.args.rounds):
+                took = timed("etcdctl", f"--endpoints={server.endpoint}", "get", "--prefix", "bench/")
+                self.add("prefix", "etcdctl get --prefix", seconds=took)
+                with self.mounted(server) as (point, _):
+                    for name in ["grep -r, first", "grep -r, again"]:
+                        took = timed("grep", "-r", "never there", str(point / "bench"), status=1)
+                        self.add("prefix", name, seconds=took)
 
 
-PARTS = ["requests", "clients", "keys", "growth", "many", "stalls", "cluster", "mount"]
+def timed(*command, status=0):
+    """Seconds that a command takes."""
+    began = time.monotonic()
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    took = time.monotonic() - began
+    if done.returncode != status:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}")
+    return took
+
+
+PARTS = ["floor", "requests", "clients", "answers", "keys", "growth", "many", "stalls", "cluster", "mount", "prefix"]
 
 
 def main():
