@@ -25,8 +25,8 @@ use super::{StorageError, keyspace::REVISION_KEY_BYTES};
 pub(super) type RowKey = [u8; REVISION_KEY_BYTES];
 
 // For one of its rows a bundle is read, and written anew when one goes. And a page of sled's
-// has up to 16 of them, all of which are read for one: with bundles of 2.4 KB a read of a row
-// that was in no cache took twice as long as with 1.2 KB, and a write no less.
+// has up to 16 of them, all of which are read for one: with bundles of 2.4 KB random reads of a
+// million keys took 1.1 to 1.2 times the CPU that they take with 1.2 KB, and puts no less.
 const ROWS_MAX: usize = 16;
 const BYTES_MAX: usize = 1280;
 const MARK: u8 = 0;
