@@ -230,7 +230,7 @@ class Table:
         with self.pair() as servers:
             for keys in (keys for keys in KEYS if keys <= 4 * self.args.keys):
                 for server in servers:
-                    self.bench("load", f"--endpoints={server.endpoint}", f"--total={keys}")
+                    self.bench("load", "--command-timeout=60s", f"--endpoints={server.endpoint}", f"--total={keys}")
                 words = ["--ops=put,range-l", "--clients=256", "--connections=64", f"--keys={keys}",
                          "--total=50000"]
                 self.compare("growth", "keys", servers, words, keys=keys)
