@@ -47,18 +47,24 @@ async fn main() -> anyhow::Result<()> {
     let address = std::env::args().nth(1).context("where to listen is missing: ADDRESS:PORT")?;
     let address: SocketAddr = address.parse().with_context(|| format!("{address} is not ADDRESS:PORT"))?;
     let (puts, _) = broadcast::channel(PUTS_BEHIND);
-    Server::builder().add_service(Kv(puts.clone())).add_service(Watch(puts)).serve(address).await?;
+    let (calls, watches) = (Calls::<false>(puts.clone()), Calls::<true>(puts));
+    Server::builder().add_service(calls).add_service(watches).serve(address).await?;
     Ok(())
 }
 
+/// Both services, of which each has a name of its own.
 #[derive(Clone)]
-struct Kv(broadcast::Sender<Bytes>);
+struct Calls<const WATCHES: bool>(broadcast::Sender<Bytes>);
 
-impl NamedService for Kv {
+impl NamedService for Calls<false> {
     const NAME: &'static str = "etcdserverpb.KV";
 }
 
-impl Service<http::Request<Body>> for Kv {
+impl NamedService for Calls<true> {
+    const NAME: &'static str = "etcdserverpb.Watch";
+}
+
+impl<const WATCHES: bool> Service<http::Request<Body>> for Calls<WATCHES> {
     type Response = Answer;
     type Error = Infallible;
     type Future = BoxFuture<Answer, Infallible>;
@@ -81,42 +87,18 @@ impl Service<http::Request<Body>> for Kv {
                 }
                 "/etcdserverpb.KV/Range" => answer(request, |_: RangeRequest| RangeResponse::default()).await,
                 "/etcdserverpb.KV/Txn" => answer(request, |_: TxnRequest| TxnResponse::default()).await,
-                _ => unknown(),
+                "/etcdserverpb.Watch/Watch" => watch(request, puts).await,
+                _ => Status::unimplemented("the floor knows no such method").into_http(),
             })
         })
     }
 }
 
-#[derive(Clone)]
-struct Watch(broadcast::Sender<Bytes>);
-
-impl NamedService for Watch {
-    const NAME: &'static str = "etcdserverpb.Watch";
-}
-
-impl Service<http::Request<Body>> for Watch {
-    type Response = Answer;
-    type Error = Infallible;
-    type Future = BoxFuture<Answer, Infallible>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let puts = self.0.subscribe();
-        Box::pin(async move {
-            if request.uri().path() != "/etcdserverpb.Watch/Watch" {
-                return Ok(unknown());
-            }
-            let watch = service_fn(|asked: Request<Streaming<WatchRequest>>| {
-                ready(Ok::<_, Status>(Response::new(events(asked.into_inner(), puts.resubscribe()))))
-            });
-            Ok(Grpc::new(ProstCodec::<WatchResponse, WatchRequest>::default())
-                .streaming(watch, request)
-                .await)
-        })
-    }
+async fn watch(request: http::Request<Body>, puts: broadcast::Sender<Bytes>) -> Answer {
+    let watch = service_fn(|asked: Request<Streaming<WatchRequest>>| {
+        ready(Ok::<_, Status>(Response::new(events(asked.into_inner(), puts.subscribe()))))
+    });
+    Grpc::new(ProstCodec::<WatchResponse, WatchRequest>::default()).streaming(watch, request).await
 }
 
 /// Each request begins a watch, and each put is one message to each of those that have begun.
@@ -147,8 +129,4 @@ where
 {
     let answer = service_fn(|asked: Request<Q>| ready(Ok(Response::new(answer(asked.into_inner())))));
     Grpc::new(ProstCodec::<A, Q>::default()).unary(answer, request).await
-}
-
-fn unknown() -> Answer {
-    Status::unimplemented("the floor knows no such method").into_http()
 }

@@ -1,4 +1,4 @@
-//! Rows in sled: the durable image. The only file that names sled.
+//! Rows in sled: the durable image. Only here and below is sled named.
 //!
 //! sled 0.34's own flush leaves data in the kernel's hands, so [`flush`] syncs
 //! its files besides. The rows live in a directory of their own per generation,
@@ -13,8 +13,12 @@
 //! [`flush`]: DiskEngine::flush
 //! [`scan`]: DiskEngine::scan
 
+mod rows;
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     ffi::OsString,
     fmt,
     fs::{self, File},
@@ -32,22 +36,18 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{
     Batch, Engine, Space, StorageError,
-    bundle::{self, RowKey},
+    bundle::RowKey,
     engine::{RowIter, Take},
     fingerprint::{self, Fingerprint},
     keyspace::{self, REVISIONS},
 };
+use rows::Rows;
 
 /// sled's page cache. It reckons with bytes on disk, of which each takes many in
 /// memory: after 500,000 rows of 300 bytes a process held 1009 MB with 16 MiB
 /// here and 219 MB with 1 MiB, for writes that took 1.7 times as long. Nobody
 /// waits for those, and hot rows are cached above.
 const CACHE_BYTES: u64 = 1 << 20;
-/// sled lets go of a page only as accesses are noted, 64 for one of 256 parts of all pages. So
-/// 16,384 large ones may stay that were read once each, which was all there were of a million
-/// rows. They go in time if who reads so many bytes makes one access for them.
-const BYTES_PER_ACCESS: usize = 400;
-const ACCESSES_MAX: usize = 64;
 const CURRENT: &str = "CURRENT";
 /// Counts openings that nobody lived to see verified.
 const OPENING: &str = "OPENING";
@@ -296,123 +296,12 @@ impl Generation {
                 (_, None) => changes.remove(key.as_ref()),
             }
         }
-        let newest = self.bundle(revisions, &written.newest, &mut changes)?;
+        let newest = self.rows.bundle(revisions, &written.newest, &mut changes)?;
         changes.insert(keyspace::FINGERPRINT, after.encode().as_slice());
         self.rows.0.apply_batch(changes).map_err(failed("write a batch"))?;
         written.fingerprint = after;
         if let Some(newest) = newest {
             written.newest = newest;
-        }
-        Ok(())
-    }
-
-    /// Adds to `changes` what becomes of the bundles; gives the newest one's key, if it is another.
-    fn bundle(
-        &self,
-        mut rows: Vec<(RowKey, Option<&[u8]>)>,
-        newest: &[u8],
-        changes: &mut ::sled::Batch,
-    ) -> Result<Option<::sled::IVec>, StorageError> {
-        // Several changes of a row stay in order.
-        rows.sort_by_key(|(key, _)| *key);
-        let mut rows = rows.into_iter().peekable();
-        while let Some(&(first, _)) = rows.peek() {
-            let found = if first[..] > *newest { None } else { self.rows.bundle_of(&first)? };
-            let (bound, stored) = found.as_ref().map(|(bound, stored)| (&**bound, &**stored)).unzip();
-            let mut bundled = BTreeMap::new();
-            if let (Some(bound), Some(stored)) = (bound, stored) {
-                for row in bundle::unpack(bound, stored) {
-                    let (key, value) = row?;
-                    bundled.insert(key, value);
-                }
-                changes.remove(bound);
-            }
-            while let Some((key, change)) =
-                rows.next_if(|(key, _)| bound.is_none_or(|bound| key[..] <= *bound))
-            {
-                match change {
-                    Some(value) => bundled.insert(key, value),
-                    None => bundled.remove(&key),
-                };
-            }
-            let mut last = None;
-            bundle::pack(bundled, bound, |key, bundle| {
-                changes.insert(key, bundle);
-                last = Some(key.into());
-            });
-            if bound.is_none() {
-                return Ok(last);
-            }
-        }
-        Ok(None)
-    }
-}
-
-/// The rows of a generation, whether alone or in bundles.
-#[derive(Clone)]
-struct Rows(::sled::Db);
-
-impl Rows {
-    /// What has the row of a revision, if there is such a row: key and rows.
-    fn bundle_of(&self, row: &[u8]) -> Result<Option<(::sled::IVec, ::sled::IVec)>, StorageError> {
-        let found = self.0.range(row..REVISIONS.end).next().transpose().map_err(failed("read a row"))?;
-        if let Some((bound, stored)) = &found {
-            self.touch(bound, stored.len())?;
-        }
-        Ok(found)
-    }
-
-    /// Has sled's page cache keep its bounds after a read of `bytes` under `key`.
-    fn touch(&self, key: &[u8], bytes: usize) -> Result<(), StorageError> {
-        for _ in 1..(bytes / BYTES_PER_ACCESS).min(ACCESSES_MAX) {
-            self.0.contains_key(key).map_err(failed("read a row"))?;
-        }
-        Ok(())
-    }
-
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-        if !keyspace::is_revision(key) {
-            let value = self.0.get(key).map_err(failed("read a row"))?;
-            return Ok(value.map(|value| Bytes::copy_from_slice(&value)));
-        }
-        let Some((bound, stored)) = self.bundle_of(key)? else { return Ok(None) };
-        for row in bundle::unpack(&bound, &stored) {
-            let (found, value) = row?;
-            if found == *key {
-                return Ok(Some(Bytes::copy_from_slice(value)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Calls `take` with the rows of `[start, end)` in order, until it has enough.
-    fn walk(
-        &self,
-        start: &[u8],
-        end: &[u8],
-        mut take: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StorageError> {
-        // The last bundle's key may lie beyond those of its rows.
-        let ends_in_revisions = REVISIONS.start < end && end < REVISIONS.end;
-        let end_of_bundles = if ends_in_revisions { REVISIONS.end } else { end };
-        for stored in self.0.range(start..end_of_bundles) {
-            let (bound, stored) = stored.map_err(failed("read a range"))?;
-            if !keyspace::is_revision(&bound) {
-                if take(&bound, &stored).is_break() {
-                    return Ok(());
-                }
-                continue;
-            }
-            self.touch(&bound, stored.len())?;
-            for row in bundle::unpack(&bound, &stored) {
-                let (key, value) = row?;
-                if key[..] >= *end {
-                    return Ok(());
-                }
-                if key[..] >= *start && take(&key, value).is_break() {
-                    return Ok(());
-                }
-            }
         }
         Ok(())
     }
@@ -616,302 +505,4 @@ fn sync_if_there(path: &Path) -> io::Result<()> {
 
 fn failed(doing: &'static str) -> impl Fn(::sled::Error) -> StorageError {
     move |error| StorageError::Engine { doing, source: error.into() }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::{Duration, Instant};
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::storage::{MemoryEngine, SnapshotFile};
-
-    fn row(nth: u32) -> (Bytes, Bytes) {
-        (nth.to_be_bytes().to_vec().into(), format!("value {nth}").into())
-    }
-
-    fn put_all(engine: &DiskEngine, rows: impl Iterator<Item = (Bytes, Bytes)>) {
-        let mut batch = Batch::default();
-        rows.for_each(|(key, value)| batch.put(key, value));
-        engine.write(&batch).expect("written");
-    }
-
-    #[test]
-    fn rows_survive_reopening_and_come_in_order() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let engine = DiskEngine::open(dir.path()).expect("opened");
-        put_all(&engine, (0..100).map(row));
-        let mut batch = Batch::default();
-        batch.delete(row(7).0);
-        // Beyond sled's inline size, so that it makes a blob file.
-        batch.put("big".into(), vec![7; 1 << 20].into());
-        engine.write(&batch).expect("written");
-        engine.flush().expect("flushed");
-        drop(engine);
-        let engine = DiskEngine::open(dir.path()).expect("opened");
-        assert_eq!(engine.get(&row(3).0).expect("read"), Some(row(3).1));
-        assert_eq!(engine.get(&row(7).0).expect("read"), None);
-        assert_eq!(engine.get(b"big").expect("read").map(|value| value.len()), Some(1 << 20));
-        let page = engine.range(&row(5).0, &row(50).0, 3).expect("read");
-        assert_eq!(page, [row(5), row(6), row(8)]);
-        let rest = engine.range(&keyspace::successor(&page[2].0), &row(50).0, 1000).expect("read");
-        assert_eq!((rest.len(), &rest[0]), (41, &row(9)));
-    }
-
-    #[test]
-    fn replacing_all_rows_leaves_no_old_one_and_survives_reopening() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let engine = DiskEngine::open(dir.path()).expect("opened");
-        put_all(&engine, (0..10).map(row));
-        engine.replace(&mut (100..COPY_ROWS as u32 + 200).map(|nth| Ok(row(nth)))).expect("replaced");
-        assert_eq!(engine.get(&row(3).0).expect("read"), None);
-        drop(engine);
-        let engine = DiskEngine::open(dir.path()).expect("opened");
-        let rows = engine.range(b"", b"\xff", usize::MAX).expect("read");
-        assert_eq!((rows.len(), &rows[0]), (COPY_ROWS + 100, &row(100)));
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Write(Vec<(i64, i64, Option<Vec<u8>>)>),
-        Read(i64, i64, usize),
-        Rewrite,
-        Reopen,
-    }
-
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let value = prop_oneof![Just(vec![0; 3]), (1..700_usize).prop_map(|bytes| vec![7; bytes])];
-        let change = (0..60_i64, 0..2_i64, prop::option::weighted(0.7, value));
-        let step = prop_oneof![
-            6 => prop::collection::vec(change, 1..40).prop_map(Step::Write),
-            6 => (0..62_i64, 0..62_i64, 1..50_usize).prop_map(|(from, to, limit)| Step::Read(from, to, limit)),
-            1 => Just(Step::Rewrite),
-            1 => Just(Step::Reopen),
-        ];
-        prop::collection::vec(step, 1..30)
-    }
-
-    /// sled lets go of its file on a thread of its own, some time after its end.
-    fn reopen(dir: &Path) -> DiskEngine {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        loop {
-            match DiskEngine::open(dir) {
-                Err(error)
-                    if error.to_string().contains("could not acquire lock") && Instant::now() < deadline =>
-                {
-                    // So many attempts would make it refuse its rows.
-                    fs::remove_file(dir.join(OPENING)).expect("removed");
-                    std::thread::yield_now();
-                }
-                opened => return opened.expect("opened"),
-            }
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        /// Whatever is bundled with what, and though revisions never come in this order.
-        #[test]
-        fn rows_of_revisions_are_those_of_an_ordered_map(steps in steps()) {
-            let dir = tempfile::tempdir().expect("temp dir");
-            let mut engine = DiskEngine::open(dir.path()).expect("opened");
-            let model = MemoryEngine::new();
-            for step in steps {
-                match step {
-                    Step::Write(changes) => {
-                        let mut batch = Batch::default();
-                        for (main, sub, value) in changes {
-                            let key = keyspace::revision(main, sub);
-                            // Revisions are written once.
-                            let is_new = model.get(&key).expect("read").is_none()
-                                && batch.ops().iter().all(|(other, _)| *other != key);
-                            match value {
-                                Some(value) if is_new => batch.put(key, value.into()),
-                                Some(_) => batch.put(keyspace::lease(main), "lease".into()),
-                                None => batch.delete(key),
-                            }
-                        }
-                        engine.write(&batch).expect("written");
-                        model.write(&batch).expect("written");
-                    }
-                    Step::Read(from, to, limit) => {
-                        let (from, to) = (keyspace::revision(from, 1), keyspace::revision(to, 1));
-                        prop_assert_eq!(engine.get(&from).expect("read"), model.get(&from).expect("read"));
-                        let expected = model.range(&from, &to, limit).expect("read");
-                        prop_assert_eq!(engine.range(&from, &to, limit).expect("read"), expected);
-                    }
-                    Step::Rewrite => while !engine.rewrite().expect("copied") {},
-                    Step::Reopen => {
-                        engine.flush().expect("flushed");
-                        drop(engine);
-                        engine = reopen(dir.path());
-                        engine.verify().expect("whole");
-                    }
-                }
-            }
-            engine.verify().expect("whole");
-            prop_assert_eq!(all(&engine), model.rows());
-        }
-    }
-
-    /// As all were stored before there were bundles.
-    #[test]
-    fn rows_that_stand_alone_are_read_deleted_and_bundled_by_a_rewrite() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let engine = DiskEngine::open(dir.path()).expect("opened");
-        let rows: Vec<_> =
-            (1..40).map(|n| (keyspace::revision(n, 0), Bytes::from(format!("\n{n}")))).collect();
-        let sled = || engine.rows().0;
-        for (key, value) in &rows {
-            let mut batch = Batch::default();
-            batch.put(key.clone(), value.clone());
-            engine.write(&batch).expect("written");
-            assert_eq!(sled().get(key).expect("read").as_deref(), Some(&value[..]));
-        }
-        let mut batch = Batch::default();
-        batch.delete(keyspace::revision(3, 0));
-        engine.write(&batch).expect("written");
-        let expected: Vec<_> = rows.into_iter().filter(|(key, _)| *key != keyspace::revision(3, 0)).collect();
-        let revisions = || engine.range(REVISIONS.start, REVISIONS.end, 100).expect("read");
-        assert_eq!((revisions(), sled().len()), (expected.clone(), 38 + 1));
-        while !engine.rewrite().expect("copied") {}
-        engine.verify().expect("whole");
-        assert_eq!((revisions(), sled().len()), (expected, 3 + 1));
-    }
-
-    /// What sled does with a damaged part of its file: rows go missing in silence.
-    #[test]
-    fn a_row_that_went_missing_or_came_back_is_found() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let engine = DiskEngine::open(dir.path()).expect("opened");
-        engine.verify().expect("nothing is whole");
-        let revisions =
-            |from: i64| (from..from + 100).map(|n| (keyspace::revision(n, 0), format!("{n}").into()));
-        put_all(&engine, revisions(0));
-        put_all(&engine, revisions(100).chain((0..10).map(row)));
-        let mut batch = Batch::default();
-        batch.delete(keyspace::revision(50, 0));
-        batch.delete(keyspace::revision(5000, 0));
-        batch.put(row(3).0, "another value".into());
-        engine.write(&batch).expect("written");
-        engine.verify().expect("whole");
-        drop(engine);
-        let engine = DiskEngine::open(dir.path()).expect("opened");
-        engine.verify().expect("whole");
-        let key = keyspace::revision(60, 0);
-        let (key, value) = engine.rows().bundle_of(&key).expect("read").expect("is there");
-        engine.rows().0.remove(&key).expect("removed");
-        let error = engine.verify().expect_err("rows are missing");
-        assert!(error.to_string().contains("of 209 rows written, 194 are found"), "{error}");
-        engine.rows().0.insert(&key, value).expect("inserted");
-        engine.verify().expect("whole again");
-        engine.rows().0.insert(keyspace::revision(50, 0), "50").expect("inserted");
-        engine.verify().expect_err("a deleted row is back");
-        engine.replace(&mut revisions(0).map(Ok)).expect("replaced");
-        engine.verify().expect("whole again");
-    }
-
-    #[test]
-    fn no_snapshot_is_built_of_rows_that_are_not_all_there() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let snapshots = tempfile::tempdir().expect("temp dir");
-        let engine = DiskEngine::open(dir.path()).expect("opened");
-        let meta = (Bytes::from_static(keyspace::META), Bytes::new());
-        put_all(&engine, (1..100).map(|n| (keyspace::revision(n, 0), "value".into())).chain([meta]));
-        SnapshotFile::build(&engine, snapshots.path()).expect("built").verify().expect("whole");
-        let (bound, _) =
-            engine.rows().bundle_of(&keyspace::revision(50, 0)).expect("read").expect("is there");
-        engine.rows().0.remove(bound).expect("removed");
-        let refused = SnapshotFile::build(&engine, snapshots.path());
-        assert!(matches!(refused, Err(StorageError::Corrupt { .. })), "{refused:?}");
-        assert!(SnapshotFile::newest(snapshots.path()).expect("listed").is_some(), "the older one stays");
-    }
-
-    #[test]
-    fn a_replacement_that_fails_leaves_the_old_rows() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let engine = DiskEngine::open(dir.path()).expect("opened");
-        put_all(&engine, (0..10).map(row));
-        let broken = [Ok(row(50)), Err(StorageError::Closed)];
-        engine.replace(&mut broken.into_iter()).expect_err("broken");
-        assert_eq!(engine.range(b"", b"\xff", 100).expect("read").len(), 10);
-    }
-
-    fn all(engine: &DiskEngine) -> Vec<(Bytes, Bytes)> {
-        engine.range(keyspace::ALL.start, keyspace::ALL.end, usize::MAX).expect("read")
-    }
-
-    /// What is written between two parts of the copy lies before, at or behind the place it has come to.
-    #[test]
-    fn a_rewrite_keeps_every_row_also_those_that_change_meanwhile() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let engine = DiskEngine::open(dir.path()).expect("opened");
-        let last = 3 * COPY_ROWS as u32;
-        put_all(&engine, (0..last).map(row));
-        let mut parts = 0;
-        while !engine.rewrite().expect("copied") {
-            parts += 1;
-            let mut batch = Batch::default();
-            for nth in [0, 7, 1500, last - 1] {
-                batch.put(row(nth).0, format!("changed {parts}").into());
-            }
-            batch.delete(row(parts).0);
-            batch.delete(row(last - 10 - parts).0);
-            batch.put(row(last + parts).0, "new".into());
-            engine.write(&batch).expect("written");
-        }
-        assert_eq!(parts, 3);
-        let rows = all(&engine);
-        let value =
-            |nth: u32| rows.iter().find(|(key, _)| *key == row(nth).0).map(|(_, value)| value.clone());
-        assert_eq!(rows.len() as u32, last - 3);
-        for nth in [0, 7, 1500, last - 1] {
-            assert_eq!(value(nth), Some(format!("changed {parts}").into()), "{nth}");
-        }
-        assert_eq!((value(1), value(last - 11), value(last + 3)), (None, None, Some("new".into())));
-        engine.verify().expect("whole");
-        put_all(&engine, (0..3).map(row));
-        engine.flush().expect("flushed");
-        let expected = all(&engine);
-        drop(engine);
-        let engine = DiskEngine::open(dir.path()).expect("opened");
-        engine.verify().expect("whole");
-        assert_eq!(all(&engine), expected);
-    }
-
-    #[test]
-    fn a_rewrite_gives_back_what_deleted_rows_took() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let engine = DiskEngine::open(dir.path()).expect("opened");
-        let large = |nth: u32| (row(nth).0, Bytes::from(vec![nth as u8; 500_000]));
-        (0..40).for_each(|nth| put_all(&engine, std::iter::once(large(nth))));
-        let mut batch = Batch::default();
-        (0..30).for_each(|nth| batch.delete(row(nth).0));
-        engine.write(&batch).expect("written");
-        engine.flush().expect("flushed");
-        let before = engine.size_on_disk().expect("told");
-        while !engine.rewrite().expect("copied") {}
-        let after = engine.size_on_disk().expect("told");
-        // Of large values sled keeps some copies, also of those that were never deleted.
-        assert!(before > 20_000_000 && (5_000_000..before / 2).contains(&after), "{before} {after}");
-        assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 3, "CURRENT, OPENING, one generation");
-    }
-
-    #[test]
-    fn an_image_that_kills_its_openers_is_refused_after_some() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        for _ in 0..OPENINGS_MAX {
-            drop(DiskEngine::open(dir.path()).expect("one more try"));
-        }
-        assert!(matches!(DiskEngine::open(dir.path()), Err(StorageError::Corrupt { .. })));
-        fs::remove_file(dir.path().join(OPENING)).expect("removed");
-        for _ in 0..2 * OPENINGS_MAX {
-            DiskEngine::open(dir.path()).expect("opened").verify().expect("whole");
-        }
-        let error = StorageError::Closed;
-        DiskEngine::distrust(dir.path(), &error).expect("written");
-        assert!(matches!(DiskEngine::open(dir.path()), Err(StorageError::Corrupt { .. })));
-    }
 }
