@@ -6,7 +6,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use etcfs_server::storage::{Batch, Engine, MemoryEngine, StorageError, engine::RowIter};
+use etcfs_server::storage::{
+    Batch, Engine, MemoryEngine, StorageError,
+    engine::{RowIter, Take},
+};
 use parking_lot::Mutex;
 use rand::RngExt as _;
 
@@ -47,8 +50,8 @@ impl Engine for SimRows {
         self.parts.now.get(key)
     }
 
-    fn range(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
-        self.parts.now.range(start, end, limit)
+    fn walk(&self, start: &[u8], end: &[u8], take: Take<'_>) -> Result<(), StorageError> {
+        self.parts.now.walk(start, end, take)
     }
 
     fn write(&self, batch: &Batch) -> Result<(), StorageError> {

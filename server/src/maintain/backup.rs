@@ -117,7 +117,7 @@ mod tests {
         let engine = Arc::new(MemoryEngine::new());
         let image = Image::start(engine, Written::default(), options, hooks).expect("started");
         let mut batch = Batch::default();
-        let meta = etcfs_proto::etcfs::record::Meta::default();
+        let meta = etcfs_proto::etcfs::record::Meta { revision: 2000, ..Default::default() };
         batch.put(Bytes::from_static(keyspace::META), codec::encode(&meta));
         for n in 0..2000 {
             batch.put(keyspace::revision(n, 0), Bytes::from(vec![7; 100]));

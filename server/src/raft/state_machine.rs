@@ -122,9 +122,11 @@ impl StateMachine {
         io::Error::other(error)
     }
 
-    /// Deletes a chunk of compacted rows; true while more wait.
+    /// Deletes a chunk of compacted rows, though not while a snapshot is built; true while more wait.
     pub(super) fn scrub(&mut self) -> bool {
-        if let Some(batch) = self.machine.scrub() {
+        if !self.image.is_building()
+            && let Some(batch) = self.machine.scrub()
+        {
             self.image.submit(batch);
         }
         self.machine.scrub_pending()

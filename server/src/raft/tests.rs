@@ -20,7 +20,10 @@ use super::{log::LogStore, outcomes::Outcomes, snapshots::Snapshots, state_machi
 use crate::{
     apply::Machine,
     mvcc::StoreOptions,
-    storage::{Batch, DiskEngine, ImageHooks, ImageOptions, MemoryEngine, StorageError, WalOptions, Written},
+    storage::{
+        Batch, DiskEngine, ImageHooks, ImageOptions, MemoryEngine, StorageError, WalOptions, Written,
+        engine::Take,
+    },
     watch::HubOptions,
 };
 
@@ -306,9 +309,9 @@ impl Engine for FullEngine {
         self.rows.get(key)
     }
 
-    fn range(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
+    fn walk(&self, start: &[u8], end: &[u8], take: Take<'_>) -> Result<(), StorageError> {
         self.check()?;
-        self.rows.range(start, end, limit)
+        self.rows.walk(start, end, take)
     }
 
     fn write(&self, batch: &Batch) -> Result<(), StorageError> {

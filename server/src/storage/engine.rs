@@ -10,7 +10,7 @@ use std::{fmt, ops::ControlFlow};
 use bytes::Bytes;
 
 use super::{
-    Batch, StorageError,
+    Batch, Fingerprint, StorageError,
     keyspace::{self, Rows},
 };
 
@@ -27,9 +27,27 @@ pub type Take<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 pub trait Engine: Send + Sync + fmt::Debug + 'static {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError>;
 
+    /// Hands on the rows of `[start, end)` in order, until `take` has enough.
+    fn walk(&self, start: &[u8], end: &[u8], take: Take<'_>) -> Result<(), StorageError>;
+
     /// Rows of `[start, end)` in order, at most `limit` of them; for more, call
     /// again from the successor of the last key.
-    fn range(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError>;
+    fn range(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
+        let mut rows = Vec::new();
+        if limit == 0 {
+            return Ok(rows);
+        }
+        self.walk(start, end, &mut |key, value| {
+            rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+            if rows.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        Ok(rows)
+    }
+
+    /// What all rows that were written add up to; `None` where no row can rot unseen.
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        None
+    }
 
     /// Stores all of the batch or nothing; survives a kill of the process, and
     /// a power cut only after `flush`.
@@ -44,13 +62,7 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
     /// were written, where rows may rot unseen; not if `take` had enough before.
     /// Nothing may be written meanwhile; readers may go on beside it.
     fn scan(&self, take: Take<'_>) -> Result<(), StorageError> {
-        for row in all(self, keyspace::ALL) {
-            let (key, value) = row?;
-            if take(&key, &value).is_break() {
-                break;
-            }
-        }
-        Ok(())
+        self.walk(keyspace::ALL.start, keyspace::ALL.end, take)
     }
 
     /// Reads every row and compares with what was written, as [`scan`](Self::scan) does.

@@ -7,14 +7,14 @@
 
 use std::collections::HashMap;
 
-use super::{Batch, keyspace};
+use super::{Batch, StorageError, keyspace};
 
 /// Length of a stored fingerprint.
 const BYTES: usize = 16;
 
 /// How many rows there are, and the sum of their hashes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Fingerprint {
+pub struct Fingerprint {
     rows: u64,
     sum: u64,
 }
@@ -36,8 +36,13 @@ impl Fingerprint {
         stored
     }
 
-    pub(super) fn rows(self) -> u64 {
-        self.rows
+    /// An error unless the rows `found` are those that were written to `what`.
+    pub(super) fn check(self, found: Self, what: impl FnOnce() -> String) -> Result<(), StorageError> {
+        if self == found {
+            return Ok(());
+        }
+        let reason = format!("of {} rows written, {} are found", self.rows, found.rows);
+        Err(StorageError::Corrupt { what: what(), reason })
     }
 
     pub(super) fn add(&mut self, key: &[u8], value: &[u8]) {

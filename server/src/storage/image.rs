@@ -4,7 +4,8 @@
 //! changed into batches of some size, so each engine write carries the applied index
 //! of its newest entry along; it makes a checkpoint (a flush that reaches the
 //! disk) every few seconds, when asked, and at the end; and it builds and
-//! installs snapshots, since what it sees is consistent.
+//! installs snapshots, since what it sees is consistent. What takes long, a
+//! snapshot or a defragmentation, goes on in small parts between the writes.
 //!
 //! It may lag: the log replays what it lacks. How far is bounded, and whoever
 //! applies waits for [`Image::room`]. A full disk suspends it, and is reported;
@@ -16,7 +17,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -27,7 +28,10 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Batch, Engine, StorageError, failpoint, snapshot::SnapshotFile};
+use super::{
+    Batch, Engine, StorageError, failpoint,
+    snapshot::{Building, SnapshotFile},
+};
 use crate::threads::{Bell, Join, OsThreads, Threads, Turn};
 
 #[derive(Clone, Debug)]
@@ -111,6 +115,7 @@ struct Shared {
     batch_bytes: usize,
     room: Notify,
     durable: AtomicU64,
+    is_building: AtomicBool,
     thread: Mutex<Option<Join>>,
 }
 
@@ -137,8 +142,8 @@ enum Task {
     Write(Batch),
     Checkpoint,
     Order(Order),
-    /// The next part of a defragmentation.
-    Rewrite,
+    /// The next part of what takes long.
+    Part,
     /// Nothing is due yet.
     None(Turn),
 }
@@ -170,6 +175,7 @@ impl Image {
             batch_bytes: options.batch_bytes,
             room: Notify::new(),
             durable: AtomicU64::new(0),
+            is_building: AtomicBool::new(false),
             thread: Mutex::default(),
         });
         let threads = options.threads.clone();
@@ -182,6 +188,8 @@ impl Image {
             dirty_since: Some(Instant::now()),
             paused_until: None,
             defragmenting: Vec::new(),
+            building: None,
+            unbuilt: VecDeque::new(),
         };
         let thread = threads.start("image", shared.wake.clone(), Box::new(move || writer.turn()));
         let thread = thread.map_err(|source| StorageError::Engine { doing: "start its writer", source })?;
@@ -234,8 +242,13 @@ impl Image {
         self.ask(Order::Checkpoint).await
     }
 
+    /// True while a snapshot is built: of a row that is deleted now, a copy may have to be held.
+    pub fn is_building(&self) -> bool {
+        self.shared.is_building.load(Ordering::Relaxed)
+    }
+
     /// Builds a snapshot of everything submitted before, in `dir`. That much is
-    /// then durable in the engine too.
+    /// then durable in the engine too. Writes go on meanwhile; one snapshot at a time is built.
     pub async fn build_snapshot(&self, dir: PathBuf) -> Result<SnapshotFile, StorageError> {
         self.ask(|reply| Order::Snapshot(dir, reply)).await
     }
@@ -309,18 +322,17 @@ struct Writer {
     paused_until: Option<Instant>,
     /// Who waits for the end of a defragmentation; it goes on for as long as somebody does.
     defragmenting: Vec<Reply<()>>,
+    /// The snapshot that is being built, and those to be built after it.
+    building: Option<(Building, Reply<SnapshotFile>)>,
+    unbuilt: VecDeque<(PathBuf, Reply<SnapshotFile>)>,
 }
 
 impl Writer {
     fn turn(&mut self) -> Turn {
         let done = match self.next() {
             Task::None(turn) => return turn,
-            Task::Write(batch) => {
-                let written = self.write(batch);
-                // Or it would never end where there is always something to write.
-                self.rewrite();
-                written
-            }
+            // Or parts would never be done where there is always something to write.
+            Task::Write(batch) => self.write(batch).and_then(|()| self.do_part()),
             Task::Checkpoint => self.checkpoint(),
             Task::Order(Order::Close) => {
                 // Whatever fails here is replayed from the log at the next start.
@@ -338,26 +350,19 @@ impl Writer {
                 settled
             }
             Task::Order(Order::Snapshot(dir, reply)) => {
-                let settled = self.settle();
-                // A snapshot that fails does not touch the image.
-                answer(
-                    reply,
-                    match &settled {
-                        Ok(()) => SnapshotFile::build(&*self.engine, &dir),
-                        Err(error) => Err(error.echo()),
-                    },
-                );
-                settled
+                self.unbuilt.push_back((dir, reply));
+                self.begin_building()
             }
             Task::Order(Order::Defragment(reply)) => {
                 self.defragmenting.push(reply);
                 Ok(())
             }
-            Task::Rewrite => {
-                self.rewrite();
-                Ok(())
-            }
+            Task::Part => self.do_part(),
             Task::Order(Order::Replace(snapshot, reply)) => {
+                // Its rows are about to go.
+                while self.building.is_some() {
+                    self.build();
+                }
                 answer(reply, self.replace(&snapshot));
                 Ok(())
             }
@@ -395,8 +400,8 @@ impl Writer {
         if flush_at.is_some_and(|at| at <= now) {
             return Task::Checkpoint;
         }
-        if !self.defragmenting.is_empty() {
-            return Task::Rewrite;
+        if self.building.is_some() || !self.unbuilt.is_empty() || !self.defragmenting.is_empty() {
+            return Task::Part;
         }
         Task::None(write_at.into_iter().chain(flush_at).min().map_or(Turn::Wait, Turn::WaitUntil))
     }
@@ -421,6 +426,11 @@ impl Writer {
             return Ok(());
         }
         failpoint::kill("image-in-write");
+        if let Some((building, _)) = &mut self.building
+            && let Err(error) = building.keep(&*self.engine, &batch)
+        {
+            self.end_building(Err(error));
+        }
         let began = Instant::now();
         if let Err(error) = self.engine.write(&batch) {
             // Kept before what came since, so that order and lag stay true.
@@ -471,6 +481,49 @@ impl Writer {
         Ok(())
     }
 
+    /// Does the next part of what takes long, if anything does.
+    fn do_part(&mut self) -> Result<(), StorageError> {
+        self.build();
+        self.rewrite();
+        self.begin_building()
+    }
+
+    /// Begins the next snapshot that somebody waits for, unless one is being built.
+    fn begin_building(&mut self) -> Result<(), StorageError> {
+        if self.building.is_some() {
+            return Ok(());
+        }
+        let Some((dir, reply)) = self.unbuilt.pop_front() else { return Ok(()) };
+        let settled = self.settle();
+        // A snapshot that fails does not touch the image.
+        let begun = settled.as_ref().map_err(StorageError::echo);
+        match begun.and_then(|()| Building::begin(&*self.engine, &dir)) {
+            Ok(building) => {
+                self.building = Some((building, reply));
+                self.shared.is_building.store(true, Ordering::Relaxed);
+            }
+            Err(error) => answer(reply, Err(error)),
+        }
+        settled
+    }
+
+    /// Does the next part of the snapshot that is being built, if any.
+    fn build(&mut self) {
+        let Some((building, _)) = &mut self.building else { return };
+        match building.go_on(&*self.engine) {
+            Ok(false) => {}
+            Ok(true) => self.end_building(Ok(())),
+            Err(error) => self.end_building(Err(error)),
+        }
+    }
+
+    fn end_building(&mut self, built: Result<(), StorageError>) {
+        if let Some((building, reply)) = self.building.take() {
+            self.shared.is_building.store(false, Ordering::Relaxed);
+            answer(reply, built.and_then(|()| building.finish()));
+        }
+    }
+
     /// Does the next part of a defragmentation, if somebody waits for one. Should it fail, the rows are
     /// as they were, and those who wait are told.
     fn rewrite(&mut self) {
@@ -518,9 +571,15 @@ mod tests {
 
     use bytes::Bytes;
     use etcfs_proto::etcfs::record::{LogId, Meta};
+    use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::storage::{MemoryEngine, codec, engine::RowIter, keyspace};
+    use crate::storage::{
+        MemoryEngine, codec,
+        engine::{RowIter, Take},
+        keyspace,
+    };
+    use crate::threads::Work;
 
     /// Counts writes, and fails as told.
     #[derive(Debug, Default)]
@@ -536,8 +595,8 @@ mod tests {
         fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
             self.rows.get(key)
         }
-        fn range(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
-            self.rows.range(start, end, limit)
+        fn walk(&self, start: &[u8], end: &[u8], take: Take<'_>) -> Result<(), StorageError> {
+            self.rows.walk(start, end, take)
         }
         fn write(&self, batch: &Batch) -> Result<(), StorageError> {
             if let Some(errno) = self.failures.lock().pop_front() {
@@ -567,8 +626,9 @@ mod tests {
         let mut batch = Batch::default();
         (batch.applied_index, batch.revision) = (index, index as i64 + 1);
         let applied = Some(LogId { term: 1, node: 0, index });
-        batch.put(keyspace::revision(index as i64, 0), "value".into());
-        batch.put(Bytes::from_static(keyspace::META), codec::encode(&Meta { applied, ..Meta::default() }));
+        batch.put(keyspace::revision(index as i64 + 1, 0), "value".into());
+        let meta = Meta { applied, revision: batch.revision, ..Meta::default() };
+        batch.put(Bytes::from_static(keyspace::META), codec::encode(&meta));
         batch
     }
 
@@ -642,7 +702,7 @@ mod tests {
         }
         image.submit(batch(2));
         assert_eq!(image.checkpoint().await.expect("room again"), 2);
-        assert!(engine.get(&keyspace::revision(1, 0)).expect("read").is_some());
+        assert!(engine.get(&keyspace::revision(2, 0)).expect("read").is_some());
         image.close();
     }
 
@@ -664,6 +724,72 @@ mod tests {
         assert!(matches!(image.checkpoint().await, Err(StorageError::Closed)));
         image.close();
         assert_eq!(engine.writes.load(Ordering::SeqCst), 0);
+    }
+
+    /// Has the test take the turns.
+    #[derive(Default)]
+    struct ByHand(Mutex<Option<Work>>);
+
+    impl fmt::Debug for ByHand {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.debug_struct("ByHand").finish_non_exhaustive()
+        }
+    }
+
+    impl Threads for Arc<ByHand> {
+        fn start(&self, _: &str, _: Bell, work: Work) -> std::io::Result<Join> {
+            *self.0.lock() = Some(work);
+            Ok(Box::new(|| ()))
+        }
+        fn aside(&self, _: &str, _: Box<dyn FnOnce() + Send>) -> std::io::Result<()> {
+            Err(std::io::ErrorKind::Unsupported.into())
+        }
+    }
+
+    /// Who loaded millions of keys waited five seconds for it.
+    #[tokio::test]
+    async fn writes_go_on_while_snapshots_are_built() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (engine, hand) = (Arc::new(Probe::default()), Arc::new(ByHand::default()));
+        let options = ImageOptions {
+            batch_age: Duration::ZERO,
+            threads: Arc::new(hand.clone()),
+            ..ImageOptions::default()
+        };
+        let image = Image::start(engine.clone(), Written::default(), options, ImageHooks::default());
+        let image = image.expect("started");
+        let mut work = hand.0.lock().take().expect("started");
+        let mut large = batch(1);
+        (0..100).for_each(|id| large.put(keyspace::lease(id), vec![7; 100_000].into()));
+        image.submit(large);
+        let mut building = Vec::new();
+        for name in ["first", "second"] {
+            let path = dir.path().join(name);
+            std::fs::create_dir(&path).expect("created");
+            building.push(Box::pin(image.build_snapshot(path)));
+        }
+        let (mut index, mut built) = (1, Vec::new());
+        while !building.is_empty() {
+            building.retain_mut(|snapshot| {
+                let snapshot = snapshot.now_or_never();
+                let is_pending = snapshot.is_none();
+                built.extend(snapshot.map(|snapshot| (snapshot.expect("built"), index)));
+                is_pending
+            });
+            assert_eq!(work(), Turn::Again);
+            index += 1;
+            image.submit(batch(index));
+        }
+        assert_eq!(built[0].0.index(), 1);
+        assert!(built[1].0.index() > 30, "{built:?}");
+        for (snapshot, ended) in built {
+            assert!(snapshot.index() + 30 < ended, "{ended}: {snapshot:?}");
+            let rows = snapshot.rows().expect("opened").map(|row| row.expect("read").0);
+            let revisions: Vec<_> = rows.filter(|key| keyspace::is_revision(key)).collect();
+            let expected: Vec<_> =
+                (0..snapshot.index() as i64).map(|nth| keyspace::revision(nth + 2, 0)).collect();
+            assert_eq!(revisions, expected);
+        }
     }
 
     #[tokio::test]

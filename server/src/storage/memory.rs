@@ -1,11 +1,14 @@
 //! Rows in memory: the engine of tests and of simulations.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Batch, Engine, StorageError, engine::RowIter};
+use super::{
+    Batch, Engine, StorageError,
+    engine::{RowIter, Take},
+};
 
 /// An engine that keeps everything and has nothing on disk.
 #[derive(Debug, Default)]
@@ -30,14 +33,13 @@ impl Engine for MemoryEngine {
         Ok(self.rows.read().get(key).cloned())
     }
 
-    fn range(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
-        if start >= end {
-            return Ok(Vec::new());
+    fn walk(&self, start: &[u8], end: &[u8], take: Take<'_>) -> Result<(), StorageError> {
+        if start < end {
+            let rows = self.rows.read();
+            let mut within = rows.range::<[u8], _>((Bound::Included(start), Bound::Excluded(end)));
+            within.find(|(key, value)| take(key, value).is_break());
         }
-        let rows = self.rows.read();
-        let within =
-            rows.range::<[u8], _>((std::ops::Bound::Included(start), std::ops::Bound::Excluded(end)));
-        Ok(within.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())
+        Ok(())
     }
 
     fn write(&self, batch: &Batch) -> Result<(), StorageError> {

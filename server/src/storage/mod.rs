@@ -29,6 +29,7 @@ pub use datadir::{DataDir, DataDirError, Identity};
 pub use disk::{Disk, DiskFile, OsDisk};
 pub use engine::Engine;
 pub use error::StorageError;
+pub use fingerprint::Fingerprint;
 pub use image::{Image, ImageHooks, ImageOptions, Written};
 pub use memory::MemoryEngine;
 pub use sled::DiskEngine;

@@ -312,16 +312,15 @@ impl Engine for DiskEngine {
         self.rows().get(key)
     }
 
-    fn range(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
-        let mut rows = Vec::new();
-        if start >= end || limit == 0 {
-            return Ok(rows);
+    fn walk(&self, start: &[u8], end: &[u8], take: Take<'_>) -> Result<(), StorageError> {
+        if start >= end {
+            return Ok(());
         }
-        self.rows().walk(start, end, |key, value| {
-            rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
-            if rows.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        Ok(rows)
+        self.rows().walk(start, end, take)
+    }
+
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        Some(self.generation().written.lock().fingerprint)
     }
 
     fn write(&self, batch: &Batch) -> Result<(), StorageError> {
@@ -405,18 +404,13 @@ impl Engine for DiskEngine {
         if flow.is_break() {
             return Ok(());
         }
-        if found == written {
-            return match fs::remove_file(self.dir.join(OPENING)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    Err(StorageError::io("remove", self.dir.join(OPENING))(error))
-                }
-                _ => Ok(()),
-            };
+        written.check(found, || format!("image in {}", generation.path.display()))?;
+        match fs::remove_file(self.dir.join(OPENING)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StorageError::io("remove", self.dir.join(OPENING))(error))
+            }
+            _ => Ok(()),
         }
-        Err(StorageError::Corrupt {
-            what: format!("image in {}", generation.path.display()),
-            reason: format!("of {} rows written, {} are found", written.rows(), found.rows()),
-        })
     }
 }
 

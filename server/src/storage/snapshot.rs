@@ -11,10 +11,11 @@
 //! Numbers are little endian. A file under its final name is whole and on disk;
 //! its hash is checked before any row of it is used.
 
+mod building;
+
 use std::{
     fs::{self, File},
     io::{self, BufReader, BufWriter, Read, Write},
-    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -24,7 +25,8 @@ use etcfs_proto::etcfs::record::{LogId, Meta, SnapshotHeader};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use super::{Engine, StorageError, codec, failpoint, keyspace};
+use super::{Engine, StorageError, failpoint};
+pub(super) use building::Building;
 
 const MAGIC: &[u8; 8] = b"etcfsnp1";
 const FORMAT: u32 = 1;
@@ -52,34 +54,9 @@ impl SnapshotFile {
     /// Writes the rows of `engine`, which nobody may change meanwhile, to `dir`.
     /// Whole, named and on disk when this returns; older ones are then removed.
     pub fn build(engine: &dyn Engine, dir: &Path) -> Result<Self, StorageError> {
-        let meta: Meta = match engine.get(keyspace::META)? {
-            Some(row) => codec::decode(keyspace::META, row)?,
-            // Of a state to which nothing was applied yet.
-            None if engine.range(keyspace::ALL.start, keyspace::ALL.end, 1)?.is_empty() => Meta::default(),
-            None => {
-                let reason = "it has rows but does not say how far it has come".into();
-                return Err(StorageError::Corrupt { what: "image".into(), reason });
-            }
-        };
-        let mut incoming = IncomingSnapshot::begin(dir, BUILDING)?;
-        let io = |error| StorageError::io("write", dir.join(BUILDING))(error);
-        let header = SnapshotHeader { format: FORMAT, meta: Some(meta), rows: 0 }.encode_to_vec();
-        incoming.write(MAGIC).map_err(io)?;
-        incoming.write(&length(header.len())).map_err(io)?;
-        incoming.write(&header).map_err(io)?;
-        let (mut rows, mut written) = (0_u64, Ok(()));
-        // A row that was lost unseen must not be missing here as well, for the log goes next.
-        engine.scan(&mut |key, value| {
-            rows += 1;
-            written = incoming.write_row(key, value);
-            if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        written.map_err(io)?;
-        incoming.write(&END_OF_ROWS.to_le_bytes()).map_err(io)?;
-        incoming.write(&rows.to_le_bytes()).map_err(io)?;
-        let hash = incoming.hash.clone().finalize();
-        incoming.write(&hash).map_err(io)?;
-        incoming.name()
+        let mut building = Building::begin(engine, dir)?;
+        while !building.go_on(engine)? {}
+        building.finish()
     }
 
     /// The newest in `dir` that has a readable header.
@@ -335,13 +312,14 @@ fn sync_dir(dir: &Path) -> Result<(), StorageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::{Batch, MemoryEngine};
+    use crate::storage::{Batch, MemoryEngine, codec, keyspace};
 
     fn engine(index: u64, rows: u32) -> MemoryEngine {
         let engine = MemoryEngine::new();
         let mut batch = Batch::default();
         let applied = Some(LogId { term: 2, node: 0, index });
-        batch.put(Bytes::from_static(keyspace::META), codec::encode(&Meta { applied, ..Meta::default() }));
+        let meta = Meta { applied, revision: i64::from(rows), ..Meta::default() };
+        batch.put(Bytes::from_static(keyspace::META), codec::encode(&meta));
         for nth in 0..rows {
             batch.put(keyspace::revision(i64::from(nth), 0), format!("row {nth}").into());
         }

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use etcfs_proto::etcfs::record::Meta;
 use proptest::prelude::*;
 
 use super::*;
-use crate::storage::{MemoryEngine, SnapshotFile};
+use crate::storage::{MemoryEngine, SnapshotFile, codec};
 
 fn row(nth: u32) -> (Bytes, Bytes) {
     (nth.to_be_bytes().to_vec().into(), format!("value {nth}").into())
@@ -196,7 +197,8 @@ fn no_snapshot_is_built_of_rows_that_are_not_all_there() {
     let dir = tempfile::tempdir().expect("temp dir");
     let snapshots = tempfile::tempdir().expect("temp dir");
     let engine = DiskEngine::open(dir.path()).expect("opened");
-    let meta = (Bytes::from_static(keyspace::META), Bytes::new());
+    let meta = Meta { revision: 99, ..Meta::default() };
+    let meta = (Bytes::from_static(keyspace::META), codec::encode(&meta));
     put_all(&engine, (1..100).map(|n| (keyspace::revision(n, 0), "value".into())).chain([meta]));
     SnapshotFile::build(&engine, snapshots.path()).expect("built").verify().expect("whole");
     let (bound, _) = engine.rows().bundle_of(&keyspace::revision(50, 0)).expect("read").expect("is there");
