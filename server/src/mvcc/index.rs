@@ -1,22 +1,25 @@
 //! Every key in order, with its history; counts keys without walking them.
 //!
-//! The keys lie in sorted blocks of at most [`BLOCK_KEYS_MAX`], and for each
-//! block the number of its live keys stands in an array of its own. So the
-//! count that etcd's Range reports beside a limited answer adds up some
-//! thousand small numbers for a million keys instead of visiting them, and a
-//! key costs little beyond its bytes: a `BTreeMap` loaded in key order leaves
-//! almost half of its slots empty, a block here none.
-//!
-//! Splitting a block moves the handles of the blocks behind it; with millions
-//! of keys that is some hundred kilobytes every hundredth insert or so.
+//! The keys lie in sorted blocks of at most [`BLOCK_KEYS_MAX`], and the blocks in
+//! groups of at most [`GROUP_BLOCKS_MAX`]; each knows how many live keys it has. So
+//! the count that etcd's Range reports beside a limited answer adds up some hundred
+//! small numbers for a million keys instead of visiting them, and a key costs
+//! little beyond its bytes: a `BTreeMap` loaded in key order leaves almost half of
+//! its slots empty, a block here none.
 
-use super::{key_index::KeyHistory, revision::Stamp};
+use super::{
+    key_index::KeyHistory,
+    revision::Stamp,
+    sorted::{Keyed, Sorted},
+};
 
 /// Keys in a block. Larger ones make inserts move more, smaller ones make counts add up more.
 const BLOCK_KEYS_MAX: usize = 256;
 
 /// Slots that a full block's buffer grows by, so that little stays empty.
 const BLOCK_GROWTH: usize = 32;
+
+const GROUP_BLOCKS_MAX: usize = 128;
 
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -25,19 +28,30 @@ pub(crate) struct Entry {
 }
 
 /// Where a key is, or would go. Good until the index is changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
+    group: usize,
     block: usize,
     slot: usize,
 }
 
-/// Keys in order. No block is empty.
+#[derive(Debug)]
+struct Block {
+    entries: Sorted<Entry>,
+    live: u64,
+}
+
+#[derive(Debug)]
+struct Group {
+    blocks: Sorted<Block>,
+    live: u64,
+}
+
+/// Keys in order. No block and no group is empty.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    blocks: Vec<Vec<Entry>>,
-    /// Live keys of each block.
-    live: Vec<u32>,
-    total_live: u64,
+    groups: Sorted<Group>,
+    live: u64,
 }
 
 /// What a chunk of [`Index::compact`] did.
@@ -48,22 +62,111 @@ pub(crate) struct Compacted {
     pub(crate) next: Option<Box<[u8]>>,
 }
 
+impl Keyed for Entry {
+    fn key(&self) -> &[u8] {
+        &self.key
+    }
+}
+
+impl Keyed for Block {
+    fn key(&self) -> &[u8] {
+        self.entries.items()[0].key()
+    }
+}
+
+impl Keyed for Group {
+    fn key(&self) -> &[u8] {
+        self.blocks.items()[0].key()
+    }
+}
+
+impl Block {
+    fn of(entries: Sorted<Entry>) -> Self {
+        let live = live_in(entries.items());
+        Self { entries, live }
+    }
+
+    /// Gives the upper part of a block that was full.
+    fn insert(&mut self, slot: usize, entry: Entry) -> Option<Self> {
+        let length = self.entries.len();
+        if length < BLOCK_KEYS_MAX {
+            self.live += u64::from(entry.history.is_live());
+            add(&mut self.entries, slot, entry);
+            return None;
+        }
+        // Keys that come in order fill block after block; only others split one.
+        let middle = if slot == length { length } else { length / 2 };
+        let mut upper = self.entries.split_off(middle);
+        self.entries.shrink_to_fit();
+        let (half, slot) =
+            if slot < middle { (&mut self.entries, slot) } else { (&mut upper, slot - middle) };
+        add(half, slot, entry);
+        self.live = live_in(self.entries.items());
+        Some(Self::of(upper))
+    }
+}
+
+impl Group {
+    fn of(blocks: Sorted<Block>) -> Self {
+        let live = blocks.items().iter().map(|block| block.live).sum();
+        Self { blocks, live }
+    }
+
+    /// Gives the upper part of a group that was full.
+    fn insert(&mut self, at: Position, entry: Entry) -> Option<Self> {
+        let block = at.block;
+        self.live += u64::from(entry.history.is_live());
+        let upper = self.blocks.item_mut(block).insert(at.slot, entry);
+        if at.slot == 0 {
+            self.blocks.rekey(block);
+        }
+        self.blocks.insert(block + 1, upper?);
+        let length = self.blocks.len();
+        if length <= GROUP_BLOCKS_MAX {
+            return None;
+        }
+        let is_last = block + 2 == length;
+        let upper = Self::of(self.blocks.split_off(if is_last { length - 1 } else { length / 2 }));
+        self.live -= upper.live;
+        Some(upper)
+    }
+
+    /// Removes an empty block, or joins a half-empty one to the block before it. True: it is gone.
+    fn fold(&mut self, block: usize) -> bool {
+        let length = self.blocks.items()[block].entries.len();
+        let before = block
+            .checked_sub(1)
+            .filter(|&before| length + self.blocks.items()[before].entries.len() <= BLOCK_KEYS_MAX / 2);
+        if length > 0 && before.is_none() {
+            self.blocks.rekey(block);
+            return false;
+        }
+        let folded = self.blocks.remove(block);
+        if let Some(before) = before {
+            let before = self.blocks.item_mut(before);
+            before.entries.append(folded.entries);
+            before.live += folded.live;
+        }
+        true
+    }
+}
+
 impl Index {
     /// `Ok` with the place of `key`, or `Err` with the place to insert it at.
     pub(crate) fn find(&self, key: &[u8]) -> Result<Position, Position> {
-        // The block that may hold it is the last whose first key is not greater.
-        let after = self.blocks.partition_point(|block| block[0].key.as_ref() <= key);
-        let Some(block) = after.checked_sub(1) else {
-            return Err(Position { block: 0, slot: 0 });
+        // What may hold it is the last that begins with no greater key.
+        let Some(group) = self.groups.last_upto(key) else {
+            return Err(Position::default());
         };
-        match self.blocks[block].binary_search_by(|entry| entry.key.as_ref().cmp(key)) {
-            Ok(slot) => Ok(Position { block, slot }),
-            Err(slot) => Err(Position { block, slot }),
-        }
+        let blocks = &self.groups.items()[group].blocks;
+        let block = blocks.last_upto(key).expect("a group begins as its first block does");
+        let slot = blocks.items()[block].entries.find(key);
+        slot.map(|slot| Position { group, block, slot }).map_err(|slot| Position { group, block, slot })
     }
 
     pub(crate) fn at(&self, position: Position) -> &Entry {
-        &self.blocks[position.block][position.slot]
+        let Position { group, block, slot } = position;
+        &self.groups.items()[group].blocks.items()[block].entries.items()[slot]
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Option<&KeyHistory> {
@@ -72,13 +175,13 @@ impl Index {
 
     /// Keys that exist as of the newest change.
     pub(crate) fn live(&self) -> u64 {
-        self.total_live
+        self.live
     }
 
     /// Keys, deleted ones with a history among them.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.blocks.iter().map(Vec::len).sum()
+        self.from(b"").count()
     }
 
     /// Adds the newest change of a key, whose place `find` has just given.
@@ -90,98 +193,110 @@ impl Index {
         created: i64,
         version: i64,
     ) {
-        let (block, before) = match place {
+        match place {
             Ok(at) => {
-                let history = &mut self.blocks[at.block][at.slot].history;
+                let group = self.groups.item_mut(at.group);
+                let block = group.blocks.item_mut(at.block);
+                let history = &mut block.entries.item_mut(at.slot).history;
                 let before = history.is_live();
                 history.push(stamp, created, version);
-                (at.block, before)
+                let after = history.is_live();
+                for live in [&mut block.live, &mut group.live, &mut self.live] {
+                    *live = *live + u64::from(after) - u64::from(before);
+                }
             }
             Err(at) => {
-                let entry = Entry { key: key.into(), history: KeyHistory::new(stamp, created, version) };
-                (self.insert(at, entry), false)
+                self.insert(at, Entry { key: key.into(), history: KeyHistory::new(stamp, created, version) });
             }
-        };
-        self.count(block, before, !stamp.is_tombstone());
+        }
     }
 
-    fn insert(&mut self, at: Position, entry: Entry) -> usize {
-        let Position { mut block, mut slot } = at;
-        if self.blocks.is_empty() {
-            self.blocks.push(Vec::new());
-            self.live.push(0);
+    fn insert(&mut self, at: Position, entry: Entry) {
+        self.live += u64::from(entry.history.is_live());
+        if self.groups.items().is_empty() {
+            let (mut entries, mut blocks) = (Sorted::default(), Sorted::default());
+            add(&mut entries, 0, entry);
+            blocks.insert(0, Block::of(entries));
+            self.groups.insert(0, Group::of(blocks));
+            return;
         }
-        if self.blocks[block].len() == BLOCK_KEYS_MAX {
-            // Keys that come in order fill block after block; only others split one.
-            let middle = if slot == BLOCK_KEYS_MAX { slot } else { BLOCK_KEYS_MAX / 2 };
-            let upper = self.blocks[block].split_off(middle);
-            self.blocks[block].shrink_to_fit();
-            let live = live_in(&upper);
-            self.live[block] -= live;
-            self.blocks.insert(block + 1, upper);
-            self.live.insert(block + 1, live);
-            if slot >= middle {
-                (block, slot) = (block + 1, slot - middle);
-            }
+        let upper = self.groups.item_mut(at.group).insert(at, entry);
+        if at.block == 0 && at.slot == 0 {
+            self.groups.rekey(at.group);
         }
-        let entries = &mut self.blocks[block];
-        if entries.len() == entries.capacity() {
-            entries.reserve_exact(BLOCK_GROWTH.min(BLOCK_KEYS_MAX - entries.len()));
-        }
-        entries.insert(slot, entry);
-        block
-    }
-
-    fn count(&mut self, block: usize, before: bool, after: bool) {
-        match (before, after) {
-            (false, true) => {
-                self.live[block] += 1;
-                self.total_live += 1;
-            }
-            (true, false) => {
-                self.live[block] -= 1;
-                self.total_live -= 1;
-            }
-            (true, true) | (false, false) => {}
+        if let Some(upper) = upper {
+            self.groups.insert(at.group + 1, upper);
         }
     }
 
     /// Entries from `start` on, ascending.
     pub(crate) fn from<'a>(&'a self, start: &[u8]) -> impl Iterator<Item = &'a Entry> + use<'a> {
-        let Position { block, slot } = self.place(start);
-        let rest = self.blocks.get(block).map_or(&[][..], |entries| &entries[slot..]);
-        rest.iter().chain(self.blocks.get(block + 1..).unwrap_or_default().iter().flatten())
+        self.ascending(self.place(start))
+    }
+
+    fn ascending(&self, from: Position) -> impl Iterator<Item = &Entry> {
+        let group = self.groups.items().get(from.group);
+        let block = group.and_then(|group| group.blocks.items().get(from.block));
+        let mut entries = block.map_or(&[][..], |block| &block.entries.items()[from.slot..]).iter();
+        let mut blocks = group.map_or(&[][..], |group| behind(group.blocks.items(), from.block)).iter();
+        let mut groups = behind(self.groups.items(), from.group).iter();
+        std::iter::from_fn(move || {
+            loop {
+                if let Some(entry) = entries.next() {
+                    return Some(entry);
+                }
+                match blocks.next() {
+                    Some(block) => entries = block.entries.items().iter(),
+                    None => blocks = groups.next()?.blocks.items().iter(),
+                }
+            }
+        })
     }
 
     /// Entries below `end` (`None`: all), descending.
     pub(crate) fn below<'a>(&'a self, end: Option<&[u8]>) -> impl Iterator<Item = &'a Entry> + use<'a> {
-        let Position { block, slot } = end.map_or(self.end(), |end| self.place(end));
-        let head = self.blocks.get(block).map_or(&[][..], |entries| &entries[..slot]);
-        head.iter().rev().chain(self.blocks[..block].iter().rev().flat_map(|entries| entries.iter().rev()))
+        let to = end.map_or(self.end(), |end| self.place(end));
+        let group = self.groups.items().get(to.group);
+        let block = group.and_then(|group| group.blocks.items().get(to.block));
+        let mut entries = block.map_or(&[][..], |block| &block.entries.items()[..to.slot]).iter();
+        let mut blocks = group.map_or(&[][..], |group| &group.blocks.items()[..to.block]).iter();
+        let mut groups = self.groups.items()[..to.group].iter();
+        std::iter::from_fn(move || {
+            loop {
+                if let Some(entry) = entries.next_back() {
+                    return Some(entry);
+                }
+                match blocks.next_back() {
+                    Some(block) => entries = block.entries.items().iter(),
+                    None => blocks = groups.next_back()?.blocks.items().iter(),
+                }
+            }
+        })
     }
 
-    /// Live keys in `[start, end)`, adding up blocks.
+    /// Live keys in `[start, end)`, adding up groups and blocks.
     pub(crate) fn live_between(&self, start: &[u8], end: Option<&[u8]>) -> u64 {
-        let from = self.place(start);
         let to = end.map_or(self.end(), |end| self.place(end));
-        if from >= to {
-            return 0;
-        }
-        let part = |block: usize, slots: std::ops::Range<usize>| {
-            self.blocks.get(block).map_or(0, |entries| u64::from(live_in(&entries[slots])))
-        };
-        if from.block == to.block {
-            return part(from.block, from.slot..to.slot);
-        }
-        let whole: u64 = self.live[from.block + 1..to.block].iter().map(|&live| u64::from(live)).sum();
-        part(from.block, from.slot..self.blocks[from.block].len()) + whole + part(to.block, 0..to.slot)
+        self.live_before(to).saturating_sub(self.live_before(self.place(start)))
+    }
+
+    fn live_before(&self, at: Position) -> u64 {
+        let (groups, group) = before(self.groups.items(), at.group);
+        let (blocks, block) = group.map_or((&[][..], None), |group| before(group.blocks.items(), at.block));
+        let entries = block.map_or(&[][..], |block| &block.entries.items()[..at.slot]);
+        let groups: u64 = groups.iter().map(|group| group.live).sum();
+        let blocks: u64 = blocks.iter().map(|block| block.live).sum();
+        groups + blocks + live_in(entries)
     }
 
     /// An upper bound for the entries in `[start, end)`, deleted ones among them; cheap.
     pub(crate) fn entries_between_at_most(&self, start: &[u8], end: Option<&[u8]>) -> usize {
-        let from = self.place(start);
+        let blocks_before = |at: Position| {
+            let groups = self.groups.items()[..at.group].iter();
+            groups.map(|group| group.blocks.len()).sum::<usize>() + at.block
+        };
         let to = end.map_or(self.end(), |end| self.place(end));
-        (to.block + 1).saturating_sub(from.block) * BLOCK_KEYS_MAX
+        (blocks_before(to) + 1).saturating_sub(blocks_before(self.place(start))) * BLOCK_KEYS_MAX
     }
 
     /// Drops what a compaction at `at` drops, from `start` on, until about `visits` entries are
@@ -194,36 +309,31 @@ impl Index {
         drops: usize,
         mut stays: impl FnMut(i64),
     ) -> Compacted {
-        let mut block = self.place(start).block;
+        let Position { group: mut nth, mut block, .. } = self.place(start);
         let (mut seen, mut dropped) = (0, Vec::new());
-        while block < self.blocks.len() && seen < visits && dropped.len() < drops {
-            let entries = &mut self.blocks[block];
+        while nth < self.groups.len() && seen < visits && dropped.len() < drops {
+            let group = self.groups.item_mut(nth);
+            if block == group.blocks.len() {
+                (nth, block) = (nth + 1, 0);
+                continue;
+            }
+            let entries = &mut group.blocks.item_mut(block).entries;
             seen += entries.len();
             // A dropped key was deleted before, so the live counts stand.
             entries.retain_mut(|entry| !entry.history.compact(at, |stamp| dropped.push(stamp)));
-            entries.iter().for_each(|entry| entry.history.upto(at, &mut stays));
-            if !self.fold(block) {
+            entries.items().iter().for_each(|entry| entry.history.upto(at, &mut stays));
+            let is_first = block == 0;
+            if !group.fold(block) {
                 block += 1;
             }
+            if group.blocks.items().is_empty() {
+                self.groups.remove(nth);
+            } else if is_first {
+                self.groups.rekey(nth);
+            }
         }
-        let next = self.blocks.get(block).map(|entries| entries[0].key.clone());
-        Compacted { dropped, next }
-    }
-
-    /// Removes an empty block, or joins a half-empty one to the block before it. True: it is gone.
-    fn fold(&mut self, block: usize) -> bool {
-        let length = self.blocks[block].len();
-        let joins = block > 0 && self.blocks[block - 1].len() + length <= BLOCK_KEYS_MAX / 2;
-        if length > 0 && !joins {
-            return false;
-        }
-        let entries = self.blocks.remove(block);
-        let live = self.live.remove(block);
-        if length > 0 {
-            self.blocks[block - 1].extend(entries);
-            self.live[block - 1] += live;
-        }
-        true
+        let next = self.ascending(Position { group: nth, block, slot: 0 }).next();
+        Compacted { dropped, next: next.map(|entry| entry.key.clone()) }
     }
 
     fn place(&self, key: &[u8]) -> Position {
@@ -232,13 +342,29 @@ impl Index {
     }
 
     fn end(&self) -> Position {
-        Position { block: self.blocks.len(), slot: 0 }
+        Position { group: self.groups.len(), ..Position::default() }
     }
 }
 
-fn live_in(entries: &[Entry]) -> u32 {
-    let live = entries.iter().filter(|entry| entry.history.is_live()).count();
-    u32::try_from(live).expect("a block is small")
+/// Inserts where a buffer that is full grows by little.
+fn add(entries: &mut Sorted<Entry>, slot: usize, entry: Entry) {
+    if entries.is_full() {
+        entries.reserve_exact(BLOCK_GROWTH.min(BLOCK_KEYS_MAX - entries.len()));
+    }
+    entries.insert(slot, entry);
+}
+
+fn live_in(entries: &[Entry]) -> u64 {
+    entries.iter().filter(|entry| entry.history.is_live()).count() as u64
+}
+
+/// What lies before an item, which may be one too many, and the item.
+fn before<T>(items: &[T], at: usize) -> (&[T], Option<&T>) {
+    (&items[..at], items.get(at))
+}
+
+fn behind<T>(items: &[T], at: usize) -> &[T] {
+    items.get(at + 1..).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -310,17 +436,19 @@ mod tests {
     }
 
     #[test]
-    fn a_key_costs_56_bytes_beside_its_own() {
+    fn a_key_costs_64_bytes_beside_its_own() {
+        // The other eight are its head.
         assert_eq!(size_of::<Entry>(), 56);
     }
 
     #[test]
     fn keys_that_come_in_order_fill_their_blocks() {
         let mut pair = Pair::default();
-        for number in 0..10 * BLOCK_KEYS_MAX {
+        for number in 0..(GROUP_BLOCKS_MAX + 2) * BLOCK_KEYS_MAX {
             pair.change(format!("{number:06}").as_bytes(), true);
         }
-        assert_eq!(pair.index.blocks.len(), 10);
+        let blocks: Vec<_> = pair.index.groups.items().iter().map(|group| group.blocks.len()).collect();
+        assert_eq!(blocks, [GROUP_BLOCKS_MAX, 2]);
         pair.check(b"000100", Some(b"001900"));
     }
 

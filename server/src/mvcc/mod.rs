@@ -9,7 +9,7 @@
 //!
 //! A change is a [`Revision`]; its row is the encoded pair ([`row`]); the
 //! [`index`] maps each key to its history ([`key_index`]); the rows in memory
-//! are [`values`]. [`store`] holds all of it behind one lock, [`read`] and
+//! are [`values`]; [`sorted`] is how the index searches. [`store`] holds all of it behind one lock, [`read`] and
 //! [`write`] are its two sides, [`long`] and [`long_txn`] read what is too
 //! much to be held at once, [`order`] sorts it, [`children`] reads it as a tree, [`compact`] forgets history,
 //! [`times`] says when revisions were made.
@@ -31,6 +31,7 @@ mod read;
 mod restore;
 mod revision;
 mod row;
+mod sorted;
 mod store;
 mod times;
 mod values;

@@ -760,7 +760,7 @@ mod tests {
         let image = image.expect("started");
         let mut work = hand.0.lock().take().expect("started");
         let mut large = batch(1);
-        (0..100).for_each(|id| large.put(keyspace::lease(id), vec![7; 100_000].into()));
+        (0..200).for_each(|id| large.put(keyspace::lease(id), vec![7; 100_000].into()));
         image.submit(large);
         let mut building = Vec::new();
         for name in ["first", "second"] {
