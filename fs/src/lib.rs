@@ -10,6 +10,7 @@ mod args;
 pub mod config;
 pub mod echo;
 pub mod errno;
+mod heap;
 pub mod kernel;
 mod lock;
 pub mod map;

@@ -31,7 +31,7 @@ use crate::mount::{mounts, point};
 use crate::ops::Fs;
 use crate::remote::client::{Login, Server};
 use crate::remote::{Remote, RemoteError};
-use crate::{echo, notify, scrape, sync, telemetry};
+use crate::{echo, heap, notify, scrape, sync, telemetry};
 
 use self::grants::Mounted;
 
@@ -102,6 +102,7 @@ fn say(text: &str, code: u8) -> ExitCode {
 }
 
 fn serve(config: &Config, before: Vec<OsString>, report: &mut Report) -> anyhow::Result<()> {
+    heap::keep_small();
     telemetry::start(config.foreground, config.verbose);
     point::check_device()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -64,6 +64,7 @@ pub(crate) const SERVER: &[Module] = &[
 ];
 
 pub(crate) const FS: &[Module] = &[
+    module("heap", &[]),
     module("args", &["config", "map", "remote::Patience"]),
     module("config", &["map", "remote::Patience"]),
     module("telemetry", &["config"]),
