@@ -192,8 +192,8 @@ impl Table {
             Some(Below::Witness(witness)) => witness != key,
             _ => false,
         };
-        let own =
-            end < key.len() && self.keys.get(&component).is_some_and(|state| state.known.value().is_some());
+        let own = end < key.len()
+            && self.keys.get(&component[..]).is_some_and(|state| state.known.value().is_some());
         if !other && !own {
             self.echo.note(key, rev, Note::Link { component });
         }
@@ -297,7 +297,7 @@ impl Table {
 
     /// Keys that the table holds anything of.
     pub(crate) fn known_keys(&self) -> Vec<Bytes> {
-        self.keys.keys().cloned().collect()
+        self.keys.keys().map(|key| Bytes::copy_from_slice(key)).collect()
     }
 
     fn event_below(
@@ -323,7 +323,7 @@ impl Table {
                 && let Some(spot) = self.keys.get(name).and_then(|state| state.place.as_ref())
                 && !spot.is(VALUE_NAME)
             {
-                let notice = Notice::Name { parent: spot.parent, name: spot.name(name) };
+                let notice = Notice::Name { parent: spot.parent(), name: spot.name(name) };
                 self.notify(notice);
             }
             if noted && names_change && !prefix.is_empty() {
@@ -414,7 +414,7 @@ impl Table {
                     dead: false,
                     copy: KernelCopy::default(),
                 };
-                self.nodes.insert(id, Node::Dir(node));
+                self.nodes.insert(id, Node::Dir(Box::new(node)));
                 self.dir_nodes.insert(dir.clone(), id);
                 id
             }
@@ -485,7 +485,7 @@ impl Table {
             Some(Node::Link(node)) => node.nlookup += 1,
             _ => {
                 let node = LinkNode { target: target.to_owned(), nlookup: 1 };
-                self.nodes.insert(id, Node::Link(node));
+                self.nodes.insert(id, Node::Link(Box::new(node)));
             }
         }
         Entry { node: id, attr: Self::link_attr(id, target.len() as u64), keep: false }
@@ -521,7 +521,7 @@ impl Table {
         }
         let spots = self.keys.iter().filter_map(|(key, state)| Some((key, state.place.as_ref()?)));
         let places: Vec<(NodeId, OsString)> =
-            spots.map(|(key, spot)| (spot.parent, spot.name(key))).collect();
+            spots.map(|(key, spot)| (spot.parent(), spot.name(key))).collect();
         for (parent, name) in places {
             self.notify(Notice::Name { parent, name });
         }

@@ -284,9 +284,9 @@ impl Echoes {
         }
     }
 
-    pub(super) fn opened(&mut self, key: &Bytes, id: NodeId) {
+    pub(super) fn opened(&mut self, key: &[u8], id: NodeId) {
         if self.holds {
-            self.push(Subject::Hold(id), || Job::Hold { key: key.clone(), id });
+            self.push(Subject::Hold(id), || Job::Hold { key: Bytes::copy_from_slice(key), id });
         }
     }
 

@@ -5,9 +5,10 @@
 //! revision heard of, `published` the newest that the kernel may be told.
 //!
 //! There may be hundreds of thousands, so what few of them have at a time is apart: a key has [`Busy`] while
-//! something happens to it, an inode [`Open`] while it is open.
+//! something happens to it, an inode [`Open`] while it is open, and [`Base`] once its key has gone on.
 
 use std::ffi::{OsStr, OsString};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -15,17 +16,21 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::handle::Log;
-use super::table::Notice;
+use super::table::{Node, Notice};
 use super::{Attr, Fh, NodeId, Table, Value};
 use crate::map::KeyMap;
 
 /// What this mount knows of a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Known {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known<V = Value> {
     Unknown,
     Absent,
-    Present(Value),
+    Present(V),
 }
+
+/// A key as the table has it, once for the key and its inodes. Half as large as `Bytes`, which shared would take a
+/// second allocation.
+pub(super) type Name = Arc<[u8]>;
 
 impl Known {
     pub(crate) fn value(&self) -> Option<&Value> {
@@ -59,11 +64,9 @@ pub(super) struct KeyState {
     /// This table's own count of changes; orders local changes among remote ones.
     pub(super) seq: u64,
     /// The inode that its name leads to.
-    pub(super) cur: Option<NodeId>,
+    cur: Option<NonZeroU64>,
     /// Where the kernel last looked this key up.
     pub(super) place: Option<Spot>,
-    /// Reads of this key under way: events are kept for them.
-    pub(super) loads: u32,
     /// Open handles of any kind.
     pub(super) handles: u32,
     pub(super) used: bool,
@@ -73,6 +76,8 @@ pub(super) struct KeyState {
 /// What a key has besides while something happens to it.
 #[derive(Debug, Default)]
 pub(super) struct Busy {
+    /// Reads of this key under way: events are kept for them.
+    loads: u32,
     /// What the key held when it was deleted: an open file still shows it.
     pub(super) last: Bytes,
     /// What the kernel may be told, where that is not what is known.
@@ -102,6 +107,7 @@ struct Published {
 }
 
 static IDLE: Busy = Busy {
+    loads: 0,
     last: Bytes::new(),
     published: None,
     pend: Vec::new(),
@@ -117,19 +123,24 @@ static IDLE: Busy = Busy {
 /// A name in a directory.
 #[derive(Clone, Debug)]
 pub(super) struct Spot {
-    pub(super) parent: NodeId,
+    parent: NonZeroU64,
     /// Where it is another than the key's own spelling.
-    other: Option<Box<OsStr>>,
+    other: Option<Box<OsString>>,
 }
 
 impl Spot {
-    pub(super) fn new(key: &[u8], parent: NodeId, name: &OsStr) -> Self {
-        let other = (KeyMap::name_of(key) != name).then(|| name.into());
-        Self { parent, other }
+    /// `None` for a directory that is none: no inode has the number 0.
+    pub(super) fn new(key: &[u8], parent: NodeId, name: &OsStr) -> Option<Self> {
+        let other = (KeyMap::name_of(key) != name).then(|| Box::new(name.to_owned()));
+        Some(Self { parent: NonZeroU64::new(parent.0)?, other })
+    }
+
+    pub(super) fn parent(&self) -> NodeId {
+        NodeId(self.parent.get())
     }
 
     pub(super) fn name(&self, key: &[u8]) -> OsString {
-        self.other.as_deref().map_or_else(|| KeyMap::name_of(key), OsStr::to_owned)
+        self.other.as_deref().cloned().unwrap_or_else(|| KeyMap::name_of(key))
     }
 
     /// True if it is the very name.
@@ -153,7 +164,6 @@ impl KeyState {
             seq: 0,
             cur: None,
             place: None,
-            loads: 0,
             handles: 0,
             used: true,
             busy: None,
@@ -173,8 +183,10 @@ impl KeyState {
     pub(super) fn rest(&mut self) {
         let Some(busy) = &mut self.busy else { return };
         busy.turn.take_if(|turn| Arc::strong_count(turn) == 1);
-        let Busy { last, published, pend, queued, overdue, left, waiters, leaving, wrote, turn } = &**busy;
-        if last.is_empty()
+        let Busy { loads, last, published, pend, queued, overdue, left, waiters, leaving, wrote, turn } =
+            &**busy;
+        if *loads == 0
+            && last.is_empty()
             && published.is_none()
             && pend.is_empty()
             && !queued
@@ -191,7 +203,11 @@ impl KeyState {
 
     /// Its inodes.
     pub(super) fn nodes(&self) -> impl Iterator<Item = NodeId> {
-        self.cur.into_iter().chain(self.busy().left.iter().copied())
+        self.cur().into_iter().chain(self.busy().left.iter().copied())
+    }
+
+    pub(super) fn cur(&self) -> Option<NodeId> {
+        self.cur.map(|id| NodeId(id.get()))
     }
 
     pub(super) fn has_nodes(&self) -> bool {
@@ -200,20 +216,22 @@ impl KeyState {
 
     /// Its name leads to this inode from now on.
     pub(super) fn lead_to(&mut self, id: NodeId) {
-        if self.cur == Some(id) {
+        let before = self.cur();
+        if before == Some(id) {
             return;
         }
         if self.busy().left.contains(&id) {
             self.make_busy().left.retain(|&other| other != id);
         }
-        if let Some(before) = self.cur.replace(id) {
+        self.cur = NonZeroU64::new(id.0);
+        if let Some(before) = before {
             self.make_busy().left.push(before);
         }
     }
 
     /// An inode is its no more.
     pub(super) fn lose(&mut self, id: NodeId) {
-        if self.cur == Some(id) {
+        if self.cur() == Some(id) {
             self.cur = None;
         } else if let Some(busy) = &mut self.busy {
             busy.left.retain(|&other| other != id);
@@ -227,9 +245,14 @@ impl KeyState {
 
     /// True if it must stay, whatever the kernel lets go of.
     pub(super) fn pinned(&self) -> bool {
-        self.loads > 0
-            || self.handles > 0
+        self.handles > 0
+            || self.busy().loads > 0
             || self.busy().turn.as_ref().is_some_and(|turn| Arc::strong_count(turn) > 1)
+    }
+
+    /// True if the kernel was asked to let go of its name.
+    fn is_leaving(&self) -> bool {
+        self.busy().leaving.is_some()
     }
 
     fn cached_bytes(&self) -> usize {
@@ -248,8 +271,8 @@ impl KeyState {
         self.busy().published.as_ref().map_or(self.rev, |published| published.rev)
     }
 
-    /// What is known is about to change: what may be told stays, until [`Self::publish`].
-    pub(super) fn hold_back(&mut self) {
+    /// What may be told stays, until [`Self::publish`]: what is known is about to change.
+    fn hold_back(&mut self) {
         if self.busy().published.is_none() {
             let published = Published { value: self.known.value().cloned(), seq: self.seq, rev: self.rev };
             self.make_busy().published = Some(published);
@@ -308,15 +331,22 @@ impl KeyState {
 /// One inode: one immutable revision of a key, for as long as anybody reads it.
 #[derive(Debug)]
 pub(super) struct FileNode {
-    pub(super) key: Bytes,
-    pub(super) base: Bytes,
-    pub(super) base_seq: u64,
-    pub(super) base_rev: i64,
+    pub(super) key: Name,
+    /// The revision that it carries, where that is not what is known of its key.
+    pub(super) base: Option<Box<Base>>,
     pub(super) nlookup: u64,
     pub(super) told_at: Option<Instant>,
     /// The kernel was allowed to keep this inode's attributes.
     pub(super) kept: bool,
     pub(super) open: Option<Box<Open>>,
+}
+
+/// A revision that an inode carries.
+#[derive(Debug)]
+pub(super) struct Base {
+    pub(super) bytes: Bytes,
+    pub(super) seq: u64,
+    pub(super) rev: i64,
 }
 
 /// What an inode has besides while it is open.
@@ -330,8 +360,30 @@ pub(super) struct Open {
 
 impl FileNode {
     /// An inode that nobody knows yet.
-    pub(super) fn new(key: Bytes, base: Bytes, base_seq: u64, base_rev: i64) -> Self {
-        Self { key, base, base_seq, base_rev, nlookup: 0, told_at: None, kept: false, open: None }
+    pub(super) fn new(key: Name, base: Option<Box<Base>>) -> Self {
+        Self { key, base, nlookup: 0, told_at: None, kept: false, open: None }
+    }
+
+    /// What it carries. `state` is its key's, here and below.
+    pub(super) fn bytes<'n>(&'n self, state: &'n KeyState) -> &'n Bytes {
+        self.base.as_ref().map_or(state.bytes(), |base| &base.bytes)
+    }
+
+    pub(super) fn seq(&self, state: &KeyState) -> u64 {
+        self.base.as_ref().map_or(state.seq, |base| base.seq)
+    }
+
+    pub(super) fn rev(&self, state: &KeyState) -> i64 {
+        let known = || state.known.value().map_or(0, |value| value.rev);
+        self.base.as_ref().map_or_else(known, |base| base.rev)
+    }
+
+    /// It carries what it does, whatever becomes of the key.
+    fn keep_base(&mut self, state: &KeyState) {
+        if self.base.is_none() {
+            let base = Base { bytes: self.bytes(state).clone(), seq: self.seq(state), rev: self.rev(state) };
+            self.base = Some(Box::new(base));
+        }
     }
 
     pub(super) fn handles(&self) -> &[Fh] {
@@ -342,8 +394,9 @@ impl FileNode {
         self.open.as_ref().map_or(0, |open| open.readers)
     }
 
-    pub(super) fn opened(&mut self, fh: Fh, reads: bool) {
-        let begin = || Log::new(self.base.len() as u64, self.base_seq);
+    pub(super) fn opened(&mut self, fh: Fh, reads: bool, state: &KeyState) {
+        let (len, seq) = (self.bytes(state).len() as u64, self.seq(state));
+        let begin = || Log::new(len, seq);
         let open = self.open.get_or_insert_with(|| {
             Box::new(Open { handles: Vec::with_capacity(1), readers: 0, log: begin() })
         });
@@ -413,6 +466,23 @@ impl Table {
         })
     }
 
+    /// The same of its revision alone, which leaves the bytes where they are: the first who shares them makes them
+    /// larger.
+    pub(crate) fn known_rev(&mut self, key: &[u8]) -> Known<i64> {
+        self.keys.get_mut(key).map_or(Known::Unknown, |state| {
+            state.used = true;
+            match &state.known {
+                Known::Unknown => Known::Unknown,
+                Known::Absent => Known::Absent,
+                Known::Present(value) => Known::Present(value.rev),
+            }
+        })
+    }
+
+    pub(crate) fn is_local(&self, key: &[u8]) -> bool {
+        self.locals.contains_key(key)
+    }
+
     pub(crate) fn facts(&mut self, key: &[u8]) -> FileFacts {
         let local = self.locals.get(key).map(|file| file.kind);
         FileFacts {
@@ -424,14 +494,17 @@ impl Table {
 
     /// A read of `key` is under way: from now on no event of it is missed.
     pub(crate) fn begin_load(&mut self, key: &Bytes) {
-        self.state(key).loads += 1;
+        self.state(key).make_busy().loads += 1;
     }
 
     /// Ends [`Self::begin_load`] with what was read at `revision`, if anything was. Who has ended all that were read
     /// together calls [`Self::trim`], once: each outlives that.
     pub(crate) fn end_load(&mut self, key: &Bytes, read: Option<(i64, Option<Value>)>) {
         let state = self.state(key);
-        state.loads = state.loads.saturating_sub(1);
+        if let Some(busy) = &mut state.busy {
+            busy.loads = busy.loads.saturating_sub(1);
+        }
+        state.rest();
         let Some((revision, value)) = read else { return };
         if state.known != Known::Unknown {
             // An event or an earlier read was first; what is newer still comes by watch, in order.
@@ -446,39 +519,69 @@ impl Table {
 
     /// The key's state, made if there is none.
     pub(super) fn state(&mut self, key: &Bytes) -> &mut KeyState {
-        if !self.keys.contains_key(key) {
+        if !self.keys.contains_key(&key[..]) {
             // A copy: what the key was cut out of may be large, and would stay as long.
-            let key = Bytes::copy_from_slice(key);
-            self.clock.push_back(key.clone());
-            self.keys.insert(key, KeyState::new());
+            self.keys.insert(Name::from(&key[..]), KeyState::new());
         }
-        self.keys.get_mut(key).expect("inserted above")
+        self.keys.get_mut(&key[..]).expect("inserted above")
+    }
+
+    /// What is known of a key is about to change: its inodes carry what they do, and what may be told stays.
+    pub(super) fn hold_back(&mut self, key: &[u8]) {
+        self.keep_bases(key);
+        if let Some(state) = self.keys.get_mut(key) {
+            state.hold_back();
+        }
+    }
+
+    /// The inodes of a key carry what they do, whatever becomes of it.
+    pub(super) fn keep_bases(&mut self, key: &[u8]) {
+        let Some(state) = self.keys.get(key) else { return };
+        for id in state.nodes() {
+            if let Some(Node::File(node)) = self.nodes.get_mut(&id) {
+                node.keep_base(state);
+            }
+        }
+    }
+
+    /// The state of an inode's key.
+    pub(super) fn state_of(&self, id: NodeId) -> Option<&KeyState> {
+        match self.nodes.get(&id)? {
+            Node::File(node) => self.keys.get(&node.key),
+            Node::Dir(_) | Node::Link(_) => None,
+        }
     }
 
     /// Drops cached keys that nobody needs, oldest unused first, down to the budget. What was used since the last look
     /// stays until the next, which the notifier takes if nobody else does. One that the kernel has a name of
     /// goes when the kernel has let go of it, which it is asked to do; until then it counts no more.
     pub(crate) fn trim(&mut self) {
-        let mut looked = self.clock.len();
-        while self.is_over() && looked > 0 {
-            looked -= 1;
-            let Some(key) = self.clock.pop_front() else { return };
-            let Some(state) = self.keys.get_mut(&key) else { continue };
-            if std::mem::take(&mut state.used) || state.pinned() || self.locals.contains_key(&key) {
-                self.clock.push_back(key);
+        for _ in 0..self.keys.len() {
+            if !self.is_over() {
+                return;
+            }
+            if self.hand >= self.keys.len() {
+                self.hand = 0;
+            }
+            let Some((key, state)) = self.keys.get_index_mut(self.hand) else { return };
+            let is_used = std::mem::take(&mut state.used);
+            if is_used || state.pinned() || state.is_leaving() || self.locals.contains_key(&key[..]) {
+                self.hand += 1;
             } else if !state.has_nodes() {
                 let len = state.cached_bytes();
                 self.cached_bytes = self.cached_bytes.saturating_sub(len);
-                self.keys.swap_remove(&key);
-            } else if let Some(spot) = &state.place {
-                let notice = Notice::Name { parent: spot.parent, name: spot.name(&key) };
-                let len = state.cached_bytes();
-                state.make_busy().leaving = Some(len);
-                self.leaving_keys += 1;
-                self.leaving_bytes += len;
-                self.notify(notice);
+                // The last one comes in its place, and is looked at next.
+                self.keys.swap_remove_index(self.hand);
             } else {
-                self.clock.push_back(key);
+                self.hand += 1;
+                if let Some(spot) = &state.place {
+                    let notice = Notice::Name { parent: spot.parent(), name: spot.name(key) };
+                    let len = state.cached_bytes();
+                    state.make_busy().leaving = Some(len);
+                    self.leaving_keys += 1;
+                    self.leaving_bytes += len;
+                    self.notify(notice);
+                }
             }
         }
     }
@@ -488,7 +591,8 @@ impl Table {
         if self.locals.contains_key(key) {
             return;
         }
-        let Some(state) = self.keys.get_mut(key) else { return };
+        self.keep_bases(key);
+        let Some(state) = self.keys.get_mut(&key[..]) else { return };
         self.cached_bytes = self.cached_bytes.saturating_sub(state.cached_bytes());
         // What it may be once it is told again is newer.
         self.seq += 1;
@@ -510,17 +614,18 @@ impl Table {
             || self.cached_bytes.saturating_sub(self.leaving_bytes) > self.limits.bytes_max
     }
 
-    /// The kernel has let go of a key's name, or uses it again: it is looked at like all others.
-    pub(super) fn stays(&mut self, key: &Bytes) {
-        let Some(state) = self.keys.get_mut(key).filter(|state| state.busy().leaving.is_some()) else {
+    /// The kernel has let go of a key's name, or uses it again: it is looked at like all others, and next.
+    pub(super) fn stays(&mut self, key: &[u8]) {
+        let Some((at, _, state)) = self.keys.get_full_mut(key).filter(|(_, _, state)| state.is_leaving())
+        else {
             return;
         };
         if let Some(len) = state.make_busy().leaving.take() {
             self.leaving_keys -= 1;
             self.leaving_bytes -= len;
-            self.clock.push_front(key.clone());
         }
         state.rest();
+        self.hand = at;
     }
 }
 
@@ -529,7 +634,7 @@ mod tests {
     use super::*;
     use crate::config::{Inotify, View};
     use crate::map::{KeyMap, Percent, Rel};
-    use crate::node::table::{Limits, Node, Shared};
+    use crate::node::table::{Limits, Shared};
     use crate::node::{Caller, ROOT};
     use crate::remote::{KeyValue, Revision};
 
@@ -568,13 +673,15 @@ mod tests {
     #[test]
     fn a_known_key_takes_little_and_has_no_more_when_nothing_happens_to_it() {
         let sizes = (size_of::<KeyState>(), size_of::<FileNode>());
-        assert!(sizes.0 <= 160 && sizes.1 <= 120, "{sizes:?}");
+        assert!(sizes.0 <= 128 && sizes.1 <= 64, "{sizes:?}");
+        assert_eq!(size_of::<Node>(), sizes.1, "what else is an inode is rare");
 
         let (mut table, nodes) = table_of(&["a"]);
         let key = key_of("a");
         let rests = |table: &Table| {
             let Some(Node::File(node)) = table.nodes.get(&nodes[0]) else { panic!("the kernel holds it") };
-            table.keys[&key].busy.is_none() && node.open.is_none()
+            let state = &table.keys[&key[..]];
+            state.busy.is_none() && node.open.is_none()
         };
         assert!(rests(&table), "looked up");
         let open = table.open_reader(nodes[0], Caller { thread: 1, process: None }).expect("it is there");
@@ -585,6 +692,33 @@ mod tests {
         table.work_done(&work);
         table.release(open);
         assert!(rests(&table), "told and closed");
+    }
+
+    /// Whoever shares a value's bytes makes an allocation for that, and an inode's own handle is as large as all of it.
+    #[test]
+    fn a_value_that_was_only_looked_at_is_held_once_and_an_inode_keeps_what_its_key_has_left() {
+        let (mut table, nodes) = table_of(&["a"]);
+        let key = key_of("a");
+        let (name, state) = table.keys.get_key_value(&key[..]).expect("it was loaded");
+        assert_eq!(Arc::strong_count(name), 2, "the key's, and the inode's");
+        assert!(state.bytes().is_unique());
+        let base = |table: &Table| match table.nodes.get(&nodes[0]) {
+            Some(Node::File(node)) => node.base.as_ref().map(|base| base.bytes.clone()),
+            other => panic!("{other:?}"),
+        };
+        table.getattr_file(nodes[0], Caller { thread: 1, process: None }, None, Instant::now());
+        assert_eq!((table.known_rev(&key), base(&table)), (Known::Present(2), None));
+        assert!(table.keys[&key[..]].bytes().is_unique());
+
+        let value = Value { bytes: Bytes::from_static(b"new"), create: 2, rev: 3, version: 2, lease: 0 };
+        table.event(&key, 3, Some(value));
+        assert_eq!(base(&table), Some(Bytes::from(vec![b'v'; BYTES])));
+        let work = table.next_work().expect("a publication");
+        table.work_done(&work);
+        assert!(base(&table).is_some(), "the kernel has still the old size");
+        let later = Instant::now() + std::time::Duration::from_secs(1);
+        table.lookup_file(&key, ROOT, OsStr::new("a"), later).expect("it is there");
+        assert_eq!(base(&table), None, "the name has led to the new value");
     }
 
     /// A file of a directory was read with hundreds of others, and then kept them all in memory.
@@ -614,7 +748,7 @@ mod tests {
         let (mut table, nodes) = table_of(&["a"]);
         let key = key_of("a");
         let base = |table: &Table, id: NodeId| match table.nodes.get(&id) {
-            Some(Node::File(node)) => node.base.clone(),
+            Some(Node::File(node)) => node.bytes(&table.keys[&node.key]).clone(),
             other => panic!("{other:?}"),
         };
         let before = base(&table, nodes[0]);

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::file::{FileNode, Local, Spot, Until, home_of};
+use super::file::{Base, FileNode, Local, Name, Spot, Until, home_of};
 use super::handle::{Anonymous, Moment, OpenedAs, Reader, Unlinked, Writer, WriterView};
 use super::table::{Handle, Node, Notice};
 use super::{Caller, Edits, Entry, Fh, Kind, Known, NodeId, Table, Value};
@@ -42,7 +42,7 @@ impl Table {
     /// Takes in what the watch (or an answer that leaves no gap) says of a key.
     /// Older and known revisions change nothing.
     pub(crate) fn change(&mut self, key: &Bytes, rev: i64, new: Option<Value>) {
-        let Some(state) = self.keys.get_mut(key) else { return };
+        let Some(state) = self.keys.get_mut(&key[..]) else { return };
         if state.known != Known::Unknown && rev <= state.rev {
             if rev == state.rev
                 && let (Some(new), Known::Present(known)) = (new, &mut state.known)
@@ -59,8 +59,8 @@ impl Table {
                 (Some(_), Local::Pending) => drop(self.locals.remove(key)),
             }
         }
-        state.hold_back();
-        state.rev = rev;
+        self.hold_back(key);
+        self.state(key).rev = rev;
         self.advance(key, new);
     }
 
@@ -80,11 +80,11 @@ impl Table {
         self.seq += 1;
         let seq = self.seq;
         let (follow, trusted) = (self.limits.follow, self.trusted);
-        let Some(state) = self.keys.get_mut(key) else { return };
+        self.hold_back(key);
+        let Some(state) = self.keys.get_mut(&key[..]) else { return };
         let before = state.known.value().map_or(0, |value| value.bytes.len());
         let after = new.as_ref().map_or(0, |value| value.bytes.len());
         self.cached_bytes = (self.cached_bytes + after).saturating_sub(before);
-        state.hold_back();
         state.seq = seq;
         if let (None, Known::Present(old)) = (&new, &state.known)
             && state.handles > 0
@@ -118,15 +118,15 @@ impl Table {
     /// True for an inode whose key has a newer value that must be shown, and is not published yet.
     pub(crate) fn is_overdue(&self, id: NodeId) -> bool {
         let Some(Node::File(node)) = self.nodes.get(&id) else { return false };
-        self.keys.get(&node.key).is_some_and(|state| state.busy().overdue && node.base_seq != state.seq)
+        self.keys.get(&node.key).is_some_and(|state| state.busy().overdue && node.seq(state) != state.seq)
     }
 
     /// What the kernel must be told before a key's new value is published: the name
     /// to drop and the inodes whose attributes it may keep no longer.
     pub(super) fn publish_plan(&mut self, key: &[u8]) -> (Option<(NodeId, OsString)>, Vec<NodeId>) {
         let Some(state) = self.keys.get(key) else { return (None, Vec::new()) };
-        let place = state.place.as_ref().filter(|spot| self.nodes.contains_key(&spot.parent));
-        let place = place.map(|spot| (spot.parent, spot.name(key)));
+        let place = state.place.as_ref().filter(|spot| self.nodes.contains_key(&spot.parent()));
+        let place = place.map(|spot| (spot.parent(), spot.name(key)));
         let stale: Vec<NodeId> = state
             .nodes()
             .filter(|id| matches!(self.nodes.get(id), Some(Node::File(node)) if node.kept))
@@ -202,7 +202,8 @@ impl Table {
             || was_local
             || before.is_some_and(|before| before == state.known.value().map_or(0, |value| value.rev));
         if no_gap && is_newer {
-            state.hold_back();
+            self.hold_back(key);
+            let state = self.state(key);
             state.rev = rev;
             let same = was_local
                 && matches!((&state.known, &new), (Known::Present(a), Some(b)) if a.bytes == b.bytes);
@@ -223,8 +224,8 @@ impl Table {
     /// lookup should wait, so that it finds the key's inode free to move.
     pub(crate) fn moves_after(&self, key: &[u8], now: Instant) -> Option<Duration> {
         let state = self.keys.get(key).filter(|_| self.echo.holds)?;
-        let Some(Node::File(node)) = self.nodes.get(&state.cur?) else { return None };
-        let told = node.told_at.filter(|_| node.readers() == 0 && node.base_seq != state.pub_seq())?;
+        let Some(Node::File(node)) = self.nodes.get(&state.cur()?) else { return None };
+        let told = node.told_at.filter(|_| node.readers() == 0 && node.seq(state) != state.pub_seq())?;
         TOLD_JUST_NOW.checked_sub(now.duration_since(told))
     }
 
@@ -248,9 +249,9 @@ impl Table {
         name: &OsStr,
         now: Instant,
     ) -> Option<Entry> {
-        self.keys.get(key)?.known.value()?;
+        self.keys.get(&key[..])?.known.value()?;
         self.stays(key);
-        let (_, key, state) = self.keys.get_full_mut(key)?;
+        let (_, key, state) = self.keys.get_full_mut(&key[..])?;
         // The inode and the key's state share it.
         let key = &key.clone();
         state.used = true;
@@ -258,18 +259,19 @@ impl Table {
             // The kernel has no name for it that could carry an old size.
             state.publish();
         }
-        let (overdue, cur) = (state.busy().overdue, state.cur);
+        let (overdue, cur) = (state.busy().overdue, state.cur());
         let seq = if overdue { state.seq } else { state.pub_seq() };
-        state.place = Some(Spot::new(key, parent, name));
-        let fits = cur.filter(|id| matches!(self.nodes.get(id), Some(Node::File(n)) if n.base_seq == seq));
+        state.place = Spot::new(key, parent, name);
+        let fits = cur.filter(|id| matches!(self.nodes.get(id), Some(Node::File(n)) if n.seq(state) == seq));
         let id = match fits {
             Some(id) => id,
             None => {
                 let value = if overdue { state.known.value() } else { state.published() };
-                let value = value?.clone();
+                let base = |value: &Value| Base { bytes: value.bytes.clone(), seq, rev: value.rev };
+                let base = value.map(|value| (seq != state.seq).then(|| Box::new(base(value))))?;
                 let free = if overdue { None } else { self.free_node_of(key, cur, now) };
                 let id = free.unwrap_or_else(|| self.fresh());
-                self.carry(id, key, &value, seq);
+                self.carry(id, key, base);
                 id
             }
         };
@@ -278,7 +280,7 @@ impl Table {
             node.told_at = Some(now);
         }
         let state = self.keys.get(key)?;
-        let keep = state.is_settled() && !self.locals.contains_key(key) && !self.limits.strict;
+        let keep = state.is_settled() && !self.is_local(key) && !self.limits.strict;
         let attr = self.own_attr(id)?;
         Some(Entry { node: id, attr, keep })
     }
@@ -287,7 +289,7 @@ impl Table {
     fn free_node_of(&self, key: &[u8], cur: Option<NodeId>, now: Instant) -> Option<NodeId> {
         let ours = |id: &NodeId| match self.nodes.get(id) {
             None => true,
-            Some(Node::File(node)) => node.key == *key,
+            Some(Node::File(node)) => *node.key == *key,
             Some(_) => false,
         };
         let known = [Some(home_of(key, Kind::File)), cur];
@@ -299,24 +301,18 @@ impl Table {
         let state = self.keys.get(key)?;
         let overdue = state.busy().overdue;
         let seq = if overdue { state.seq } else { state.pub_seq() };
-        match state.cur.map(|cur| (cur, self.nodes.get(&cur))) {
-            Some((cur, Some(Node::File(node)))) if node.base_seq == seq => Some(cur),
+        match state.cur().map(|cur| (cur, self.nodes.get(&cur))) {
+            Some((cur, Some(Node::File(node)))) if node.seq(state) == seq => Some(cur),
             _ if overdue => None,
-            _ => self.free_node_of(key, state.cur, now),
+            _ => self.free_node_of(key, state.cur(), now),
         }
     }
 
-    /// From now on the inode is the key's, and carries this value.
-    fn carry(&mut self, id: NodeId, key: &Bytes, value: &Value, seq: u64) {
+    /// From now on the inode is the key's, and carries this revision, or what is known.
+    fn carry(&mut self, id: NodeId, key: &Name, base: Option<Box<Base>>) {
         match self.nodes.get_mut(&id) {
-            Some(Node::File(node)) => {
-                node.base = value.bytes.clone();
-                (node.base_seq, node.base_rev) = (seq, value.rev);
-            }
-            _ => {
-                let node = FileNode::new(key.clone(), value.bytes.clone(), seq, value.rev);
-                self.nodes.insert(id, Node::File(node));
-            }
+            Some(Node::File(node)) => node.base = base,
+            _ => drop(self.nodes.insert(id, Node::File(FileNode::new(key.clone(), base)))),
         }
         if let Some(state) = self.keys.get_mut(key) {
             state.lead_to(id);
@@ -329,15 +325,15 @@ impl Table {
         let order = self.next_fh;
         let fh = self.fresh_fh();
         let Some(Node::File(node)) = self.nodes.get_mut(&id) else { return None };
-        let mut reader = Reader::new(id, caller.thread, order, node.base.clone(), node.base_seq);
+        let state = self.keys.get_mut(&node.key)?;
+        let snap = (node.bytes(state).clone(), node.seq(state));
+        let mut reader = Reader::new(id, caller.thread, order, snap.0, snap.1);
         reader.beside = beside;
-        node.opened(fh, true);
+        node.opened(fh, true, state);
         if node.readers() == 1 {
             self.echo.opened(&node.key, id);
         }
-        if let Some(state) = self.keys.get_mut(&node.key) {
-            state.handles += 1;
-        }
+        state.handles += 1;
         self.handles.insert(fh, Handle::Reader(reader));
         Some(fh)
     }
@@ -354,9 +350,8 @@ impl Table {
         let fh = self.fresh_fh();
         let since = Unlinked(self.seq);
         let Some(Node::File(node)) = self.nodes.get_mut(&id) else { return None };
-        node.opened(fh, false);
-        let key = node.key.clone();
-        let state = self.keys.get_mut(&key)?;
+        let state = self.keys.get_mut(&node.key)?;
+        node.opened(fh, false, state);
         state.handles += 1;
         let writer = Writer {
             node: id,
@@ -374,10 +369,10 @@ impl Table {
             failed: None,
             anonymous: match &state.known {
                 // Unlinked between the path walk and now.
-                Known::Absent => Some(Anonymous { bytes: node.base.clone(), since }),
+                Known::Absent => Some(Anonymous { bytes: node.bytes(state).clone(), since }),
                 Known::Present(_) | Known::Unknown => None,
             },
-            key,
+            key: Bytes::copy_from_slice(&node.key),
         };
         self.handles.insert(fh, Handle::Writer(writer));
         Some(fh)
@@ -394,7 +389,7 @@ impl Table {
             }
             Handle::Writer(writer) => {
                 let writers = self.writers_with(fh, writer);
-                let view = Self::view(self.keys.get(&writer.key)?, &writers, Some(fh))?;
+                let view = Self::view(self.keys.get(&writer.key[..])?, &writers, Some(fh))?;
                 return Some(view.read(offset, size));
             }
             Handle::Dir(_) => return None,
@@ -434,7 +429,7 @@ impl Table {
 
     pub(crate) fn writer_state(&self, fh: Fh) -> Option<WriterState> {
         let Some(Handle::Writer(writer)) = self.handles.get(&fh) else { return None };
-        let view = Self::view(self.keys.get(&writer.key)?, &[(fh, writer)], Some(fh))?;
+        let view = Self::view(self.keys.get(&writer.key[..])?, &[(fh, writer)], Some(fh))?;
         Some(WriterState { failed: writer.failed, append: writer.append, len: view.len() })
     }
 
@@ -557,7 +552,7 @@ impl Table {
     /// What a read of an open writer's key finds instead of a key that is gone.
     pub(crate) fn unlink_handles(&mut self, key: &Bytes) {
         let since = Unlinked(self.seq);
-        let Some(state) = self.keys.get(key) else { return };
+        let Some(state) = self.keys.get(&key[..]) else { return };
         let bytes = state.bytes().clone();
         for id in state.nodes() {
             let Some(Node::File(node)) = self.nodes.get(&id) else { continue };
@@ -585,34 +580,37 @@ impl Table {
         to: &Bytes,
         (parent, name): (NodeId, &OsStr),
     ) -> Option<NodeId> {
-        let moved = self.keys.get(from)?.cur?;
+        let moved = self.keys.get(&from[..])?.cur()?;
         self.state(to);
+        // They leave the key whose state says what they carry.
+        self.keep_bases(from);
+        let name_of_to = self.keys.get_key_value(&to[..])?.0.clone();
         self.stays(from);
         self.stays(to);
-        let written = self.writers_on(self.keys.get(from)?.nodes());
+        let written = self.writers_on(self.keys.get(&from[..])?.nodes());
         let mut moving: Vec<NodeId> = written.map(|(id, _, _)| id).collect();
         moving.push(moved);
         moving.sort();
         moving.dedup();
         for id in moving {
             let Some(Node::File(node)) = self.nodes.get_mut(&id) else { return None };
-            node.key = to.clone();
+            node.key = name_of_to.clone();
             let count = node.handles().len() as u32;
             for fh in node.handles() {
                 if let Some(Handle::Writer(writer)) = self.handles.get_mut(fh) {
                     writer.key = to.clone();
                 }
             }
-            let source = self.keys.get_mut(from)?;
+            let source = self.keys.get_mut(&from[..])?;
             source.lose(id);
             source.handles = source.handles.saturating_sub(count);
-            let target = self.keys.get_mut(to)?;
+            let target = self.keys.get_mut(&to[..])?;
             target.handles += count;
             target.lead_to(id);
         }
-        let target = self.keys.get_mut(to)?;
+        let target = self.keys.get_mut(&to[..])?;
         target.lead_to(moved);
-        target.place = Some(Spot::new(to, parent, name));
+        target.place = Spot::new(to, parent, name);
         Some(moved)
     }
 
@@ -620,13 +618,13 @@ impl Table {
     /// publishes it at once, since the kernel moved the name itself. Readers of the
     /// old inodes still get it through the notifier.
     pub(crate) fn renamed(&mut self, to: &Bytes, moved: NodeId, create: i64) {
-        let Some(state) = self.keys.get_mut(to) else { return };
+        let Some(state) = self.keys.get_mut(&to[..]) else { return };
         state.publish();
-        let (seq, rev) = (state.pub_seq(), state.pub_rev());
-        let base = state.known.value().map(|value| value.bytes.clone()).unwrap_or_default();
+        let gone = || Base { bytes: Bytes::new(), seq: state.seq, rev: state.rev };
+        let base = state.known.value().is_none().then(|| Box::new(gone()));
         state.wake();
         if let Some(Node::File(node)) = self.nodes.get_mut(&moved) {
-            (node.base, node.base_seq, node.base_rev) = (base, seq, rev);
+            node.base = base;
         }
         for fh in self.writers_of(to) {
             if let Some(Handle::Writer(writer)) = self.handles.get_mut(&fh)
@@ -655,7 +653,7 @@ impl Table {
         self.drop_if_unused(id, &key);
     }
 
-    pub(super) fn drop_if_unused(&mut self, id: NodeId, key: &Bytes) {
+    pub(super) fn drop_if_unused(&mut self, id: NodeId, key: &[u8]) {
         if !matches!(self.nodes.get(&id), Some(Node::File(node)) if node.nlookup == 0 && node.open.is_none())
         {
             return;
@@ -674,7 +672,7 @@ impl Table {
     /// The published bytes' length and facts for readdirplus and the like.
     pub(crate) fn key_of(&self, id: NodeId) -> Option<Bytes> {
         match self.nodes.get(&id)? {
-            Node::File(node) => Some(node.key.clone()),
+            Node::File(node) => Some(Bytes::copy_from_slice(&node.key)),
             Node::Dir(_) | Node::Link(_) => None,
         }
     }

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::file::{FileNode, home_of};
+use super::file::{Base, FileNode, KeyState, home_of};
 use super::listing::KernelCopy;
 use super::table::{DirNode, Node};
 use super::{Attr, Entry, Kind, NodeId, Table};
@@ -150,7 +150,7 @@ impl Table {
                 Looked::Found(self.lookup_gone(&from_key, now))
             }
             Repeat::Move { to, to_key, .. } if self.is_at(parent, name, &to) => {
-                match self.keys.get(&to_key).and_then(|state| state.cur) {
+                match self.keys.get(&to_key[..]).and_then(KeyState::cur) {
                     // What the rename takes the name from hears that it is gone.
                     Some(_) => Looked::Found(self.lookup_gone(&to_key, now)),
                     None => Looked::Absent,
@@ -175,23 +175,25 @@ impl Table {
     /// An inode for a file whose key may be gone: one that the kernel holds, if there is one.
     fn lookup_gone(&mut self, key: &Bytes, now: Instant) -> Entry {
         let state = self.state(key);
-        let bytes = state.bytes().clone();
-        let seq = state.pub_seq();
+        let base = Base { bytes: state.bytes().clone(), seq: state.pub_seq(), rev: 0 };
         let held = state.nodes().next();
         let id = match held {
             Some(id) => id,
             None => {
                 let id = self.fresh();
-                self.nodes.insert(id, Node::File(FileNode::new(key.clone(), bytes, seq, 0)));
                 self.state(key).lead_to(id);
+                if let Some((name, _)) = self.keys.get_key_value(&key[..]) {
+                    let node = FileNode::new(name.clone(), Some(Box::new(base)));
+                    self.nodes.insert(id, Node::File(node));
+                }
                 id
             }
         };
         let (mut size, mut rev) = (0, 0);
-        if let Some(Node::File(node)) = self.nodes.get_mut(&id) {
+        if let (Some(Node::File(node)), Some(state)) = (self.nodes.get_mut(&id), self.keys.get(&key[..])) {
             node.nlookup += 1;
             node.told_at = Some(now);
-            (size, rev) = (node.base.len() as u64, node.base_rev);
+            (size, rev) = (node.bytes(state).len() as u64, node.rev(state));
         }
         let ino = home_of(key, Kind::File).0;
         // One link: the kernel counts it down, and tells those who listen to the file itself.
@@ -212,7 +214,7 @@ impl Table {
                 dead: true,
                 copy: KernelCopy::default(),
             };
-            self.nodes.insert(id, Node::Dir(node));
+            self.nodes.insert(id, Node::Dir(Box::new(node)));
             id
         });
         if let Some(Node::Dir(node)) = self.nodes.get_mut(&id) {
@@ -287,7 +289,7 @@ impl Table {
             return false;
         }
         let create =
-            self.keys.get(&to_key).and_then(|state| state.known.value()).map_or(0, |value| value.create);
+            self.keys.get(&to_key[..]).and_then(|state| state.known.value()).map_or(0, |value| value.create);
         if let Some(moved) = self.rename_node(&from_key, &to_key, target) {
             self.renamed(&to_key, moved, create);
         }

@@ -39,7 +39,7 @@ impl Table {
     /// What a file is through `fh`, or to a process that writes it: also where the name has another inode since
     /// the file was opened.
     fn shown_to(&self, id: NodeId, caller: Caller, fh: Option<Fh>) -> Option<Shown> {
-        let state = self.keys.get(&self.key_of(id)?)?;
+        let state = self.state_of(id)?;
         match fh.map(|fh| (fh, self.handles.get(&fh))) {
             Some((fh, Some(Handle::Writer(writer)))) => {
                 shown_by(state, &self.writers_with(fh, writer), Some(fh))
@@ -67,7 +67,7 @@ impl Table {
 
     /// What the writers of an inode make of it.
     fn written(&self, id: NodeId) -> Option<Shown> {
-        let state = self.keys.get(&self.key_of(id)?)?;
+        let state = self.state_of(id)?;
         let (_, fh, writer) = self.writers_on([id]).max_by_key(|(_, _, writer)| writer.changed)?;
         shown_by(state, &[(fh, writer)], Some(fh))
     }
@@ -77,11 +77,11 @@ impl Table {
         let Some(Node::File(node)) = self.nodes.get(&id) else { return None };
         let state = self.keys.get(&node.key)?;
         let home = home_of(&node.key, Kind::File);
-        let behind = state.cur != Some(id) || node.base_seq != state.pub_seq();
+        let behind = state.cur() != Some(id) || node.seq(state) != state.pub_seq();
         let written = self.writers_on(state.nodes()).next().is_some();
-        let local = self.locals.get(&node.key);
-        let shown =
-            shown.unwrap_or(Shown { size: node.base.len() as u64, rev: node.base_rev, unsaved: None });
+        let local = self.locals.get(&node.key[..]);
+        let own = || Shown { size: node.bytes(state).len() as u64, rev: node.rev(state), unsaved: None };
+        let shown = shown.unwrap_or_else(own);
         Some(Attr {
             ino: home.0,
             kind: Kind::File,
@@ -127,7 +127,8 @@ impl Table {
         {
             match node.open.as_ref().and_then(|open| reader.grown(&open.log, now)) {
                 Some(grown) if self.limits.follow => {
-                    shown = Some(Shown { size: grown, rev: node.base_rev, unsaved: None });
+                    let rev = self.keys.get(&node.key).map_or(0, |state| node.rev(state));
+                    shown = Some(Shown { size: grown, rev, unsaved: None });
                 }
                 _ => reader.asked(now),
             }

@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::dir::DirState;
 use super::echo::{Echoes, FileStep, Flight, Job, Note};
-use super::file::{KeyState, Local, LocalFile};
+use super::file::{KeyState, Local, LocalFile, Name};
 use super::handle::{Reader, Writer};
 use super::listing::{DirHandle, KernelCopy};
 use super::repeat::Repeating;
@@ -48,8 +48,9 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(super) enum Node {
     File(super::file::FileNode),
-    Dir(DirNode),
-    Link(LinkNode),
+    /// Fewer, and larger than a file's.
+    Dir(Box<DirNode>),
+    Link(Box<LinkNode>),
 }
 
 #[derive(Debug)]
@@ -141,17 +142,17 @@ pub(crate) enum Trust {
 pub(crate) struct Table {
     /// These two may be large: they grow without holes.
     pub(super) nodes: IndexMap<NodeId, Node>,
-    pub(super) keys: IndexMap<Bytes, KeyState>,
+    pub(super) keys: IndexMap<Name, KeyState>,
     /// The files that only this mount has, so far. Each has a state in `keys`.
     pub(super) locals: HashMap<Bytes, LocalFile>,
     /// By key prefix with its trailing slash.
     pub(super) dirs: HashMap<Bytes, DirState>,
     pub(super) dir_nodes: HashMap<Dir, NodeId>,
     pub(super) handles: HashMap<Fh, Handle>,
-    /// Cached keys in the order in which they are looked at for dropping.
-    pub(super) clock: VecDeque<Bytes>,
+    /// Which of `keys` is looked at next for dropping.
+    pub(super) hand: usize,
     pub(super) cached_bytes: usize,
-    /// Of those that the kernel was asked to let go of, and that are in no clock.
+    /// Of those that the kernel was asked to let go of.
     pub(super) leaving_keys: usize,
     pub(super) leaving_bytes: usize,
     pub(super) limits: Limits,
@@ -187,13 +188,13 @@ impl Table {
             DirNode { dir: root.clone(), place: None, nlookup: 1, dead: false, copy: KernelCopy::default() };
         let prefix = root.prefix().cloned().unwrap_or_default();
         Self {
-            nodes: IndexMap::from([(ROOT, Node::Dir(node))]),
+            nodes: IndexMap::from([(ROOT, Node::Dir(Box::new(node)))]),
             keys: IndexMap::new(),
             locals: HashMap::new(),
             dirs: HashMap::new(),
             dir_nodes: HashMap::from([(root, ROOT)]),
             handles: HashMap::new(),
-            clock: VecDeque::new(),
+            hand: 0,
             cached_bytes: 0,
             leaving_keys: 0,
             leaving_bytes: 0,
@@ -298,7 +299,7 @@ impl Table {
                     Note::Put { key: key.clone(), first: value.version == 1, bytes: value.bytes.clone() }
                 }
                 None => {
-                    let known = self.keys.get(key).and_then(|state| state.known.value());
+                    let known = self.keys.get(&key[..]).and_then(|state| state.known.value());
                     Note::Deleted { key: key.clone(), bytes: known.map(|value| value.bytes.clone()) }
                 }
             };
@@ -321,7 +322,7 @@ impl Table {
         let Some(state) = self.keys.get(key) else { return Vec::new() };
         let next = self.next_node_of(key, now);
         let held = |id: &NodeId| matches!(self.nodes.get(id), Some(Node::File(node)) if node.nlookup > 0);
-        let facts = |id| HeldNode { id, current: state.cur == Some(id), named: next == Some(id) };
+        let facts = |id| HeldNode { id, current: state.cur() == Some(id), named: next == Some(id) };
         state.nodes().filter(held).map(facts).collect()
     }
 
@@ -407,7 +408,7 @@ impl Table {
         let key = self.key_of(id);
         self.release_file(fh, id);
         let key = key?;
-        let state = self.keys.get(&key)?;
+        let state = self.keys.get(&key[..])?;
         (state.handles == 0 && self.is_scratch(&key)).then_some(key)
     }
 
@@ -491,7 +492,7 @@ pub(crate) struct Shared {
 }
 
 /// What older inodes' listeners have still to hear of a change by this mount.
-fn own_step(keys: &IndexMap<Bytes, KeyState>, key: &Bytes) -> Option<FileStep> {
+fn own_step(keys: &IndexMap<Name, KeyState>, key: &[u8]) -> Option<FileStep> {
     let state = keys.get(key)?;
     let wrote = state.busy().wrote;
     let others = state.nodes().any(|id| wrote != Some(id));

@@ -59,7 +59,7 @@ impl Table {
 
     /// True if somebody has the file open for writing: only then does it matter who asks.
     pub(crate) fn has_writers(&self, id: NodeId) -> bool {
-        let state = self.key_of(id).and_then(|key| self.keys.get(&key));
+        let state = self.state_of(id);
         state.is_some_and(|state| self.writers_on(state.nodes()).next().is_some())
     }
 
@@ -92,7 +92,7 @@ impl Table {
     /// What is seen through a writer: its own edits, and those of its processes' other writers.
     pub(super) fn writers_with<'t>(&'t self, fh: Fh, writer: &'t Writer) -> Vec<(Fh, &'t Writer)> {
         let mut writers = vec![(fh, writer)];
-        if let Some(state) = self.keys.get(&writer.key) {
+        if let Some(state) = self.keys.get(&writer.key[..]) {
             for &process in &writer.processes {
                 for other in self.writers_of_process(state, process, writer.unlinked()) {
                     if writers.iter().all(|&(fh, _)| fh != other.0) {
@@ -115,7 +115,7 @@ impl Table {
 
     /// True if one of the writers of a file belongs to the process.
     pub(super) fn writes(&self, id: NodeId, process: Process) -> bool {
-        let state = self.key_of(id).and_then(|key| self.keys.get(&key));
+        let state = self.state_of(id);
         state.is_some_and(|state| !self.writers_of_process(state, process, None).is_empty())
     }
 
@@ -139,7 +139,7 @@ impl Table {
     /// A writer is about to be closed: who was opened beside it, and beside no other, reads what it leaves.
     pub(super) fn settle_beside(&mut self, fh: Fh) {
         let Some(Handle::Writer(writer)) = self.handles.get(&fh) else { return };
-        let Some(state) = self.keys.get(&writer.key) else { return };
+        let Some(state) = self.keys.get(&writer.key[..]) else { return };
         let mut settled = Vec::new();
         for id in state.nodes() {
             let Some(Node::File(node)) = self.nodes.get(&id) else { continue };

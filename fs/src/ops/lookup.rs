@@ -21,7 +21,7 @@ use crate::remote::{At, Freshness, Lookup, Page, PageRequest, Probe, RemoteError
 pub(super) enum Named {
     File {
         key: Bytes,
-        value: Value,
+        rev: i64,
         local: bool,
         /// `%value`: its name says nothing about what its directory holds.
         in_itself: bool,
@@ -136,16 +136,14 @@ impl Fs {
     ) -> Result<Result<Named, Ask>, OpError> {
         match self.map.step(dir, name).map_err(OpError::in_lookup)? {
             Step::Entry(entry) => Ok(self.entry_now(table, dir, name, entry)),
-            Step::Value(key) => {
-                let facts = table.facts(&key);
-                Ok(match facts.known {
-                    Known::Present(value) => {
-                        Ok(Named::File { key: key.bytes(), value, local: facts.local, in_itself: true })
-                    }
-                    Known::Absent => Ok(Named::NoValue(key.bytes())),
-                    Known::Unknown => Err(Ask::Name(Name { key, dir: dir.clone(), canonical: true })),
-                })
-            }
+            Step::Value(key) => Ok(match table.known_rev(&key) {
+                Known::Present(rev) => {
+                    let local = table.is_local(&key);
+                    Ok(Named::File { key: key.bytes(), rev, local, in_itself: true })
+                }
+                Known::Absent => Ok(Named::NoValue(key.bytes())),
+                Known::Unknown => Err(Ask::Name(Name { key, dir: dir.clone(), canonical: true })),
+            }),
             Step::More(dir) | Step::Rel(dir) => Ok(Ok(Named::Dir { dir, canonical: true })),
             // Looked up elsewhere, and never made, removed or renamed.
             Step::Reserved(_) => Err(OpError::NotPermitted("a reserved name")),
@@ -163,10 +161,10 @@ impl Fs {
         if is_dir == Some(true) {
             return Ok(Named::Dir { dir: entry.dir, canonical: entry.canonical });
         }
-        let facts = table.facts(&entry.key);
-        match facts.known {
-            Known::Present(value) if is_dir.is_some() || facts.local => {
-                Ok(Named::File { key: entry.key.bytes(), value, local: facts.local, in_itself: false })
+        let local = table.is_local(&entry.key);
+        match table.known_rev(&entry.key) {
+            Known::Present(rev) if is_dir.is_some() || local => {
+                Ok(Named::File { key: entry.key.bytes(), rev, local, in_itself: false })
             }
             Known::Absent if is_dir.is_some() => self.link_now(table, dir, name, entry),
             Known::Unknown if listed == Some(None) || listed == Some(Some(Kind::Link)) => {
@@ -188,7 +186,7 @@ impl Fs {
         for next in after.filter(|next| next.kind == Kind::File) {
             if let Ok(Step::Entry(next)) = self.map.step(dir, next.name)
                 && next.key > entry.key
-                && table.known(&next.key) == Known::Unknown
+                && table.known_rev(&next.key) == Known::Unknown
             {
                 keys.push(next.key.bytes());
             }
@@ -200,7 +198,7 @@ impl Fs {
     fn link_now(&self, table: &mut Table, dir: &Dir, name: &OsStr, entry: Name) -> Result<Named, Ask> {
         let Some(link) = self.map.rel_link(dir, name) else { return Ok(Named::Nothing(entry)) };
         let below = link.entry.dir.prefix().and_then(|prefix| table.dir_exists(prefix));
-        match (table.known(&link.entry.key), below) {
+        match (table.known_rev(&link.entry.key), below) {
             (Known::Present(_), _) | (_, Some(true)) => Ok(Named::Link(link)),
             (Known::Absent, Some(false)) => Ok(Named::Nothing(entry)),
             _ => Err(Ask::Name(link.entry)),
@@ -256,7 +254,7 @@ impl Fs {
         let unknown: Vec<(Key, Dir)> = self.nodes.with(|table| {
             let names = keys.iter().map(|key| Key::from(key.clone())).map(|key| (KeyMap::dir_of(&key), key));
             let known = |table: &mut Table, key: &Key, dir: &Dir| {
-                table.known(key) != Known::Unknown
+                table.known_rev(key) != Known::Unknown
                     && dir.prefix().is_some_and(|prefix| table.dir_exists(prefix).is_some())
             };
             names.filter(|(dir, key)| !known(table, key, dir)).map(|(dir, key)| (key, dir)).collect()

@@ -71,7 +71,7 @@ impl Fs {
         self.check_locks(pid)?;
         let (now, asker) = (self.time_of_unsaved(), Self::writer(pid));
         self.nodes.with(|table| {
-            if table.known(&key) == Known::Absent {
+            if table.known_rev(&key) == Known::Absent {
                 // Gone since the path was walked: the same.
                 return Err(OpError::Stale);
             }

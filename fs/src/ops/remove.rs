@@ -16,7 +16,7 @@ use super::virtuals::is_virtual;
 use super::{Fs, key};
 use crate::errno::OpError;
 use crate::map::{Dir, Key};
-use crate::node::NodeId;
+use crate::node::{Known, NodeId};
 use crate::remote::{
     Answer, At, Change, Committed, Compare, Freshness, Op, Page, PageRequest, RemoteError, Revision,
 };
@@ -36,8 +36,8 @@ impl Fs {
             return self.unlink_virtual(parent, name).await;
         }
         let dir = self.dir_of(parent)?;
-        let (name_key, value, local, in_itself) = match self.named(&dir, name).await? {
-            Named::File { key, value, local, in_itself } => (key, value, local, in_itself),
+        let (name_key, named_rev, local, in_itself) = match self.named(&dir, name).await? {
+            Named::File { key, rev, local, in_itself } => (key, rev, local, in_itself),
             Named::Dir { .. } => return Err(OpError::IsDirectory),
             Named::Link(_) => {
                 return Err(OpError::NotPermitted("the root's links show keys; they are no files"));
@@ -54,8 +54,10 @@ impl Fs {
             return Ok(());
         }
         let mut keep = if in_itself { Keep::default() } else { self.keep_dir(&dir, &name_key).await? };
-        let known = self.nodes.with(|table| table.known(&name_key));
-        let mut rev = known.value().map_or(value.rev, |value| value.rev);
+        let mut rev = match self.nodes.with(|table| table.known_rev(&name_key)) {
+            Known::Present(rev) => rev,
+            Known::Unknown | Known::Absent => named_rev,
+        };
         loop {
             let mut change = Change {
                 compares: vec![Compare::Unchanged(key(&name_key), Revision(rev))],

@@ -14,7 +14,7 @@ use super::lookup::Named;
 use super::{Fs, key, put_value};
 use crate::errno::OpError;
 use crate::map::{DIR_RECORDS, Dir, Key};
-use crate::node::{Moment, NodeId, Value};
+use crate::node::{Known, Moment, NodeId, Value};
 use crate::remote::{
     At, Change, Committed, Compare, Freshness, KeyValue, Lease, LeaseId, Move, Op, Page, PageRequest,
     RemoteError, Revision,
@@ -187,10 +187,8 @@ impl Fs {
     }
 
     async fn exchange(&self, a: &End, b: &End) -> Result<(), OpError> {
-        let (
-            Named::File { key: one, value: of_one, local: false, .. },
-            Named::File { key: two, value: of_two, local: false, .. },
-        ) = (&a.named, &b.named)
+        let (Named::File { key: one, local: false, .. }, Named::File { key: two, local: false, .. }) =
+            (&a.named, &b.named)
         else {
             return Err(OpError::NotInOneStep);
         };
@@ -199,6 +197,11 @@ impl Fs {
         if one == two {
             return Ok(());
         }
+        let known = self.nodes.with(|table| (table.known(one), table.known(two)));
+        let (Known::Present(of_one), Known::Present(of_two)) = &known else {
+            // Gone since their names were looked up.
+            return Err(OpError::Stale);
+        };
         self.check_len((of_one.bytes.len() + of_two.bytes.len()) as u64)?;
         let lease = |value: &Value| match value.lease {
             0 => Lease::None,
