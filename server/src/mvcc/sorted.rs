@@ -31,7 +31,7 @@ impl<T> Sorted<T> {
         &self.items
     }
 
-    /// An item, whose key must stay as it is.
+    /// An item; [`Self::rekey`] must follow if its key becomes another.
     pub(super) fn item_mut(&mut self, at: usize) -> &mut T {
         &mut self.items[at]
     }
