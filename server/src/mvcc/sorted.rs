@@ -3,8 +3,6 @@
 //! What all keys begin with is told once. Of each the eight bytes behind that, its head, lie beside each other: a
 //! search compares numbers there and looks at one key, whereas each step of one among keys waits for memory twice.
 
-use std::cmp::Ordering;
-
 /// What has a key.
 pub(super) trait Keyed {
     fn key(&self) -> &[u8];
@@ -165,7 +163,7 @@ fn head(rest: &[u8]) -> u64 {
 
 /// The length of what both begin with.
 fn common(one: &[u8], other: &[u8]) -> usize {
-    one.iter().zip(other).take_while(|(one, other)| one.cmp(other) == Ordering::Equal).count()
+    one.iter().zip(other).take_while(|(one, other)| one == other).count()
 }
 
 #[cfg(test)]

@@ -3,12 +3,15 @@
 
 use std::{
     fs, io,
+    path::PathBuf,
     sync::atomic::AtomicBool,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use etcfs_proto::etcdserverpb::{PutRequest, RangeRequest, RequestOp, TxnRequest, request_op};
+use etcfs_proto::etcdserverpb::{
+    CompactionRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, request_op,
+};
 use openraft::{
     StorageError as RaftStorageError,
     testing::log::{StoreBuilder, Suite},
@@ -22,7 +25,7 @@ use crate::{
     mvcc::StoreOptions,
     storage::{
         Batch, DiskEngine, ImageHooks, ImageOptions, MemoryEngine, StorageError, WalOptions, Written,
-        engine::Take,
+        engine::Take, keyspace,
     },
     watch::HubOptions,
 };
@@ -51,26 +54,31 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Files> for Stores {
         }
         let options = WalOptions { segment_bytes: 1 << 20, ..WalOptions::default() };
         let wal = Wal::open(&dir.path().join("wal"), options).expect("opened");
-        let engine: Arc<dyn Engine> = Arc::new(DiskEngine::open(&dir.path().join("image")).expect("opened"));
-        let (machine, state) = Machine::open(engine.clone(), StoreOptions::default()).expect("opened");
-        let image =
-            Image::start(engine.clone(), Written::default(), ImageOptions::default(), ImageHooks::default());
-        let image = image.expect("started");
-        let state_machine = StateMachine {
-            machine,
-            engine,
-            image: image.clone(),
-            wal: None,
-            hub: Hub::new(state.store, HubOptions::default()),
-            outcomes: Outcomes::new(),
-            snapshots: Snapshots::new(dir.path().join("snap"), image.clone()),
-            slow: Arc::default(),
-            slow_from: Duration::MAX,
-            scrub: Arc::default(),
-            on_apply: Box::new(|_, _, _| ()),
-            start_anew: CancellationToken::new(),
-        };
+        let engine = DiskEngine::open(&dir.path().join("image")).expect("opened");
+        let state_machine = state_machine(Arc::new(engine), dir.path().join("snap"));
+        let image = state_machine.image.clone();
         Ok((Files { image, wal: wal.clone(), _dir: dir }, LogStore::new(wal, None), state_machine))
+    }
+}
+
+fn state_machine(engine: Arc<dyn Engine>, snapshots: PathBuf) -> StateMachine {
+    let (machine, state) = Machine::open(engine.clone(), StoreOptions::default()).expect("opened");
+    let image =
+        Image::start(engine.clone(), Written::default(), ImageOptions::default(), ImageHooks::default());
+    let image = image.expect("started");
+    StateMachine {
+        machine,
+        engine,
+        image: image.clone(),
+        wal: None,
+        hub: Hub::new(state.store, HubOptions::default()),
+        outcomes: Outcomes::new(),
+        snapshots: Snapshots::new(snapshots, image),
+        slow: Arc::default(),
+        slow_from: Duration::MAX,
+        scrub: Arc::default(),
+        on_apply: Box::new(|_, _, _| ()),
+        start_anew: CancellationToken::new(),
     }
 }
 
@@ -287,11 +295,12 @@ async fn requests_are_dropped_unanswered_once_the_member_stops() {
     assert!(matches!(taken, Err(_) | Ok(Err(SubmitError::NotAppended(_)))), "{taken:?}");
 }
 
-/// Rows whose reads meet a full disk, once that is said.
+/// Rows whose reads meet a full disk, once that is said, and of which nobody walks on while that is said.
 #[derive(Debug, Default)]
 struct FullEngine {
     rows: MemoryEngine,
     is_full: AtomicBool,
+    is_held: AtomicBool,
 }
 
 impl FullEngine {
@@ -310,6 +319,9 @@ impl Engine for FullEngine {
     }
 
     fn walk(&self, start: &[u8], end: &[u8], take: Take<'_>) -> Result<(), StorageError> {
+        while self.is_held.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
         self.check()?;
         self.rows.walk(start, end, take)
     }
@@ -361,4 +373,45 @@ async fn an_entry_that_needs_rows_which_a_full_disk_hides_has_the_member_start_a
     time::timeout(Duration::from_secs(10), node.start_anew().cancelled()).await.expect("it says so");
     node.shutdown().await;
     assert!(answer.await.is_err(), "it was not applied");
+}
+
+/// Each that goes meanwhile would be held in memory, and there may be millions.
+#[tokio::test(flavor = "multi_thread")]
+async fn compacted_rows_stay_while_a_snapshot_is_built() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let engine = Arc::new(FullEngine::default());
+    let mut member = state_machine(engine.clone(), dir.path().to_owned());
+    let put = PutRequest { key: "k".into(), ..Default::default() };
+    let put = command::request::Body::Put(put);
+    let compaction = CompactionRequest { revision: 3, physical: false };
+    let bodies = [put.clone(), put, command::request::Body::Compaction(compaction)];
+    let requests = bodies.map(|body| command::Request { body: Some(body) }).to_vec();
+    let id = record::LogId { term: 1, node: 1, index: 1 };
+    let applied = member.machine.apply(&id, &command::Batch { requests, ..Default::default() });
+    let applied = applied.expect("applied");
+    member.image.submit(applied.batch);
+    member.machine.publish(applied.revision);
+
+    engine.is_held.store(true, Ordering::SeqCst);
+    let image = member.image.clone();
+    let snapshot = tokio::spawn({
+        let (image, dir) = (image.clone(), dir.path().to_owned());
+        async move { image.build_snapshot(dir).await }
+    });
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !image.is_building() {
+        assert!(Instant::now() < deadline, "it begins");
+        tokio::task::yield_now().await;
+    }
+    assert!(member.scrub(), "rows wait to be deleted");
+    assert_eq!(image.lag_bytes(), 0);
+
+    engine.is_held.store(false, Ordering::SeqCst);
+    snapshot.await.expect("no panic").expect("built");
+    let first = || engine.rows.get(&keyspace::revision(2, 0)).expect("in memory");
+    assert!(first().is_some());
+    while member.scrub() {}
+    image.checkpoint().await.expect("written");
+    assert_eq!(first(), None);
+    image.close();
 }
