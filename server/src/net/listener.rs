@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Door, gateway::socket, pings::Pings, place::Place, rpc::CommonName, wire::Wire};
+use super::{Door, gateway::socket, gather::Gather, pings::Pings, place::Place, rpc::CommonName, wire::Wire};
 use crate::{
     config::{Limits, ListenUrl},
     metrics::Metrics,
@@ -223,10 +223,11 @@ async fn connection<S>(
         if let Some(name) = &name {
             request.extensions_mut().insert(name.clone());
         }
-        async move { Ok::<_, Infallible>(door.serve(request).await) }
+        // Boxed, or a stream's task would keep room for it for as long as that is open.
+        Box::pin(async move { Ok::<_, Infallible>(door.serve(request).await) })
     });
     let wire = Wire::new(stream, limits.keepalive_min.map(Pings::new), heard.clone());
-    let stream = TokioIo::new(wire);
+    let stream = TokioIo::new(Gather::new(wire));
     let mut connection = pin!(builder.serve_connection_with_upgrades(stream, service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

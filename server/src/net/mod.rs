@@ -14,6 +14,7 @@ mod door;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod gateway;
+mod gather;
 mod http;
 mod input;
 mod listener;
