@@ -1,17 +1,15 @@
-//! The least that requests cost on a machine: tonic's own server, which reads each Put, Range and
-//! Txn and answers with an empty message, and sends the value of each Put to every watch, whatever
-//! that asked for. What etcfsd takes beyond it is its own work.
+//! The least that requests cost on a machine: tonic's own server, which reads each Put, Range, Txn
+//! and LeaseKeepAlive and answers with an empty message, and sends the value of each Put to every
+//! watch of its key or of a range that has it. What etcfsd takes beyond it is its own work.
 //!
 //!     floor ADDRESS:PORT
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     future::ready,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
 };
 
@@ -19,14 +17,16 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use etcfs_proto::{
     etcdserverpb::{
-        PutRequest, PutResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse, WatchRequest,
-        WatchResponse,
+        LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+        LeaseRevokeRequest, LeaseRevokeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
+        TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest, WatchResponse,
+        watch_request::RequestUnion,
     },
     mvccpb::{Event, KeyValue},
 };
 use futures_util::{StreamExt as _, stream};
 use prost::Message;
-use tokio::sync::broadcast;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tonic::{
     Request, Response, Status, Streaming,
     body::Body,
@@ -39,32 +39,41 @@ use tower::service_fn;
 
 type Answer = http::Response<Body>;
 
-/// Puts that a stream of watches may be behind.
-const PUTS_BEHIND: usize = 65_536;
-
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let address = std::env::args().nth(1).context("where to listen is missing: ADDRESS:PORT")?;
     let address: SocketAddr = address.parse().with_context(|| format!("{address} is not ADDRESS:PORT"))?;
-    let (puts, _) = broadcast::channel(PUTS_BEHIND);
-    let (calls, watches) = (Calls::<false>(puts.clone()), Calls::<true>(puts));
-    Server::builder().add_service(calls).add_service(watches).serve(address).await?;
+    let watches = Watches::default();
+    Server::builder()
+        .add_service(Calls::<KV>(watches.clone()))
+        .add_service(Calls::<WATCH>(watches.clone()))
+        .add_service(Calls::<LEASE>(watches))
+        .serve(address)
+        .await?;
     Ok(())
 }
 
-/// Both services, of which each has a name of its own.
-#[derive(Clone)]
-struct Calls<const WATCHES: bool>(broadcast::Sender<Bytes>);
+const KV: u8 = 0;
+const WATCH: u8 = 1;
+const LEASE: u8 = 2;
 
-impl NamedService for Calls<false> {
+/// All services, of which each has a name of its own.
+#[derive(Clone)]
+struct Calls<const SERVICE: u8>(Watches);
+
+impl NamedService for Calls<KV> {
     const NAME: &'static str = "etcdserverpb.KV";
 }
 
-impl NamedService for Calls<true> {
+impl NamedService for Calls<WATCH> {
     const NAME: &'static str = "etcdserverpb.Watch";
 }
 
-impl<const WATCHES: bool> Service<http::Request<Body>> for Calls<WATCHES> {
+impl NamedService for Calls<LEASE> {
+    const NAME: &'static str = "etcdserverpb.Lease";
+}
+
+impl<const SERVICE: u8> Service<http::Request<Body>> for Calls<SERVICE> {
     type Response = Answer;
     type Error = Infallible;
     type Future = BoxFuture<Answer, Infallible>;
@@ -74,50 +83,131 @@ impl<const WATCHES: bool> Service<http::Request<Body>> for Calls<WATCHES> {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let puts = self.0.clone();
+        let watches = self.0.clone();
         Box::pin(async move {
             Ok(match request.uri().path() {
                 "/etcdserverpb.KV/Put" => {
-                    let put = move |put: PutRequest| {
-                        // Nobody need be there.
-                        puts.send(put.value).ok();
+                    let put = move |PutRequest { key, value, .. }| {
+                        watches.tell(&key, &value);
                         PutResponse::default()
                     };
                     answer(request, put).await
                 }
                 "/etcdserverpb.KV/Range" => answer(request, |_: RangeRequest| RangeResponse::default()).await,
                 "/etcdserverpb.KV/Txn" => answer(request, |_: TxnRequest| TxnResponse::default()).await,
-                "/etcdserverpb.Watch/Watch" => watch(request, puts).await,
+                "/etcdserverpb.Watch/Watch" => watch(request, watches).await,
+                "/etcdserverpb.Lease/LeaseGrant" => {
+                    let grant = |asked: LeaseGrantRequest| LeaseGrantResponse {
+                        id: LEASE_ID,
+                        ttl: asked.ttl,
+                        ..LeaseGrantResponse::default()
+                    };
+                    answer(request, grant).await
+                }
+                "/etcdserverpb.Lease/LeaseRevoke" => {
+                    answer(request, |_: LeaseRevokeRequest| LeaseRevokeResponse::default()).await
+                }
+                "/etcdserverpb.Lease/LeaseKeepAlive" => keep_alive(request).await,
                 _ => Status::unimplemented("the floor knows no such method").into_http(),
             })
         })
     }
 }
 
-async fn watch(request: http::Request<Body>, puts: broadcast::Sender<Bytes>) -> Answer {
+/// That of all leases: none is kept.
+const LEASE_ID: i64 = 1;
+
+async fn keep_alive(request: http::Request<Body>) -> Answer {
+    let keep_alive = service_fn(|asked: Request<Streaming<LeaseKeepAliveRequest>>| {
+        let renewed = asked.into_inner().map(|asked| {
+            asked.map(|LeaseKeepAliveRequest { id }| LeaseKeepAliveResponse {
+                id,
+                ttl: 1,
+                ..LeaseKeepAliveResponse::default()
+            })
+        });
+        ready(Ok::<_, Status>(Response::new(renewed)))
+    });
+    let codec = ProstCodec::<LeaseKeepAliveResponse, LeaseKeepAliveRequest>::default();
+    Grpc::new(codec).streaming(keep_alive, request).await
+}
+
+/// Who watches what.
+#[derive(Clone, Default)]
+struct Watches(Arc<Mutex<Watched>>);
+
+#[derive(Default)]
+struct Watched {
+    keys: HashMap<Bytes, Vec<Watching>>,
+    /// By their begins and ends.
+    ranges: HashMap<(Bytes, Bytes), Vec<Watching>>,
+}
+
+/// A stream with all its watches of the same.
+struct Watching {
+    told: UnboundedSender<Put>,
+    watch_ids: Arc<Vec<i64>>,
+}
+
+/// The value of a put, and who on the stream is told of it.
+type Put = (Bytes, Arc<Vec<i64>>);
+
+impl Watches {
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, asked: WatchCreateRequest, watch_id: i64, told: &UnboundedSender<Put>) {
+        let Watched { keys, ranges } = &mut *self.watched();
+        let streams = match asked.range_end.is_empty() {
+            true => keys.entry(asked.key).or_default(),
+            false => ranges.entry((asked.key, asked.range_end)).or_default(),
+        };
+        streams.retain(|stream| !stream.told.is_closed());
+        match streams.iter_mut().find(|stream| stream.told.same_channel(told)) {
+            Some(stream) => Arc::make_mut(&mut stream.watch_ids).push(watch_id),
+            None => streams.push(Watching { told: told.clone(), watch_ids: Arc::new(vec![watch_id]) }),
+        }
+    }
+
+    fn tell(&self, key: &Bytes, value: &Bytes) {
+        let Watched { keys, ranges } = &*self.watched();
+        let ranges = ranges.iter().filter(|((begin, end), _)| begin <= key && key < end);
+        for stream in keys.get(key).into_iter().chain(ranges.map(|(_, streams)| streams)).flatten() {
+            // Nobody need be there.
+            stream.told.send((value.clone(), stream.watch_ids.clone())).ok();
+        }
+    }
+}
+
+async fn watch(request: http::Request<Body>, watches: Watches) -> Answer {
     let watch = service_fn(|asked: Request<Streaming<WatchRequest>>| {
-        ready(Ok::<_, Status>(Response::new(events(asked.into_inner(), puts.subscribe()))))
+        ready(Ok::<_, Status>(Response::new(events(asked.into_inner(), watches.clone()))))
     });
     Grpc::new(ProstCodec::<WatchResponse, WatchRequest>::default()).streaming(watch, request).await
 }
 
-/// Each request begins a watch, and each put is one message to each of those that have begun.
-fn events(asked: Streaming<WatchRequest>, puts: broadcast::Receiver<Bytes>) -> BoxStream<WatchResponse> {
-    let begun = Arc::new(AtomicI64::new(0));
-    let watches = Arc::clone(&begun);
-    let created = asked.map(move |asked| {
-        let watch_id = begun.fetch_add(1, Ordering::Relaxed);
-        asked.map(|_| WatchResponse { watch_id, created: true, ..WatchResponse::default() })
+/// Each request begins a watch, and each put that it watches is one message to it.
+fn events(asked: Streaming<WatchRequest>, watches: Watches) -> BoxStream<WatchResponse> {
+    let (told, puts) = unbounded_channel();
+    let created = asked.enumerate().map(move |(number, asked)| {
+        let watch_id = i64::try_from(number).unwrap_or(i64::MAX);
+        if let Some(RequestUnion::CreateRequest(create)) = asked?.request_union {
+            watches.begin(create, watch_id, &told);
+        }
+        Ok(WatchResponse { watch_id, created: true, ..WatchResponse::default() })
     });
-    let puts = stream::unfold(puts, async |mut puts| Some((puts.recv().await.ok()?, puts)));
-    let events = puts.flat_map(move |value| {
+    let puts =
+        stream::unfold(puts, async |mut puts: UnboundedReceiver<Put>| Some((puts.recv().await?, puts)));
+    let events = puts.flat_map(|(value, watch_ids)| {
         let event = Event { kv: Some(KeyValue { value, ..KeyValue::default() }), ..Event::default() };
-        let told = move |watch_id| WatchResponse {
-            watch_id,
+        let watches = watch_ids.len();
+        let told = move |number: usize| WatchResponse {
+            watch_id: watch_ids[number],
             events: vec![event.clone()],
             ..WatchResponse::default()
         };
-        stream::iter((0..watches.load(Ordering::Relaxed)).map(told).map(Ok))
+        stream::iter((0..watches).map(told).map(Ok))
     });
     Box::pin(stream::select(created, events))
 }

@@ -40,6 +40,12 @@ REQUESTS = {
     "watch": ["--ops=watch", "--clients=8", "--connections=100", "--watchers=10000", "--total=200"],
     "lease keep-alive": ["--ops=lease-keep-alive", "--clients=1000", "--connections=100", "--total=100000"],
 }
+MANY = {
+    "10k watchers of a key each": ["--ops=watch-keys", "--clients=8", "--connections=100", "--watchers=10000",
+                                   "--total=50000"],
+    "100k leases kept alive": ["--ops=lease-keep-alive", "--clients=1000", "--connections=100",
+                               "--leases=100000", "--total=100000"],
+}
 CLIENTS = [1, 4, 16, 64, 256, 1000]
 KEYS = [10_000, 100_000, 1_000_000, 4_000_000]
 WATCHERS = [10, 1000, 10_000]
@@ -182,8 +188,9 @@ class Table:
         floor.process = subprocess.Popen([floor.program, floor.endpoint])
         try:
             server.start()
-            for name in ["range of 1 key", "put", "watch"]:
-                self.compare("floor", name, [server, floor], REQUESTS[name], others="floor")
+            for name, words in [*((name, REQUESTS[name]) for name in ["range of 1 key", "put", "watch"]),
+                                *MANY.items()]:
+                self.compare("floor", name, [server, floor], words, others="floor")
         finally:
             server.stop()
             floor.stop()
@@ -242,13 +249,9 @@ class Table:
 
     def many(self):
         """Watches of a key each, and leases that are kept alive."""
-        with self.pair() as servers:
-            words = ["--ops=watch-keys", "--clients=8", "--connections=100", "--watchers=10000", "--total=50000"]
-            self.compare("many", "10k watchers of a key each", servers, words)
-        with self.pair() as servers:
-            words = ["--ops=lease-keep-alive", "--clients=1000", "--connections=100", "--leases=100000",
-                     "--total=100000"]
-            self.compare("many", "100k leases kept alive", servers, words)
+        for name, words in MANY.items():
+            with self.pair() as servers:
+                self.compare("many", name, servers, words)
 
     def stalls(self):
         keys = self.args.keys // 5
