@@ -7,11 +7,12 @@ use serde_json::Value;
 
 use super::Stage;
 
-const OPERATIONS: [&str; 13] = [
+const OPERATIONS: [&str; 14] = [
     "stat",
     "stat-first",
     "open-read-close",
     "create",
+    "create-excl",
     "overwrite",
     "readdir",
     "find",

@@ -29,6 +29,7 @@ pub(super) enum FileOp {
     StatListed,
     OpenReadClose,
     Create,
+    CreateExclusive,
     Overwrite,
     Readdir,
     Find,
@@ -43,11 +44,12 @@ pub(super) enum FileOp {
 }
 
 impl FileOp {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::StatCached,
         Self::StatListed,
         Self::OpenReadClose,
         Self::Create,
+        Self::CreateExclusive,
         Self::Overwrite,
         Self::Readdir,
         Self::Find,
@@ -64,6 +66,7 @@ impl FileOp {
             Self::StatListed => "stat-first",
             Self::OpenReadClose => "open-read-close",
             Self::Create => "create",
+            Self::CreateExclusive => "create-excl",
             Self::Overwrite => "overwrite",
             Self::Readdir => "readdir",
             Self::Find => "find",
@@ -110,8 +113,12 @@ impl FileOp {
             }
             Self::Create => {
                 let new = side.root.join("new");
+                repeat(plan.calls, |n| fs::write(new.join(format!("new{number}-{n}")), &content))
+            }
+            Self::CreateExclusive => {
+                let new = side.root.join("new");
                 repeat(plan.calls, |n| {
-                    File::create_new(new.join(format!("new{number}-{n}")))?.write_all(&content)
+                    File::create_new(new.join(format!("excl{number}-{n}")))?.write_all(&content)
                 })
             }
             Self::Overwrite => repeat(plan.calls, |n| fs::write(pick(n), &content)),
