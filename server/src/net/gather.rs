@@ -3,7 +3,8 @@
 //! HTTP/2 flushes whenever one of a connection's calls has its answer, and the runtime lets the
 //! connection run right after each. But calls that wait for one sync of the log all have theirs at
 //! once, and a system call costs more than the answer that it carries. So what is small is held
-//! until all that was ready before has run, which is at once where nothing was.
+//! until all that was ready before has run, which is at once where nothing was. HTTP/1 has one call
+//! at a time, and passes as it is.
 
 use std::{
     io::{self, IoSlice},
@@ -19,6 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const HELD_BYTES_MAX: usize = 16 * 1024;
 /// A write of more is not worth a copy.
 const SMALL_BYTES_MAX: usize = 4 * 1024;
+/// By what a client says first HTTP/2 is told from HTTP/1: no method of that begins so.
+const HTTP2: &[u8] = b"PRI ";
 
 #[derive(Debug)]
 pub(super) struct Gather<S> {
@@ -27,11 +30,17 @@ pub(super) struct Gather<S> {
     held: BytesMut,
     /// Whoever flushes has let others go first.
     is_due: bool,
+    /// How much of [`HTTP2`] has come; None where something else has.
+    heard: Option<u8>,
 }
 
 impl<S: AsyncWrite + Unpin> Gather<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, held: BytesMut::new(), is_due: false }
+        Self { stream, held: BytesMut::new(), is_due: false, heard: Some(0) }
+    }
+
+    fn is_http2(&self) -> bool {
+        self.heard.is_some_and(|heard| usize::from(heard) == HTTP2.len())
     }
 
     fn poll_release(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -68,26 +77,58 @@ impl<S: AsyncWrite + Unpin> Gather<S> {
     }
 }
 
+impl<S> Gather<S> {
+    fn hear(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            let Some(heard) = self.heard else { return };
+            let Some(expected) = HTTP2.get(usize::from(heard)) else { return };
+            self.heard = (byte == expected).then_some(heard + 1);
+        }
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        self.hear(&buffer.filled()[before..]);
+        Poll::Ready(Ok(()))
     }
 }
 
-/// Not vectored: so HTTP/2 copies what is below 1 KiB (256 bytes otherwise) behind what it has for
+/// Not vectored for HTTP/2: so that copies what is below 1 KiB (256 bytes otherwise) behind what it has for
 /// others, and flushes for each message above.
 impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if !this.is_http2() {
+            return Pin::new(&mut this.stream).poll_write(context, bytes);
+        }
         if bytes.len() > SMALL_BYTES_MAX || this.held.len() + bytes.len() > HELD_BYTES_MAX {
             return this.poll_pass(context, bytes);
         }
         this.held.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if !self.is_http2() {
+            return Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, buffers);
+        }
+        let first = buffers.iter().find(|buffer| !buffer.is_empty()).map_or(&[][..], |buffer| buffer);
+        self.poll_write(context, first)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        !self.is_http2() && self.stream.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -152,6 +193,10 @@ mod tests {
             self.poll_write(context, &bytes)
         }
 
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+
         fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Ok(()))
         }
@@ -161,13 +206,36 @@ mod tests {
         }
     }
 
+    fn http2(stream: Stream) -> Gather<Stream> {
+        let mut gather = Gather::new(stream);
+        gather.hear(b"P");
+        gather.hear(b"RI * HTTP/2.0");
+        gather
+    }
+
+    /// An answer of HTTP/1 was copied whole where writes were not vectored.
+    #[test]
+    fn http1_passes_as_it_is() {
+        for said in [&b"PRO"[..], b"GET /metrics", b""] {
+            let stream = Stream::default();
+            let mut gather = Gather::new(stream.clone());
+            gather.hear(said);
+            assert!(gather.is_write_vectored());
+            let context = &mut Context::from_waker(std::task::Waker::noop());
+            let both = [IoSlice::new(b"head "), IoSlice::new(b"body")];
+            assert!(matches!(Pin::new(&mut gather).poll_write_vectored(context, &both), Poll::Ready(Ok(9))));
+            assert_eq!(*stream.writes.lock(), [b"head body"]);
+        }
+        assert!(!http2(Stream::default()).is_write_vectored());
+    }
+
     /// A worker runs who is woken last first, so that a connection runs right after each answer.
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn answers_that_are_ready_together_are_one_write() {
         const ANSWERS: u8 = 100;
         let stream = Stream::default();
         let writes = stream.writes.clone();
-        let mut gather = Gather::new(stream);
+        let mut gather = http2(stream);
         let (ready, mut answers) = mpsc::unbounded_channel();
         let connection = future::poll_fn(move |context| {
             let mut gather = Pin::new(&mut gather);
@@ -203,7 +271,7 @@ mod tests {
             takes in prop::collection::vec(0..5000_usize, 0..80),
         ) {
             let stream = Stream { takes: Arc::new(Mutex::new(takes)), ..Stream::default() };
-            let mut gather = Gather::new(stream.clone());
+            let mut gather = http2(stream.clone());
             let mut sent = Vec::new();
             let writing = async {
                 for (size, flushes) in sizes {
@@ -226,7 +294,7 @@ mod tests {
     #[test]
     fn a_large_write_is_not_held_and_takes_along_what_is() {
         let stream = Stream::default();
-        let mut gather = Gather::new(stream.clone());
+        let mut gather = http2(stream.clone());
         let writes = async {
             gather.write_all(b"small").await?;
             gather.write_all(&[7; SMALL_BYTES_MAX + 1]).await

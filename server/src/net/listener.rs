@@ -113,11 +113,15 @@ pub async fn serve(
             let place = Place::take(slot, door.is_for_clients(), metrics.clone(), awaited, shutdown.clone());
             let place = Arc::new(place);
             match tls {
-                None => connection(stream, None, &builder, door, place, &limits).await,
-                Some(tls) => match shutdown.run_until_cancelled(tls.accept(stream)).await {
+                None => {
+                    // Boxed, and not before it is needed: who says nothing takes little room.
+                    let _readable = shutdown.run_until_cancelled(stream.readable()).await;
+                    Box::pin(connection(stream, None, &builder, door, place, &limits)).await;
+                }
+                Some(tls) => match shutdown.run_until_cancelled(Box::pin(tls.accept(stream))).await {
                     Some(Ok((stream, name))) => {
                         let name = name.map(|name| CommonName(name.into()));
-                        connection(stream, name, &builder, door, place, &limits).await;
+                        Box::pin(connection(stream, name, &builder, door, place, &limits)).await;
                     }
                     Some(Err(error)) => {
                         metrics.connections_refused.inc();
