@@ -81,7 +81,9 @@ impl Cluster {
     }
 
     pub(crate) fn set_version(&self, version: &str) {
-        let before = std::mem::replace(&mut self.state.write().version, version.to_owned());
+        // Held until the log has it: whoever sees the version goes on, and harnesses read the log in order.
+        let mut state = self.state.write();
+        let before = std::mem::replace(&mut state.version, version.to_owned());
         match before.as_str() {
             "" => tracing::info!(cluster_version = version, "set initial cluster version"),
             same if same == version => return,
