@@ -16,12 +16,12 @@ use std::{
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::authority::PREFACE;
+
 /// The most that is held, as much as HTTP/2 holds itself.
 const HELD_BYTES_MAX: usize = 16 * 1024;
 /// A write of more is not worth a copy.
 const SMALL_BYTES_MAX: usize = 4 * 1024;
-/// By what a client says first HTTP/2 is told from HTTP/1: no method of that begins so.
-const HTTP2: &[u8] = b"PRI ";
 
 #[derive(Debug)]
 pub(super) struct Gather<S> {
@@ -30,19 +30,29 @@ pub(super) struct Gather<S> {
     held: BytesMut,
     /// Whoever flushes has let others go first.
     is_due: bool,
-    /// How much of [`HTTP2`] has come; None where something else has.
-    heard: Option<u8>,
+    /// How much of HTTP/2's preface has come; None where something else has.
+    heard: Option<usize>,
 }
 
-impl<S: AsyncWrite + Unpin> Gather<S> {
+impl<S> Gather<S> {
     pub(super) fn new(stream: S) -> Self {
         Self { stream, held: BytesMut::new(), is_due: false, heard: Some(0) }
     }
 
     fn is_http2(&self) -> bool {
-        self.heard.is_some_and(|heard| usize::from(heard) == HTTP2.len())
+        self.heard == Some(PREFACE.len())
     }
 
+    fn hear(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            let Some(heard) = self.heard else { return };
+            let Some(expected) = PREFACE.get(heard) else { return };
+            self.heard = (byte == expected).then_some(heard + 1);
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Gather<S> {
     fn poll_release(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.held.is_empty() {
             match ready!(Pin::new(&mut self.stream).poll_write(context, &self.held))? {
@@ -74,16 +84,6 @@ impl<S: AsyncWrite + Unpin> Gather<S> {
     fn let_go(&mut self) {
         self.held = BytesMut::new();
         self.is_due = false;
-    }
-}
-
-impl<S> Gather<S> {
-    fn hear(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            let Some(heard) = self.heard else { return };
-            let Some(expected) = HTTP2.get(usize::from(heard)) else { return };
-            self.heard = (byte == expected).then_some(heard + 1);
-        }
     }
 }
 
@@ -208,15 +208,15 @@ mod tests {
 
     fn http2(stream: Stream) -> Gather<Stream> {
         let mut gather = Gather::new(stream);
-        gather.hear(b"P");
-        gather.hear(b"RI * HTTP/2.0");
+        gather.hear(&PREFACE[..1]);
+        gather.hear(&PREFACE[1..]);
         gather
     }
 
     /// An answer of HTTP/1 was copied whole where writes were not vectored.
     #[test]
     fn http1_passes_as_it_is() {
-        for said in [&b"PRO"[..], b"GET /metrics", b""] {
+        for said in [&b"PRI * HTTP/1.1"[..], b"GET /metrics", b""] {
             let stream = Stream::default();
             let mut gather = Gather::new(stream.clone());
             gather.hear(said);
