@@ -410,12 +410,12 @@ impl Fs {
         count: usize,
     ) -> Result<Option<Key>, OpError> {
         let Some(outer_record) = self.map.record_of(outer) else { return Ok(None) };
-        let inside = self.map.key_range(leaving);
+        let (inside, own) = (self.map.key_range(leaving), self.map.value_key(leaving));
         let limit = count as u32 + 1;
         let keys = self.first_keys(self.map.key_range(outer), limit).await?;
         let records = self.first_keys(self.map.record_range(outer), limit).await?;
         let below = self.map.record_range(leaving);
-        let stays = keys.iter().any(|key| !inside.contains(key))
+        let stays = keys.iter().any(|key| !inside.contains(key) && Some(key) != own.as_ref())
             || records.iter().any(|key| !below.contains(key) && key != record);
         Ok((!stays).then_some(outer_record))
     }
