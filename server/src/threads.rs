@@ -5,6 +5,8 @@
 //! it tells whoever runs the loop, and its [`Bell`] is how others call it sooner.
 //! So the same work can run as a task too, on another clock than the system's.
 
+mod post;
+
 use std::{
     fmt, io,
     pin::pin,
@@ -17,6 +19,8 @@ use tokio::{
     sync::{Notify, oneshot},
     time::Instant,
 };
+
+pub use self::post::Post;
 
 /// When a loop is to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +43,11 @@ pub type Join = Box<dyn FnOnce() + Send>;
 pub trait Threads: Send + Sync + fmt::Debug + 'static {
     /// Starts a loop that `bell` calls.
     fn start(&self, name: &str, bell: Bell, work: Work) -> io::Result<Join>;
+
+    /// How a loop has something done on the runtime of whoever calls. Loops that are tasks of it do that themselves.
+    fn post(&self) -> io::Result<Post> {
+        Ok(Post::at_once())
+    }
 
     /// Does something that takes its time, beside everything else.
     fn aside(&self, name: &str, job: Box<dyn FnOnce() + Send>) -> io::Result<()>;
@@ -111,6 +120,10 @@ impl Threads for OsThreads {
                 tracing::error!(name, "a thread panicked");
             }
         }))
+    }
+
+    fn post(&self) -> io::Result<Post> {
+        Post::start()
     }
 
     fn aside(&self, name: &str, job: Box<dyn FnOnce() + Send>) -> io::Result<()> {

@@ -1,9 +1,9 @@
 //! The Raft log as openraft wants it: the log on disk, and in memory the newest
 //! entries, so that neither applying nor replicating reads the disk.
 //!
-//! `append` returns once an entry can be read, and the callback comes from the
-//! log's writer once it is on disk. An entry leaves memory only when it is on
-//! disk and the budget is spent.
+//! `append` returns once an entry can be read, and the callback comes by post from the
+//! log's writer once it is on disk. An entry leaves memory only when it is on disk and
+//! the budget is spent.
 
 use std::{
     collections::VecDeque,
@@ -20,7 +20,10 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::types::{self, Entry, LogId, TypeConfig, Vote};
-use crate::storage::{Image, Wal, WalError};
+use crate::{
+    storage::{Image, Wal, WalError},
+    threads::Post,
+};
 
 /// Memory for entries that are on disk besides.
 const CACHE_BYTES: usize = 16 << 20;
@@ -35,6 +38,8 @@ pub(super) struct LogStore {
     wal: Wal,
     /// Must hold what is purged; none in a test of the log alone.
     image: Option<Image>,
+    /// From the log's writer to openraft.
+    post: Post,
     // Held for plain memory work alone. The log's own locks may be taken under it.
     state: Arc<Mutex<State>>,
 }
@@ -59,7 +64,7 @@ impl fmt::Debug for LogStore {
 }
 
 impl LogStore {
-    pub(super) fn new(wal: Wal, image: Option<Image>) -> Self {
+    pub(super) fn new(wal: Wal, image: Option<Image>, post: Post) -> Self {
         let state = State {
             recent: VecDeque::new(),
             recent_bytes: 0,
@@ -69,7 +74,7 @@ impl LogStore {
             vote: wal.vote().as_ref().map(types::from_vote),
             committed: wal.committed().as_ref().map(types::from_id),
         };
-        Self { wal, image, state: Arc::new(Mutex::new(state)) }
+        Self { wal, image, post, state: Arc::new(Mutex::new(state)) }
     }
 
     fn read(&self, range: impl RangeBounds<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
@@ -241,8 +246,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             });
             to_disk.collect::<Vec<_>>()
         };
-        let done =
-            move |result: Result<(), WalError>| callback.io_completed(result.map_err(io::Error::other));
+        let post = self.post.clone();
+        let done = move |result: Result<(), WalError>| {
+            post.send(move || callback.io_completed(result.map_err(io::Error::other)));
+        };
         self.wal.append(to_disk, Box::new(done));
         self.state.lock().shrink(&self.wal);
         Ok(())

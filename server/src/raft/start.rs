@@ -213,9 +213,10 @@ pub async fn start(options: RaftOptions) -> Result<Node, StartError> {
         on_apply: options.on_apply,
         start_anew: start_anew.clone(),
     };
-    let log = LogStore::new(wal.clone(), Some(image.clone()));
-    let config = config(options.heartbeat_interval, options.election_timeout)?;
     let raft_error = |error: &dyn fmt::Display| StartError::Raft(error.to_string());
+    let post = host.threads.post().map_err(|error| raft_error(&error))?;
+    let log = LogStore::new(wal.clone(), Some(image.clone()), post);
+    let config = config(options.heartbeat_interval, options.election_timeout)?;
     let shutdown = CancellationToken::new();
     let removed = CancellationToken::new();
     let on_removed = Box::new({

@@ -27,6 +27,7 @@ use crate::{
         Batch, DiskEngine, ImageHooks, ImageOptions, MemoryEngine, StorageError, WalOptions, Written,
         engine::Take, keyspace,
     },
+    threads::Post,
     watch::HubOptions,
 };
 
@@ -57,7 +58,11 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Files> for Stores {
         let engine = DiskEngine::open(&dir.path().join("image")).expect("opened");
         let state_machine = state_machine(Arc::new(engine), dir.path().join("snap"));
         let image = state_machine.image.clone();
-        Ok((Files { image, wal: wal.clone(), _dir: dir }, LogStore::new(wal, None), state_machine))
+        Ok((
+            Files { image, wal: wal.clone(), _dir: dir },
+            LogStore::new(wal, None, Post::start().expect("started")),
+            state_machine,
+        ))
     }
 }
 
