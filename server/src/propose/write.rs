@@ -186,8 +186,11 @@ impl Queue {
         if self.stalled || self.in_flight >= IN_FLIGHT_MAX {
             return None;
         }
+        // The log keeps the requests for a while: as much room as they are likely to take.
+        let bytes_each = self.waiting_bytes / self.waiting.len().max(1);
+        let likely = self.waiting.len().min(BATCH_REQUESTS_MAX).min(1 + BATCH_BYTES_MAX / bytes_each.max(1));
+        let (mut requests, mut callers) = (Vec::with_capacity(likely), Vec::with_capacity(likely));
         let mut bytes = 0;
-        let (mut requests, mut callers) = (Vec::new(), Vec::new());
         while requests.len() < BATCH_REQUESTS_MAX {
             let fits = |next: &mut Waiting| bytes == 0 || bytes + next.bytes <= BATCH_BYTES_MAX;
             let Some(next) = self.waiting.pop_front_if(fits) else { break };

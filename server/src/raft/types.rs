@@ -100,9 +100,10 @@ impl Command {
         Arc::try_unwrap(self.batch).map_or_else(|shared| shared.requests.clone(), |batch| batch.requests)
     }
 
-    /// Memory that an entry with it holds: the requests, and their bytes.
+    /// Memory that an entry with it holds: the requests, their bytes, and as many for the log and the peers. Of small
+    /// requests, a lease's or a delete's, the first is nearly all.
     pub(super) fn bytes(&self) -> usize {
-        2 * self.encoded.len()
+        self.batch.requests.capacity() * size_of::<command::Request>() + 2 * self.encoded.len()
     }
 }
 
@@ -260,9 +261,19 @@ pub(super) fn stored_membership(meta: &record::Meta) -> Result<StoredMembership,
 
 #[cfg(test)]
 mod tests {
-    use etcfs_proto::etcdserverpb::PutRequest;
+    use etcfs_proto::etcdserverpb::{LeaseGrantRequest, PutRequest};
 
     use super::*;
+
+    /// A log that keeps 16 MiB of entries kept 25 MB of leases' grants.
+    #[test]
+    fn a_command_of_small_requests_is_reckoned_to_hold_their_memory() {
+        let grant = LeaseGrantRequest { ttl: 60, id: 1 };
+        let request = command::Request { body: Some(command::request::Body::LeaseGrant(grant)) };
+        let command =
+            Command::new(command::Batch { requests: vec![request; 1000], ..command::Batch::default() });
+        assert!(command.bytes() > 1000 * size_of::<command::Request>(), "{} bytes", command.bytes());
+    }
 
     fn entries() -> Vec<Entry> {
         let put = PutRequest { key: "k".into(), value: "v".into(), ..PutRequest::default() };
