@@ -113,9 +113,8 @@ mod tests {
             scope.spawn(|| {
                 for nth in 0..10_000 {
                     let done = done.clone();
-                    post.send(move || {
-                        done.send((nth, tokio::runtime::Handle::try_current().is_ok())).expect("heard")
-                    });
+                    let runs_there = || tokio::runtime::Handle::try_current().is_ok();
+                    post.send(move || done.send((nth, runs_there())).expect("heard"));
                 }
             });
         });
