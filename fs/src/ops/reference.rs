@@ -1,8 +1,8 @@
 //! Random sequences of operations, by two mounts and by others behind their backs, against a model.
 //!
 //! The model is two flat sets, keys and directories' records; what each mount must show is derived from them. After
-//! every step the store holds what the model does, and after many of them each mount lists and reads its whole tree. A sequence comes
-//! from its seed alone: a failure names it, and `ETCFS_TEST_SEED` runs that one again.
+//! every step the store holds what the model does, and after many of them each mount lists and reads its whole tree.
+//! A sequence comes from its seed alone: a failure names it, and `ETCFS_TEST_SEED` runs that one again.
 //! `ETCFS_TEST_SEQUENCES` says how many there are. What open files of several processes show between saves is
 //! tried in [`handles`].
 

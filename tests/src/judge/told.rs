@@ -2,7 +2,8 @@
 //!
 //! A renewal was made at some moment after it was asked for, so a lease has at
 //! least what is left from there on; and it has no more than what is left from
-//! the renewal's answer on, unless another leader began to count anew.
+//! the renewal's answer on, unless a leader began to count anew: another one, or
+//! the same that no majority had answered for an election timeout.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -26,6 +27,10 @@ use super::{
 
 /// Time is told in whole seconds, and a leader may have begun to count a little late.
 const GRAIN: Duration = Duration::from_secs(1);
+
+/// Without a sign of a majority for so long, half the shortest election timeout of all tests, a leader may have ceased
+/// to lead. It may lead again in the same term, and gives all leases their whole time, as if it were another.
+const SILENCE: Duration = Duration::from_millis(250);
 
 /// One acknowledged grant or renewal.
 #[derive(Clone, Copy, Debug)]
@@ -67,12 +72,13 @@ impl Known {
 pub(super) fn check(history: &History, replayed: &Replayed, witness: &Witness, verdict: &mut Verdict) {
     let known = gather(history, replayed, witness);
     let horizon = Horizon::of(history, replayed);
+    let signs = Signs::of(history);
     for operation in &history.operations {
         match &operation.call {
             Call::TimeToLive(request, Outcome::Answered(answer)) => {
                 verdict.count("answers about leases");
                 let Some(known) = known.get(&request.id).filter(|_| answer.ttl >= 0) else { continue };
-                time(operation, answer, known, verdict);
+                time(operation, answer, known, &signs, verdict);
                 if request.keys {
                     let revisions = (witness.known_before(operation.asked), horizon.at(operation.answered));
                     keys(operation, answer, known, revisions, verdict);
@@ -154,7 +160,13 @@ impl Known {
     }
 }
 
-fn time(operation: &Operation, answer: &LeaseTimeToLiveResponse, known: &Known, verdict: &mut Verdict) {
+fn time(
+    operation: &Operation,
+    answer: &LeaseTimeToLiveResponse,
+    known: &Known,
+    signs: &Signs,
+    verdict: &mut Verdict,
+) {
     let Operation { asked, answered, .. } = *operation;
     if known.ended.is_some_and(|ended| ended < asked) {
         let text = format!("{} told {}s of an ended lease", shown(operation), answer.ttl);
@@ -177,7 +189,7 @@ fn time(operation: &Operation, answer: &LeaseTimeToLiveResponse, known: &Known, 
     let last = before().max_by_key(|renewal| renewal.answered);
     if let Some(last) = last.filter(|last| !doubtful && last.term == operation.call.term()) {
         let most = (last.answered + last.ttl).saturating_sub(asked);
-        if left > most + GRAIN {
+        if left > most + GRAIN && !signs.cease(last.answered, answered) {
             let text = format!("{} told {left:?}, with at most {most:.3?} left", shown(operation));
             verdict.breach(Rule::LeaseIsToldRight, text);
         }
@@ -215,6 +227,34 @@ fn list(
             let text = format!("{} has not {id:x}, which lived", shown(operation));
             verdict.breach(Rule::LeaseIsToldRight, text);
         }
+    }
+}
+
+/// When calls that take a majority were asked for, and the answer.
+struct Signs(Vec<(Moment, Moment)>);
+
+impl Signs {
+    fn of(history: &History) -> Self {
+        let takes_majority = |call: &Call| match call {
+            Call::Range(request, Outcome::Answered(_)) => !request.serializable,
+            Call::Put(_, Outcome::Answered(_)) | Call::Grant(_, Outcome::Answered(_)) => true,
+            _ => false,
+        };
+        let calls = history.operations.iter().filter(|operation| takes_majority(&operation.call));
+        let mut signs: Vec<_> = calls.map(|operation| (operation.asked, operation.answered)).collect();
+        signs.sort_unstable();
+        Self(signs)
+    }
+
+    /// Whether there may have been none for [`SILENCE`] between two moments: none of these calls lies wholly in it.
+    fn cease(&self, from: Moment, to: Moment) -> bool {
+        let asked = self.0.iter().map(|&(asked, _)| asked).filter(|asked| (from..to).contains(asked));
+        std::iter::once(from).chain(asked).any(|begin| {
+            let end = begin + SILENCE;
+            let later = &self.0[self.0.partition_point(|&(asked, _)| asked <= begin)..];
+            let during = later.iter().take_while(|(asked, _)| *asked <= end);
+            end <= to && !during.into_iter().any(|&(_, answered)| answered <= end)
+        })
     }
 }
 

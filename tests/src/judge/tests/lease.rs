@@ -97,7 +97,24 @@ fn a_key_that_outlives_its_lease_is_found() {
     breaks(Rule::LeaseEnds, &history);
 }
 
+/// All members were paused, and the leader led on in its term.
+#[test]
+fn a_leader_that_no_majority_may_have_answered_may_begin_to_count_anew() {
+    let mut store = leased();
+    store.now += 1_500;
+    store.time_to_live(2, &KEYS);
+    passes(&store.end());
+}
+
 impl Store {
+    /// Lets so many milliseconds pass, in which there is always a majority.
+    fn reads_go_on(&mut self, millis: u64) {
+        for _ in 0..millis / 100 {
+            self.now += 100;
+            self.get("lease/a");
+        }
+    }
+
     /// Asks for the time that the lease has left, and is told `left`.
     fn time_to_live(&mut self, left: i64, keys: &[&'static str]) -> usize {
         let request = LeaseTimeToLiveRequest { id: LEASE, keys: true };
@@ -156,7 +173,7 @@ fn less_time_than_a_lease_has_is_found() {
 #[test]
 fn more_time_than_a_lease_has_is_found() {
     let mut store = leased();
-    store.now += 1_500;
+    store.reads_go_on(1_500);
     store.time_to_live(2, &KEYS);
     breaks(Rule::LeaseIsToldRight, &store.clone().end());
     // A leader of a later term gives it the whole time again.
@@ -169,7 +186,7 @@ fn more_time_than_a_lease_has_is_found() {
     passes(&store.end());
     // So does a renewal whose answer was lost.
     let mut store = leased();
-    store.now += 1_500;
+    store.reads_go_on(1_500);
     store.note(Call::KeepAlive(LeaseKeepAliveRequest { id: LEASE }, Outcome::Lost));
     store.time_to_live(1, &KEYS);
     passes(&store.end());
