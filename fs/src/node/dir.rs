@@ -79,7 +79,7 @@ impl DirState {
         }
     }
 
-    pub(super) fn exists(&self) -> Option<bool> {
+    fn exists(&self) -> Option<bool> {
         match (&self.keys, &self.records) {
             (Below::Witness(_), _) | (_, Below::Witness(_)) => Some(true),
             (Below::Nothing, Below::Nothing) => Some(false),
@@ -587,19 +587,6 @@ mod tests {
         table.begin_dir_load(&prefix);
         table.end_dir_load(&prefix, Some((2, Below::witness(b"/d/x"), Below::Nothing)));
         (table, entry.dir)
-    }
-
-    /// A read that is newer than the listing, and than what the watch has brought.
-    #[test]
-    fn what_was_seen_below_a_name_is_believed_before_an_older_listing() {
-        let (mut table, _) = table();
-        let (root, prefix) = (Bytes::from_static(b"/"), Bytes::from_static(b"/new/"));
-        table.keep_listing(&root, 5, &Arc::new(Listing::new::<OsString>([])));
-        table.note_unlisted(b"/", OsStr::new("new"), &prefix);
-        assert_eq!(table.dir_exists(&prefix), Some(false));
-        table.witnessed(&prefix, 7, &Bytes::from_static(b"/new/x"));
-        table.note_unlisted(b"/", OsStr::new("new"), &prefix);
-        assert_eq!(table.dir_exists(&prefix), Some(true));
     }
 
     #[test]

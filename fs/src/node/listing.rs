@@ -175,7 +175,7 @@ impl Table {
         }
         let read = self.dirs.get(parent).map_or(0, |state| state.listing_read);
         let state = self.dir_state(prefix);
-        if state.touched <= read && state.exists().is_none() {
+        if state.touched <= read {
             (state.keys, state.records) = (Below::Nothing, Below::Nothing);
             state.read = state.read.max(read);
         }
