@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::echo::{DirStep, Note};
 use super::file::home_of;
-use super::listing::{KernelCopy, Listing, Remains};
+use super::listing::{KernelCopy, Listing};
 use super::table::{DirNode, LinkNode, Node, Notice};
 use super::{Attr, Entry, Kind, Known, NodeId, ROOT, Table, Value};
 use crate::map::{DIR_RECORDS, Dir, OWN_RECORDS};
@@ -42,8 +42,6 @@ pub(super) struct DirState {
     pub(super) keys: Below,
     pub(super) records: Below,
     pub(super) listing: Option<Arc<Listing>>,
-    /// Of the last listing, while there is no other.
-    pub(super) remains: Option<Box<Remains>>,
     /// The newest revision of an event below; what was read before it may be old.
     pub(super) touched: i64,
     /// The revision at which the facts were read: older events are in them.
@@ -66,7 +64,6 @@ impl DirState {
             keys: Below::Unknown,
             records: Below::Unknown,
             listing: None,
-            remains: None,
             touched: 0,
             read: 0,
             witnessed: 0,
@@ -314,8 +311,7 @@ impl Table {
     ) {
         let names_change = put_version.is_none_or(|version| version == 1);
         if names_change && is_bare(at) {
-            // That they are too many for links is a matter of all.
-            self.names_changed(b"/", None, rev);
+            self.names_changed(b"/", rev);
         }
         if key.starts_with(OWN_RECORDS) && !record {
             return;
@@ -361,13 +357,12 @@ impl Table {
                 if let Some(state) = self.dirs.get_mut(prefix) {
                     state.rev = state.rev.max(rev);
                 }
-                let component = at[prefix.len()..].split(|&byte| byte == b'/').next();
-                self.names_changed(prefix, component, rev);
+                self.names_changed(prefix, rev);
             }
         }
         // A key that is also a directory: `%value` came or went in its listing.
         if !record && names_change {
-            self.names_changed(&[key.as_ref(), b"/"].concat(), Some(VALUE_NAME), rev);
+            self.names_changed(&[key.as_ref(), b"/"].concat(), rev);
         }
     }
 
@@ -535,8 +530,7 @@ impl Table {
     /// Everything that was read is to be read again, as of `rev` or later: the watch has a gap.
     pub(crate) fn distrust(&mut self, rev: i64) {
         for state in self.dirs.values_mut() {
-            (state.keys, state.records) = (Below::Unknown, Below::Unknown);
-            (state.listing, state.remains) = (None, None);
+            (state.keys, state.records, state.listing) = (Below::Unknown, Below::Unknown, None);
             state.touched = rev;
             (state.read, state.witnessed) = (state.read.min(rev), state.witnessed.min(rev));
         }

@@ -6,19 +6,14 @@
 //! begun when nobody reads the old one; and one that has something of two listings is dropped before anybody can
 //! read it, which is at its end.
 
-use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
-use super::dir::Below;
 use super::table::{Handle, Node, Notice};
 use super::{Fh, Kind, NodeId, ROOT, Table};
-
-/// Names of a directory that may change before its last listing says nothing more of the others.
-const CHANGED_MAX: usize = 10_000;
 
 /// A directory's entries, whole, in order of names.
 #[derive(Debug)]
@@ -42,14 +37,6 @@ pub(crate) struct ListingEntry<N = OsString> {
     pub(crate) kind: Kind,
     /// d_ino.
     pub(crate) ino: u64,
-}
-
-/// What a listing still says once names have changed: all of the others.
-#[derive(Debug)]
-pub(super) struct Remains {
-    listing: Arc<Listing>,
-    /// As they stand in keys.
-    changed: HashSet<Box<[u8]>>,
 }
 
 /// What the kernel holds of a directory's listing.
@@ -142,7 +129,7 @@ impl Table {
     pub(crate) fn keep_listing(&mut self, prefix: &Bytes, revision: i64, listing: &Arc<Listing>) {
         let state = self.dir_state(prefix);
         if state.touched <= revision {
-            (state.listing, state.remains) = (Some(listing.clone()), None);
+            state.listing = Some(listing.clone());
             state.listing_read = revision;
         }
     }
@@ -153,45 +140,11 @@ impl Table {
         state.listing.clone()
     }
 
-    /// What the directory's last listing says of `name`, unless that may have changed since: what it is, or that there
-    /// is no such name.
-    pub(crate) fn listed(&mut self, prefix: &[u8], name: &OsStr) -> Option<Option<Kind>> {
-        let state = self.dirs.get_mut(prefix)?;
-        state.used = true;
-        if let Some(listing) = &state.listing {
-            return Some(listing.kind(name));
-        }
-        let Remains { listing, changed } = state.remains.as_deref()?;
-        // Where a name is not the key's component, or another name's part, which events change it is not told here.
-        let is_plain = !name.as_bytes().contains(&b'%');
-        (is_plain && !changed.contains(name.as_bytes())).then(|| listing.kind(name))
-    }
-
-    /// A name of the directory at `parent` is about to be a file: nothing lies below `prefix`, which it would be as a
-    /// directory, if it is not listed. So what is made without asking is known as well as what was asked about.
-    pub(crate) fn note_unlisted(&mut self, parent: &[u8], name: &OsStr, prefix: &Bytes) {
-        if self.listed(parent, name) != Some(None) {
-            return;
-        }
-        let read = self.dirs.get(parent).map_or(0, |state| state.listing_read);
-        let state = self.dir_state(prefix);
-        if state.touched <= read {
-            (state.keys, state.records) = (Below::Nothing, Below::Nothing);
-            state.read = state.read.max(read);
-        }
-    }
-
-    /// An event at `rev` changed what the directory lists: of the names that stand for `component`, or of any.
-    pub(super) fn names_changed(&mut self, prefix: &[u8], component: Option<&[u8]>, rev: i64) {
+    /// An event at `rev` changed what the directory lists.
+    pub(super) fn names_changed(&mut self, prefix: &[u8], rev: i64) {
         let Some(state) = self.dirs.get_mut(prefix) else { return };
         if rev > state.listing_read {
-            let whole =
-                state.listing.take().map(|listing| Box::new(Remains { listing, changed: HashSet::new() }));
-            state.remains =
-                whole.or(state.remains.take()).zip(component).and_then(|(mut remains, component)| {
-                    remains.changed.insert(component.into());
-                    (remains.changed.len() <= CHANGED_MAX).then_some(remains)
-                });
+            state.listing = None;
         }
         state.touched = state.touched.max(rev);
         let id = if *prefix == *self.root { Some(ROOT) } else { state.node };

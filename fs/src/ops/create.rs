@@ -49,12 +49,7 @@ impl Fs {
                 }
                 Named::File { .. } if exclusive => return Err(OpError::Exists),
                 Named::File { key, .. } => (key, true),
-                Named::Nothing(entry) => {
-                    if let (Some(parent), Some(prefix)) = (dir.prefix(), entry.dir.prefix()) {
-                        self.nodes.with(|table| table.note_unlisted(parent, name, prefix));
-                    }
-                    (entry.key.bytes(), false)
-                }
+                Named::Nothing(entry) => (entry.key.bytes(), false),
                 Named::NoValue(key) => (key, false),
             };
             self.writable(&name_key)?;

@@ -374,13 +374,8 @@ impl Fs {
         };
         self.writable(&entry.key)?;
         let record: Key = self.map.record_of(&entry.dir).ok_or(OpError::Exists)?;
-        // So it is known to be empty once it is made: who fills it need not ask about each name.
         let change = Change {
-            compares: vec![
-                Compare::Absent(entry.key.clone()),
-                Compare::NothingIn(self.map.key_range(&entry.dir)),
-                Compare::NothingIn(self.map.record_range(&entry.dir)),
-            ],
+            compares: vec![Compare::Absent(entry.key.clone()), Compare::Absent(record.clone())],
             then: vec![Op::put(record.clone(), Bytes::new())],
             otherwise: Vec::new(),
         };
@@ -389,12 +384,7 @@ impl Fs {
             return Err(OpError::Exists);
         }
         self.record_made(&record, revision.0);
-        Ok(self.nodes.with(|table| {
-            if let Some(prefix) = entry.dir.prefix() {
-                table.keep_listing(prefix, revision.0, &Arc::new(Listing::new::<OsString>([])));
-            }
-            table.lookup_dir(&entry.dir, parent, name, entry.canonical)
-        }))
+        Ok(self.nodes.with(|table| table.lookup_dir(&entry.dir, parent, name, entry.canonical)))
     }
 
     /// A record of a directory was put by this mount.
@@ -465,64 +455,6 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(names(fs.listing(again, 0).await.unwrap()).last().unwrap(), "c");
-    }
-
-    /// What is known of a name without asking: whether there is one.
-    fn known(fs: &Fs, dir: NodeId, name: &str) -> Option<bool> {
-        let dir = fs.dir_of(dir).unwrap();
-        let named = fs.nodes.with(|table| fs.name_now(table, &dir, OsStr::new(name))).unwrap();
-        Some(!matches!(named.ok()?, Named::Nothing(_)))
-    }
-
-    #[tokio::test]
-    async fn what_a_listing_said_of_a_name_holds_while_only_others_change() {
-        let memory = Memory::new();
-        memory.put("/b/x", "1");
-        let fs = mount_with(&memory, "/", Rel::Off, View::default()).await;
-        assert_eq!(known(&fs, ROOT, "new"), None);
-        fs.listing(fs.open_dir(ROOT).unwrap().0, 0).await.unwrap();
-        assert_eq!(known(&fs, ROOT, "new"), Some(false));
-        memory.put("/c", "1");
-        while known(&fs, ROOT, "c").is_some() {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(["new", "b", "a%25"].map(|name| known(&fs, ROOT, name)), [Some(false), Some(true), None]);
-    }
-
-    #[tokio::test]
-    async fn who_fills_a_directory_that_was_just_made_asks_about_no_name() {
-        let memory = Memory::new();
-        let fs = mount_with(&memory, "/", Rel::Off, View::default()).await;
-        let made = fs.make_dir(ROOT, OsStr::new("new")).await.unwrap();
-        for name in ["a", "b"] {
-            assert_eq!(known(&fs, made.node, name), Some(false));
-            let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY;
-            let file = fs.create(made.node, OsStr::new(name), 7, flags).await.unwrap();
-            fs.clone().release(file.entry.node, file.fh, None).await;
-            assert_eq!(known(&fs, made.node, name), Some(true));
-        }
-    }
-
-    /// A key that comes below a name before it is made a directory of: the directory is there already.
-    #[tokio::test]
-    async fn no_directory_is_made_that_has_something_in_it() {
-        let memory = Memory::new();
-        let fs = mount_with(&memory, "/", Rel::Off, View::default()).await;
-        for polls in 0..40 {
-            let name = format!("d{polls}");
-            let mut making = Box::pin(fs.make_dir(ROOT, OsStr::new(&name)));
-            for _ in 0..polls {
-                if futures_util::poll!(&mut making).is_ready() {
-                    return;
-                }
-            }
-            memory.put(&format!("/{name}/x"), "1");
-            let record = format!(".etcfs/dir//{name}/");
-            let made = making.await;
-            assert_eq!(made.is_ok(), memory.value(&record).is_some());
-            assert!(made.is_err(), "{polls} polls: {made:?}");
-        }
-        panic!("it was never made");
     }
 
     fn component() -> impl Strategy<Value = String> {

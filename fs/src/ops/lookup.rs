@@ -151,7 +151,11 @@ impl Fs {
     }
 
     fn entry_now(&self, table: &mut Table, dir: &Dir, name: &OsStr, entry: Name) -> Result<Named, Ask> {
-        let listed = dir.prefix().filter(|_| entry.canonical).and_then(|prefix| table.listed(prefix, name));
+        let listed = dir
+            .prefix()
+            .filter(|_| entry.canonical)
+            .and_then(|prefix| table.listing(prefix))
+            .map(|listing| listing.kind(name));
         let exists = entry.dir.prefix().and_then(|prefix| table.dir_exists(prefix));
         let is_dir = exists.or(listed.map(|kind| kind == Some(Kind::Dir)));
         if is_dir == Some(true) {
