@@ -43,7 +43,8 @@ impl Post {
         Ok(Self(Some(Arc::new(Sender { waiting, bell }))))
     }
 
-    /// Does `job` soon, and after all that was sent before. It should wake others and not take long.
+    /// Does `job` soon, and while the runtime lasts after all that was sent before. It should wake others and not take
+    /// long.
     pub fn send(&self, job: impl FnOnce() + Send + 'static) {
         let Some(sender) = &self.0 else { return job() };
         let mut waiting = sender.waiting.lock();
