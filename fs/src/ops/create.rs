@@ -80,7 +80,8 @@ impl Fs {
                 let entry = table.lookup_file(&name_key, parent, name, Instant::now())?;
                 let fh = if how.write {
                     let fh = table.open_writer(entry.node, asker, opened_as, how.append, how.sync, put)?;
-                    if opened_as == OpenedAs::Truncated {
+                    // Also of what another client has put, if the watch has not told of it yet.
+                    if how.truncate && !put {
                         table.truncate_writer(fh, 0, now);
                     }
                     fh
@@ -130,5 +131,28 @@ impl Fs {
         let value = put_value(Bytes::new(), revision.0, None, 0);
         let _shown_by_the_reply = self.own_change(name, revision.0, Some(0), Some(value));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::{Moment, ROOT};
+    use crate::ops::test_mount::mount;
+    use crate::remote::memory::Memory;
+
+    /// It kept what was longer of the old value.
+    #[tokio::test]
+    async fn what_is_opened_to_be_cut_is_cut_though_the_watch_has_not_told_of_it() {
+        let memory = Memory::new();
+        memory.put("/b", "1");
+        let fs = mount(&memory).await;
+        fs.listing(fs.open_dir(ROOT).unwrap().0, 0).await.unwrap();
+        memory.put("/a", "0123456789");
+        let flags = libc::O_CREAT | libc::O_TRUNC | libc::O_WRONLY;
+        let made = fs.create(ROOT, OsStr::new("a"), 7, flags).await.unwrap();
+        fs.write_now(made.fh, 7, 0, b"other").unwrap().unwrap();
+        fs.flush(made.fh, Moment::Flush).await.unwrap();
+        assert_eq!(memory.value("/a").unwrap(), "other");
     }
 }
