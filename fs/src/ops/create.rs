@@ -151,7 +151,7 @@ mod tests {
         memory.put("/a", "0123456789");
         let flags = libc::O_CREAT | libc::O_TRUNC | libc::O_WRONLY;
         let made = fs.create(ROOT, OsStr::new("a"), 7, flags).await.unwrap();
-        fs.write_now(made.fh, 7, 0, b"other").unwrap().unwrap();
+        fs.write(made.fh, 7, 0, "other".into()).await.unwrap();
         fs.flush(made.fh, Moment::Flush).await.unwrap();
         assert_eq!(memory.value("/a").unwrap(), "other");
     }
