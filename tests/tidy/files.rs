@@ -138,3 +138,13 @@ fn the_top_level_holds_what_architecture_says() {
     }
     none(breaches);
 }
+
+/// Where openraft asks for another version, cargo but warns that ours stands in for nothing, and a server takes 25 MB
+/// more.
+#[test]
+fn what_stands_in_for_openrafts_histograms_is_what_is_built() {
+    let lock = fs::read_to_string(root().join("Cargo.lock")).expect("it is committed");
+    let is_it = |package: &&str| package.contains("name = \"base2histogram\"");
+    let found: Vec<&str> = lock.split("[[package]]").filter(is_it).collect();
+    assert!(matches!(found[..], [one] if !one.contains("source = ")), "{found:?}");
+}

@@ -241,9 +241,7 @@ impl Signs {
             _ => false,
         };
         let calls = history.operations.iter().filter(|operation| takes_majority(&operation.call));
-        let mut signs: Vec<_> = calls.map(|operation| (operation.asked, operation.answered)).collect();
-        signs.sort_unstable();
-        Self(signs)
+        Self(calls.map(|operation| (operation.asked, operation.answered)).collect())
     }
 
     /// Whether there may have been none for [`SILENCE`] between two moments: none of these calls lies wholly in it.
@@ -251,9 +249,7 @@ impl Signs {
         let asked = self.0.iter().map(|&(asked, _)| asked).filter(|asked| (from..to).contains(asked));
         std::iter::once(from).chain(asked).any(|begin| {
             let end = begin + SILENCE;
-            let later = &self.0[self.0.partition_point(|&(asked, _)| asked <= begin)..];
-            let during = later.iter().take_while(|(asked, _)| *asked <= end);
-            end <= to && !during.into_iter().any(|&(_, answered)| answered <= end)
+            end <= to && !self.0.iter().any(|&(asked, answered)| asked > begin && answered <= end)
         })
     }
 }
