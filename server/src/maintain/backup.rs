@@ -17,7 +17,7 @@ use prometheus::Histogram;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::storage::{Image, SnapshotFile, StorageError, backup::BLOCK_BYTES};
+use crate::storage::{Durability, Image, SnapshotFile, StorageError, backup::BLOCK_BYTES};
 
 /// As etcd cuts it.
 const PART_BYTES: usize = 32 << 10;
@@ -57,7 +57,7 @@ impl Backups {
             self.clear()?;
             fs::create_dir_all(&self.dir).map_err(StorageError::io("create", &self.dir))?;
             let timer = self.took.start_timer();
-            let file = self.image.build_snapshot(self.dir.clone()).await;
+            let file = self.image.build_snapshot(self.dir.clone(), Durability::Passing).await;
             timer.observe_duration();
             // It lives on without a name, for as long as somebody reads it.
             self.clear()?;

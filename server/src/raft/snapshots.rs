@@ -10,7 +10,7 @@ use openraft::RaftSnapshotBuilder;
 use parking_lot::Mutex;
 
 use super::types::{self, Snapshot, TypeConfig};
-use crate::storage::{Image, SnapshotFile, StorageError};
+use crate::storage::{Durability, Image, SnapshotFile, StorageError};
 
 /// The member's snapshots; clones share them.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ impl Snapshots {
 
     /// Builds one of all that was applied before, for the next who asks.
     pub(super) async fn prepare(&self) -> Result<SnapshotFile, StorageError> {
-        let snapshot = self.image.build_snapshot(self.dir.clone()).await?;
+        let snapshot = self.image.build_snapshot(self.dir.clone(), Durability::OnDisk).await?;
         *self.prepared.lock() = Some(snapshot.clone());
         Ok(snapshot)
     }
@@ -64,7 +64,11 @@ impl RaftSnapshotBuilder<TypeConfig> for Snapshots {
         let prepared = self.prepared.lock().take();
         let snapshot = match prepared {
             Some(prepared) => prepared,
-            None => self.image.build_snapshot(self.dir.clone()).await.map_err(io::Error::other)?,
+            None => self
+                .image
+                .build_snapshot(self.dir.clone(), Durability::OnDisk)
+                .await
+                .map_err(io::Error::other)?,
         };
         described(snapshot)
     }

@@ -24,8 +24,8 @@ use crate::{
     apply::Machine,
     mvcc::StoreOptions,
     storage::{
-        Batch, DiskEngine, ImageHooks, ImageOptions, MemoryEngine, StorageError, WalOptions, Written,
-        engine::Take, keyspace,
+        Batch, DiskEngine, Durability, ImageHooks, ImageOptions, MemoryEngine, StorageError, WalOptions,
+        Written, engine::Take, keyspace,
     },
     threads::Post,
     watch::HubOptions,
@@ -401,7 +401,7 @@ async fn compacted_rows_stay_while_a_snapshot_is_built() {
     let image = member.image.clone();
     let snapshot = tokio::spawn({
         let (image, dir) = (image.clone(), dir.path().to_owned());
-        async move { image.build_snapshot(dir).await }
+        async move { image.build_snapshot(dir, Durability::OnDisk).await }
     });
     let deadline = Instant::now() + Duration::from_secs(10);
     while !image.is_building() {

@@ -33,7 +33,7 @@ use tokio::{
 
 use super::{
     Batch, Engine, StorageError, failpoint,
-    snapshot::{Building, SnapshotFile},
+    snapshot::{Building, Durability, SnapshotFile},
 };
 use crate::threads::{Bell, Join, OsThreads, Threads, Turn};
 
@@ -135,7 +135,7 @@ type Reply<T> = oneshot::Sender<Result<T, StorageError>>;
 
 enum Order {
     Checkpoint(Reply<u64>),
-    Snapshot(PathBuf, Reply<SnapshotFile>),
+    Snapshot(PathBuf, Durability, Reply<SnapshotFile>),
     Replace(Box<SnapshotFile>, Reply<()>),
     Defragment(Reply<()>),
     Close,
@@ -252,8 +252,12 @@ impl Image {
 
     /// Builds a snapshot of everything submitted before, in `dir`. That much is
     /// then durable in the engine too. Writes go on meanwhile; one snapshot at a time is built.
-    pub async fn build_snapshot(&self, dir: PathBuf) -> Result<SnapshotFile, StorageError> {
-        self.ask(|reply| Order::Snapshot(dir, reply)).await
+    pub async fn build_snapshot(
+        &self,
+        dir: PathBuf,
+        durability: Durability,
+    ) -> Result<SnapshotFile, StorageError> {
+        self.ask(|reply| Order::Snapshot(dir, durability, reply)).await
     }
 
     /// Replaces all rows by those of `snapshot`. What was submitted before and
@@ -327,7 +331,7 @@ struct Writer {
     defragmenting: Vec<Reply<()>>,
     /// The snapshot that is being built, and those to be built after it.
     building: Option<(Building, Reply<SnapshotFile>)>,
-    unbuilt: VecDeque<(PathBuf, Reply<SnapshotFile>)>,
+    unbuilt: VecDeque<(PathBuf, Durability, Reply<SnapshotFile>)>,
 }
 
 impl Writer {
@@ -352,8 +356,8 @@ impl Writer {
                 );
                 settled
             }
-            Task::Order(Order::Snapshot(dir, reply)) => {
-                self.unbuilt.push_back((dir, reply));
+            Task::Order(Order::Snapshot(dir, durability, reply)) => {
+                self.unbuilt.push_back((dir, durability, reply));
                 self.begin_building()
             }
             Task::Order(Order::Defragment(reply)) => {
@@ -496,11 +500,11 @@ impl Writer {
         if self.building.is_some() {
             return Ok(());
         }
-        let Some((dir, reply)) = self.unbuilt.pop_front() else { return Ok(()) };
+        let Some((dir, durability, reply)) = self.unbuilt.pop_front() else { return Ok(()) };
         let settled = self.settle();
         // A snapshot that fails does not touch the image.
         let begun = settled.as_ref().map_err(StorageError::echo);
-        match begun.and_then(|()| Building::begin(&*self.engine, &dir)) {
+        match begun.and_then(|()| Building::begin(&*self.engine, &dir, durability)) {
             Ok(building) => {
                 self.building = Some((building, reply));
                 self.shared.is_building.store(true, Ordering::Relaxed);

@@ -33,6 +33,6 @@ pub use fingerprint::Fingerprint;
 pub use image::{Image, ImageHooks, ImageOptions, Written};
 pub use memory::MemoryEngine;
 pub use sled::DiskEngine;
-pub use snapshot::{IncomingSnapshot, SnapshotFile};
+pub use snapshot::{Durability, IncomingSnapshot, SnapshotFile};
 pub use space::Space;
 pub use wal::{Wal, WalEntry, WalError, WalOptions};

@@ -41,6 +41,15 @@ const SUFFIX: &str = ".snap";
 const BUILDING: &str = "building.tmp";
 const INCOMING: &str = "incoming.tmp";
 
+/// Whether a snapshot outlives a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// On disk once it is built: what it has may then leave the log.
+    OnDisk,
+    /// Never synced, since whoever wants it reads it now: the log's syncs have the disk for themselves.
+    Passing,
+}
+
 /// A snapshot on disk. Clones are the same file, which stays as long as one lives,
 /// though perhaps without a name.
 #[derive(Clone, Debug)]
@@ -54,7 +63,7 @@ impl SnapshotFile {
     /// Writes the rows of `engine`, which nobody may change meanwhile, to `dir`.
     /// Whole, named and on disk when this returns; older ones are then removed.
     pub fn build(engine: &dyn Engine, dir: &Path) -> Result<Self, StorageError> {
-        let mut building = Building::begin(engine, dir)?;
+        let mut building = Building::begin(engine, dir, Durability::OnDisk)?;
         while !building.go_on(engine)? {}
         building.finish()
     }
@@ -169,20 +178,21 @@ pub struct IncomingSnapshot {
     temporary: PathBuf,
     file: BufWriter<File>,
     hash: Sha256,
+    durability: Durability,
     unsynced_bytes: usize,
 }
 
 impl IncomingSnapshot {
     /// Begins to take one from a peer; what an earlier attempt left is overwritten.
     pub fn create(dir: &Path) -> Result<Self, StorageError> {
-        Self::begin(dir, INCOMING)
+        Self::begin(dir, INCOMING, Durability::OnDisk)
     }
 
-    fn begin(dir: &Path, name: &str) -> Result<Self, StorageError> {
+    fn begin(dir: &Path, name: &str, durability: Durability) -> Result<Self, StorageError> {
         let temporary = dir.join(name);
         let file = File::create(&temporary).map_err(StorageError::io("create", &temporary))?;
         let file = BufWriter::with_capacity(BUFFER_BYTES, file);
-        Ok(Self { dir: dir.to_owned(), temporary, file, hash: Sha256::new(), unsynced_bytes: 0 })
+        Ok(Self { dir: dir.to_owned(), temporary, file, hash: Sha256::new(), durability, unsynced_bytes: 0 })
     }
 
     /// Adds the next bytes of the file.
@@ -190,7 +200,7 @@ impl IncomingSnapshot {
         self.hash.update(bytes);
         self.file.write_all(bytes)?;
         self.unsynced_bytes += bytes.len();
-        if self.unsynced_bytes >= SYNC_BYTES {
+        if self.unsynced_bytes >= SYNC_BYTES && self.durability == Durability::OnDisk {
             self.file.flush()?;
             self.file.get_ref().sync_data()?;
             self.unsynced_bytes = 0;
@@ -217,12 +227,16 @@ impl IncomingSnapshot {
         let temporary = self.temporary;
         let file = self.file.into_inner();
         let file = file.map_err(|error| StorageError::io("write", &temporary)(error.into_error()))?;
-        file.sync_all().map_err(StorageError::io("sync", &temporary))?;
+        if self.durability == Durability::OnDisk {
+            file.sync_all().map_err(StorageError::io("sync", &temporary))?;
+        }
         let LogId { term, index, .. } = SnapshotFile::open(&temporary)?.meta.applied.unwrap_or_default();
         let path = self.dir.join(format!("{term:016x}-{index:016x}{SUFFIX}"));
         failpoint::kill("snapshot-before-rename");
         fs::rename(&temporary, &path).map_err(StorageError::io("rename", &temporary))?;
-        sync_dir(&self.dir)?;
+        if self.durability == Durability::OnDisk {
+            sync_dir(&self.dir)?;
+        }
         for other in list(&self.dir)? {
             if other != path {
                 fs::remove_file(&other).map_err(StorageError::io("remove", &other))?;

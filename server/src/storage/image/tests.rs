@@ -199,7 +199,7 @@ async fn writes_go_on_while_snapshots_are_built() {
     for name in ["first", "second"] {
         let path = dir.path().join(name);
         std::fs::create_dir(&path).expect("created");
-        building.push(Box::pin(image.build_snapshot(path)));
+        building.push(Box::pin(image.build_snapshot(path, Durability::OnDisk)));
     }
     let (mut index, mut built) = (1, Vec::new());
     while !building.is_empty() {
@@ -231,7 +231,7 @@ async fn a_snapshot_holds_all_that_was_submitted_and_replaces_another_image() {
     let (from, into) = (Arc::new(Probe::default()), Arc::new(Probe::default()));
     let image = start(&from, ImageHooks::default());
     (1..=7).for_each(|index| image.submit(batch(index)));
-    let snapshot = image.build_snapshot(dir.path().to_owned()).await.expect("built");
+    let snapshot = image.build_snapshot(dir.path().to_owned(), Durability::Passing).await.expect("built");
     assert_eq!((snapshot.index(), image.durable_index()), (7, 7));
     let other = start(&into, ImageHooks::default());
     other.submit(batch(900));

@@ -11,7 +11,7 @@ use etcfs_proto::etcfs::record::{Meta, SnapshotHeader};
 use prost::Message as _;
 use sha2::Digest as _;
 
-use super::{BUILDING, END_OF_ROWS, FORMAT, IncomingSnapshot, MAGIC, SnapshotFile, length};
+use super::{BUILDING, Durability, END_OF_ROWS, FORMAT, IncomingSnapshot, MAGIC, SnapshotFile, length};
 use crate::storage::{
     Batch, Engine, Fingerprint, StorageError, codec,
     keyspace::{self, REVISIONS},
@@ -37,7 +37,11 @@ pub(in crate::storage) struct Building {
 
 impl Building {
     /// Begins one of the rows as they are now, in `dir`.
-    pub(in crate::storage) fn begin(engine: &dyn Engine, dir: &Path) -> Result<Self, StorageError> {
+    pub(in crate::storage) fn begin(
+        engine: &dyn Engine,
+        dir: &Path,
+        durability: Durability,
+    ) -> Result<Self, StorageError> {
         let meta: Meta = match engine.get(keyspace::META)? {
             Some(row) => codec::decode(keyspace::META, row)?,
             // Of a state to which nothing was applied yet.
@@ -48,7 +52,7 @@ impl Building {
             }
         };
         let revision = meta.revision;
-        let mut file = IncomingSnapshot::begin(dir, BUILDING)?;
+        let mut file = IncomingSnapshot::begin(dir, BUILDING, durability)?;
         let header = SnapshotHeader { format: FORMAT, meta: Some(meta), rows: 0 }.encode_to_vec();
         for part in [MAGIC, &length(header.len())[..], &header] {
             file.write(part).map_err(StorageError::io("write", &file.temporary))?;
@@ -106,7 +110,7 @@ impl Building {
         Ok(is_end)
     }
 
-    /// Names it, once it is on disk.
+    /// Names it, once it is on disk if it is to be.
     pub(in crate::storage) fn finish(mut self) -> Result<SnapshotFile, StorageError> {
         // A row that was lost unseen must not be missing here as well, for the log goes next.
         if let Some(written) = self.written {
@@ -210,7 +214,7 @@ mod tests {
             engine.write(&batch(&before, &mut revision)).expect("written");
             let expected = engine.range(keyspace::ALL.start, keyspace::ALL.end, usize::MAX).expect("read");
             let snapshots = tempfile::tempdir().expect("temp dir");
-            let mut building = Building::begin(&engine, snapshots.path()).expect("begun");
+            let mut building = Building::begin(&engine, snapshots.path(), Durability::OnDisk).expect("begun");
             for changes in between {
                 let batch = batch(&changes, &mut revision);
                 building.keep(&engine, &batch).expect("read");
