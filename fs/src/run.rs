@@ -105,7 +105,10 @@ fn serve(config: &Config, before: Vec<OsString>, report: &mut Report) -> anyhow:
     heap::keep_small();
     telemetry::start(config.foreground, config.verbose);
     point::check_device()?;
+    // One thread: what a request does is little, and most of it would be to wake a second. `ops` leaves it while it
+    // has much to do.
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
         .enable_all()
         .thread_name("etcfs-mount")
         .build()

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use etcfs_proto::key::KeyRange;
 
-use super::Fs;
 use super::lookup::Named;
 use super::virtuals::is_virtual;
+use super::{Fs, long};
 use crate::errno::OpError;
 use crate::map::{Child, Dir, Key, Listing as Collected, Rel, Shown};
 use crate::node::{
@@ -151,8 +151,8 @@ impl Fs {
         if let Some(prefix) = &prefix {
             self.nodes.with(|table| table.end_dir_load(prefix, None));
         }
-        let (revision, entries) = read?;
-        let listing = Arc::new(Listing::new(entries));
+        let (revision, listing) = read?;
+        let listing = Arc::new(listing);
         if let Some(prefix) = &prefix {
             self.nodes.with(|table| table.keep_listing(prefix, revision.0, &listing));
         }
@@ -164,7 +164,7 @@ impl Fs {
         &self,
         dir: &Dir,
         at: Option<Revision>,
-    ) -> Result<(Revision, Vec<ListingEntry>), OpError> {
+    ) -> Result<(Revision, Listing), OpError> {
         let mut collected = Collected::new(&self.map, dir.clone());
         let mut there = self.map.record_of(dir).is_none();
         let keys = Below { range: self.map.key_range(dir), prefix: dir.prefix().cloned() };
@@ -186,7 +186,7 @@ impl Fs {
             if at.is_none() {
                 self.nodes.with(|table| table.dir_gone(dir));
             }
-            return Ok((revision, Vec::new()));
+            return Ok((revision, Listing::new::<OsString>([])));
         }
         if let Some(own) = self.map.value_key(dir) {
             let At { found, .. } = self.remote.get(own.clone(), Freshness::Exactly(revision)).await?;
@@ -203,22 +203,18 @@ impl Fs {
                 self.note_links(names.len() > LINKS_MAX);
             }
         }
-        let entries = collected.finish();
-        let entries = self.nodes.with(|table| {
-            entries
-                .map(|(name, child)| {
-                    let (kind, ino) = match &child {
-                        Child::File(key) | Child::Value(key) => (Kind::File, file_ino(key)),
-                        Child::Dir { dir, .. } | Child::More(dir) | Child::Rel(dir) => {
-                            (Kind::Dir, table.dir_ino(dir))
-                        }
-                        Child::Link(link) => (Kind::Link, link_ino(&link.target)),
-                    };
-                    ListingEntry { name, kind, ino }
-                })
-                .collect()
-        });
-        Ok((revision, entries))
+        let listed = |(name, child)| {
+            let (kind, ino) = match &child {
+                Child::File(key) | Child::Value(key) => (Kind::File, file_ino(key)),
+                Child::Dir { dir, .. } | Child::More(dir) | Child::Rel(dir) => {
+                    (Kind::Dir, self.nodes.with(|table| table.dir_ino(dir)))
+                }
+                Child::Link(link) => (Kind::Link, link_ino(&link.target)),
+            };
+            ListingEntry { name, kind, ino }
+        };
+        let listing = long(collected.len(), || Listing::new(collected.finish().map(listed)));
+        Ok((revision, listing))
     }
 
     /// First components of the bare keys: all of them, or a few more than can be links.
@@ -275,12 +271,14 @@ impl Fs {
             let At { revision, found: Page { kvs, more } } = self.remote.page(page).await?;
             let revision = *at.get_or_insert(revision);
             let mut seen: u32 = 0;
-            for kv in &kvs {
-                if *kv.key >= *next {
-                    next = see(&kv.key);
-                    seen += 1;
+            long(kvs.len(), || {
+                for kv in &kvs {
+                    if *kv.key >= *next {
+                        next = see(&kv.key);
+                        seen += 1;
+                    }
                 }
-            }
+            });
             let last_seen_covers = kvs.last().is_none_or(|last| *last.key < *next);
             debug_assert!(last_seen_covers, "see answers with a key past the one it saw");
             let done = !more || range.end.as_ref().is_some_and(|end| next >= *end);
@@ -305,24 +303,26 @@ impl Fs {
             let request = ChildrenRequest { prefix: prefix.clone(), from, how };
             let Some(At { revision, found }) = self.remote.children(request).await? else { return Ok(false) };
             at.get_or_insert(revision);
-            let mut keys: Vec<Vec<u8>> = Vec::with_capacity(found.children.len());
-            for child in &found.children {
-                let key = [prefix.as_ref(), &child.name].concat();
-                if child.below {
-                    // Nothing that `see` tells apart depends on what follows the slash.
-                    keys.push([key.as_slice(), b"/"].concat());
+            long(found.children.len(), || {
+                let mut keys: Vec<Vec<u8>> = Vec::with_capacity(found.children.len());
+                for child in &found.children {
+                    let key = [prefix.as_ref(), &child.name].concat();
+                    if child.below {
+                        // Nothing that `see` tells apart depends on what follows the slash.
+                        keys.push([key.as_slice(), b"/"].concat());
+                    }
+                    if child.is_key {
+                        keys.push(key);
+                    }
                 }
-                if child.is_key {
-                    keys.push(key);
+                // A name comes as all that it is at once, but `a-b` has its place between `a` and `a/`.
+                keys.sort_unstable();
+                for key in &keys {
+                    if *next <= **key {
+                        next = see(key);
+                    }
                 }
-            }
-            // A name comes as all that it is at once, but `a-b` has its place between `a` and `a/`.
-            keys.sort_unstable();
-            for key in &keys {
-                if *next <= **key {
-                    next = see(key);
-                }
-            }
+            });
             match found.next {
                 Some(on) => from = on.max(next.clone()),
                 None => return Ok(true),

@@ -37,6 +37,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -65,7 +66,7 @@ pub struct Fs {
     pub(crate) remote: Arc<dyn Remote>,
     pub(crate) view: View,
     pub(crate) nodes: Shared,
-    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) runtime: Handle,
     /// Leases that this mount renews because somebody set `user.etcfs.keepalive`.
     /// Taken for a few lines, never together with the table's lock.
     renewals: Mutex<HashMap<LeaseId, Renewal>>,
@@ -93,12 +94,7 @@ pub struct Fs {
 
 impl Fs {
     /// Calls and tasks run on `runtime`.
-    pub fn new(
-        map: KeyMap,
-        remote: Arc<dyn Remote>,
-        view: View,
-        runtime: tokio::runtime::Handle,
-    ) -> Arc<Self> {
+    pub fn new(map: KeyMap, remote: Arc<dyn Remote>, view: View, runtime: Handle) -> Arc<Self> {
         let nodes = Shared::new(map.root(), &view);
         Arc::new(Self {
             map,
@@ -184,6 +180,16 @@ impl Fs {
         let limit_bytes = self.view.value_bytes_max;
         if len > limit_bytes { Err(OpError::TooBig { limit_bytes }) } else { Ok(()) }
     }
+}
+
+/// Work on fewer is done before a thread that could take over has begun.
+const LONG_MIN: usize = 2048;
+
+/// Does some work on so many names. Where those are many the runtime's thread, which is the only one, leaves it to
+/// another, so that nobody else waits for it.
+fn long<T>(names: usize, work: impl FnOnce() -> T) -> T {
+    let can_leave = || Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
+    if names >= LONG_MIN && can_leave() { tokio::task::block_in_place(work) } else { work() }
 }
 
 /// A value as it is after this mount's own put at `rev`.

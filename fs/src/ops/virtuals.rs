@@ -165,15 +165,15 @@ impl Fs {
         }
         let Some(place) = self.virtuals.dir_handle(fh) else { return Some(Err(OpError::BadHandle)) };
         let listed = match place {
-            Place::Past { at, dir } => self.read_listing(&dir, Some(at)).await.map(|(_, entries)| entries),
-            Place::KeyRev(key) => self.list_revisions(&key).await,
-            Place::Leases => self.list_leases().await,
-            Place::Lease(lease) => self.list_lease(lease).await,
+            Place::Past { at, dir } => self.read_listing(&dir, Some(at)).await.map(|(_, listing)| listing),
+            Place::KeyRev(key) => self.list_revisions(&key).await.map(Listing::new),
+            Place::Leases => self.list_leases().await.map(Listing::new),
+            Place::Lease(lease) => self.list_lease(lease).await.map(Listing::new),
             // Every number up to the newest revision, as long as it is not compacted: too many to list.
-            _ => Ok(Vec::new()),
+            _ => Ok(Listing::new::<OsString>([])),
         };
-        Some(listed.map(|entries| {
-            let listing = Arc::new(Listing::new(entries));
+        Some(listed.map(|listing| {
+            let listing = Arc::new(listing);
             self.virtuals.set_listing(fh, listing.clone());
             listing
         }))
