@@ -12,6 +12,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::give_back;
+
 #[derive(Debug)]
 pub(super) struct Deadlines {
     /// The remainder of a lease longer than this is noted so often, while nobody renews it.
@@ -89,12 +91,15 @@ impl Deadlines {
 
     pub(super) fn remove(&mut self, id: i64) {
         self.leases.remove(&id);
+        give_back(&mut self.leases);
         // Its queue entry finds nobody when it comes up. Leases that are made
         // and revoked all day must not pile up there, though.
         if self.queue.len() > 2 * self.leases.len() + 1024 {
             let leases = &self.leases;
             self.queue.retain(|Reverse((_, id))| leases.contains_key(id));
+            self.queue.shrink_to(2 * self.queue.len());
             self.checkpoints.retain(|Reverse((_, id))| leases.contains_key(id));
+            self.checkpoints.shrink_to(2 * self.checkpoints.len());
         }
     }
 

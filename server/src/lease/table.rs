@@ -14,6 +14,8 @@ use bytes::Bytes;
 use etcfs_proto::etcfs::record;
 use parking_lot::RwLock;
 
+use super::give_back;
+
 /// Longest lease that may be granted.
 pub const LEASE_TTL_SECONDS_MAX: i64 = 9_000_000_000;
 
@@ -152,6 +154,8 @@ impl LeaseTable {
         for key in &lease.keys {
             leases.by_key.remove(key);
         }
+        give_back(&mut leases.granted);
+        give_back(&mut leases.by_key);
         leases.tell(LeaseChange::Revoked(id));
         Some(lease.keys)
     }
