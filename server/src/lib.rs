@@ -12,6 +12,7 @@ pub mod auth;
 pub mod background;
 pub mod config;
 pub mod discovery;
+mod heap;
 pub mod lease;
 pub mod maintain;
 pub mod metrics;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{self, Config, Invocation},
+    heap,
     run::{Next, run},
     telemetry, version,
 };
@@ -44,6 +45,7 @@ pub fn main() -> ExitCode {
 /// Serves until SIGTERM or SIGINT; a second one ends the process at once. A server that has to start anew does so
 /// in the same process, with the same command line and environment.
 pub fn serve(mut config: Config) -> ExitCode {
+    heap::give_back();
     telemetry::open(&config.log);
     let forces = config.force_new_cluster;
     if forces && std::env::var_os(FORCED).is_some() {

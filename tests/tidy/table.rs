@@ -25,6 +25,7 @@ pub(crate) const SERVER: &[Module] = &[
     module("metrics", &[]),
     module("version", &[]),
     module("threads", &[]),
+    module("heap", &[]),
     module("tls", &["config"]),
     module("net", &["service", "metrics", "version", "config", "tls"]),
     module(
