@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Memory for entries that are on disk besides.
-const CACHE_BYTES: usize = 16 << 20;
+const CACHE_BYTES: usize = 8 << 20;
 /// Entries beyond this many bytes are left for the next message to a peer.
 const READ_BYTES_MAX: usize = 4 << 20;
 /// What a blank entry is reckoned to hold.
