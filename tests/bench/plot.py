@@ -92,7 +92,7 @@ def memory(lines, directory):
 
 
 def stalls(lines, directory):
-    figure, ax = plt.subplots(figsize=(8, 4))
+    figure, ax = plt.subplots(figsize=(9.5, 4))
     names = list(dict.fromkeys(line["name"] for line in by(lines, part="stalls")))
     for shift, (side, color) in zip([-0.2, 0.2], SIDES.items()):
         rounds = [[l["p99_us"] / 1000 for l in by(lines, part="stalls", name=n, side=side)] for n in names]

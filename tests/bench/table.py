@@ -50,6 +50,7 @@ CLIENTS = [1, 4, 16, 64, 256, 1000]
 KEYS = [10_000, 100_000, 1_000_000, 4_000_000]
 WATCHERS = [10, 1000, 10_000]
 SIDES = ["etcfsd", "etcd"]
+IN_MEMORY = "snapshot to memory"
 SMALL_FILES = 10_000
 
 
@@ -258,19 +259,21 @@ class Table:
         with self.pair() as servers:
             for server in servers:
                 self.bench("load", f"--endpoints={server.endpoint}", f"--total={keys}")
-            for name in ["nothing", "compaction", "defragmentation", "snapshot"]:
+            for name in ["nothing", "compaction", "defragmentation", "snapshot", IN_MEMORY]:
                 for number in range(self.args.rounds):
                     for side, server in list(zip(SIDES, servers))[:: 1 if number % 2 else -1]:
                         self.stall(name, side, server)
 
     def stall(self, name, side, server):
         endpoint = f"--endpoints={server.endpoint}"
-        snapshot = self.work / "snapshot.db"
+        # Who saves a snapshot writes and syncs it: on the servers' disk, and as from another machine.
+        snapshot = Path("/dev/shm" if name == IN_MEMORY else self.work) / f"snapshot-{os.getpid()}.db"
         status = subprocess.run([self.etcfs, endpoint, "endpoint", "status", "-w", "json"],
                                 capture_output=True, text=True, check=True)
         revision = json.loads(status.stdout)[0]["Status"]["header"]["revision"]
         work = {"nothing": None, "compaction": ["compaction", str(revision)], "defragmentation": ["defrag"],
-                "snapshot": ["snapshot", "save", str(snapshot)]}[name]
+                "snapshot": ["snapshot", "save", str(snapshot)],
+                IN_MEMORY: ["snapshot", "save", str(snapshot)]}[name]
         done = threading.Event()
 
         def repeat():
