@@ -48,7 +48,7 @@ pub(crate) const SERVER: &[Module] = &[
     // Snapshots to take away and defragmentation are the image's own work.
     module("maintain", &["storage", "mvcc", "propose"]),
     module("background", &["propose", "maintain", "mvcc", "auth", "config", "version"]),
-    module("lease::deadlines", &["lease::table"]),
+    module("lease::deadlines", &["lease::table", "lease::room"]),
     module("lease::lessor", &["lease::deadlines", "lease::table", "propose", "maintain", "mvcc"]),
     // The options of the store pass through to it.
     module(
@@ -58,7 +58,8 @@ pub(crate) const SERVER: &[Module] = &[
     module("apply", &["mvcc", "lease::table", "auth", "storage", "version"]),
     module("watch", &["mvcc", "threads"]),
     module("mvcc", &["storage"]),
-    module("lease::table", &["storage"]),
+    module("lease::table", &["storage", "lease::room"]),
+    module("lease::room", &[]),
     module("lease", &[]),
     module("auth", &["storage"]),
     module("storage", &["threads"]),

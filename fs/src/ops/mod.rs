@@ -203,3 +203,23 @@ fn put_value(bytes: Bytes, rev: i64, before: Option<&Value>, lease: i64) -> Valu
 fn key(bytes: &Bytes) -> Key {
     Key::from(bytes.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_is_long_leaves_the_only_thread_of_a_runtime() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build();
+        let (other, heard) = mpsc::channel();
+        let work = async move {
+            tokio::spawn(async move { other.send(()) });
+            long(LONG_MIN, || heard.recv_timeout(Duration::from_secs(30)))
+        };
+        let done = runtime.expect("a runtime").block_on(async { tokio::spawn(work).await });
+        assert_eq!(done.expect("it ends"), Ok(()), "another task runs meanwhile");
+    }
+}

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::give_back;
+use super::room::give_back;
 
 #[derive(Debug)]
 pub(super) struct Deadlines {

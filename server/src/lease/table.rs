@@ -14,7 +14,7 @@ use bytes::Bytes;
 use etcfs_proto::etcfs::record;
 use parking_lot::RwLock;
 
-use super::give_back;
+use super::room::give_back;
 
 /// Longest lease that may be granted.
 pub const LEASE_TTL_SECONDS_MAX: i64 = 9_000_000_000;
