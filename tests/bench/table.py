@@ -271,9 +271,9 @@ class Table:
         status = subprocess.run([self.etcfs, endpoint, "endpoint", "status", "-w", "json"],
                                 capture_output=True, text=True, check=True)
         revision = json.loads(status.stdout)[0]["Status"]["header"]["revision"]
+        save = ["snapshot", "save", str(snapshot)]
         work = {"nothing": None, "compaction": ["compaction", str(revision)], "defragmentation": ["defrag"],
-                "snapshot": ["snapshot", "save", str(snapshot)],
-                IN_MEMORY: ["snapshot", "save", str(snapshot)]}[name]
+                "snapshot": save, IN_MEMORY: save}[name]
         done = threading.Event()
 
         def repeat():

@@ -7,11 +7,13 @@
 
 use std::{
     fs,
+    path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use etcfs_tests::{
+    binary, command,
     disk::Disk,
     history::What,
     load::Load,
@@ -45,6 +47,23 @@ impl Tracer {
         };
         let tracer = Self::start(options, id, fault);
         for id in if options.is_empty() { vec![id] } else { threads(id) } {
+            wait::until_true("strace holds the thread", || is_traced(id));
+        }
+        tracer
+    }
+
+    /// Each sync of `server` is a line of the file `told`, with the path of what is synced. Returns once it is so.
+    fn telling(server: &Server, told: &Path) -> Self {
+        let child = Command::new(machine::program("strace"))
+            .args(["-qq", "-f", "-y", "-e", "trace=fdatasync,fsync,syncfs,sync_file_range", "-o"])
+            .arg(told)
+            .args(["-p", &server.pid().to_string()])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("strace starts");
+        let tracer = Self(child);
+        for id in threads(server.pid()) {
             wait::until_true("strace holds the thread", || is_traced(id));
         }
         tracer
@@ -157,4 +176,24 @@ fn no_put_at_all_is_answered_where_the_log_can_not_be_synced() {
     assert!(lost > 0, "puts were asked for");
     let answered = calls.iter().find(|call| !matches!(call.what, What::LostPut { .. } | What::Read { .. }));
     assert!(answered.is_none(), "{answered:?}");
+}
+
+/// Puts beside one waited for its syncs.
+#[test]
+fn a_snapshot_that_is_taken_away_is_not_synced() {
+    let server = Server::etcfs();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let told = dir.path().join("syncs");
+    let _tracer = Tracer::telling(&server, &told);
+    let syncs = || fs::read_to_string(&told).unwrap_or_default();
+    let of_log = || syncs().lines().filter(|line| line.contains("/wal/")).count();
+    server.api().set("/k", "1");
+    wait::until_true("the log's sync is told of", || of_log() > 0);
+    let mut save = Command::new(binary::etcfs());
+    save.args(["--endpoints", &server.endpoint(), "snapshot", "save"]).arg(dir.path().join("snapshot"));
+    command::run(&mut save, b"").ok();
+    let before = of_log();
+    server.api().set("/k", "2");
+    wait::until_true("all before is told of", || of_log() > before);
+    assert!(!syncs().contains("outgoing"), "{}", syncs());
 }

@@ -8,8 +8,8 @@
 //! sha-256 of everything before
 //! ```
 //!
-//! Numbers are little endian. A file under its final name is whole and on disk;
-//! its hash is checked before any row of it is used.
+//! Numbers are little endian. A file under its final name is whole, and on disk
+//! unless it is built to be sent away; its hash is checked before any row of it is used.
 
 mod building;
 
